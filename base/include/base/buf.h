@@ -1,9 +1,11 @@
 /*
- * A growing byte buffer, and a bounded reader of bytes that came from outside. Integers are big-endian unless the name says otherwise.
+ * A growing byte buffer, and a bounded reader of bytes that came from outside. Integers are
+ * big-endian unless the name says otherwise.
  *
- * Encoders: a failed allocation or a passed limit sets `failed`, and later appends do nothing; check once, at the end (buf_error).
- * Decoders: a read past the end sets `failed` and yields zeros; check once, at the end (reader_error). Neither ever reads or
- * writes outside its bounds. Not thread-safe.
+ * Encoders: a failed allocation or a passed limit sets `failed`, and later appends do nothing;
+ * check once, at the end (buf_error). Decoders: a read past the end sets `failed` and yields zeros;
+ * check once, at the end (reader_error). Neither ever reads or writes outside its bounds. Not
+ * thread-safe.
  */
 #ifndef SLUICE_BASE_BUF_H
 #define SLUICE_BASE_BUF_H
@@ -20,19 +22,21 @@ struct buf {
 };
 
 void buf_init(struct buf *b, size_t max);
-void buf_done(struct buf *b); /* frees; *b is as after buf_init */
+void buf_done(struct buf *b);  /* frees; *b is as after buf_init */
 void buf_reset(struct buf *b); /* len = 0, keeps the memory, clears failed */
-/* Room for `len` more bytes at the end, to be filled by the caller; NULL on failure. len is added at once. */
+/* Room for `len` more bytes at the end, to be filled by the caller; NULL on failure. len is added
+ * at once. */
 uint8_t *buf_extend(struct buf *b, size_t len);
 void buf_put(struct buf *b, const void *data, size_t len);
 void buf_put_u8(struct buf *b, uint8_t v);
 void buf_put_u16(struct buf *b, uint16_t v);
 void buf_put_u32(struct buf *b, uint32_t v);
 void buf_put_u64(struct buf *b, uint64_t v);
-void buf_put_varint(struct buf *b, uint64_t v); /* LEB128 */
+void buf_put_varint(struct buf *b, uint64_t v);                  /* LEB128 */
 void buf_put_bytes(struct buf *b, const void *data, size_t len); /* varint length, then the bytes */
-void buf_put_str(struct buf *b, const char *s); /* buf_put_bytes of strlen(s) */
-/* Appends text without a length and without its NUL; a NUL is kept behind the end (not counted), so that data is a C string. */
+void buf_put_str(struct buf *b, const char *s);                  /* buf_put_bytes of strlen(s) */
+/* Appends text without a length and without its NUL; a NUL is kept behind the end (not counted), so
+ * that data is a C string. */
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* 0, or -ENOMEM / -E2BIG (max passed). */
 int buf_error(const struct buf *b);

@@ -1,4 +1,5 @@
-/* Time. Nanoseconds, 64 bits. State machines and policies are given the time and never call this. Any thread. */
+/* Time. Nanoseconds, 64 bits. State machines and policies are given the time and never call this.
+ * Any thread. */
 #ifndef SLUICE_BASE_CLOCK_H
 #define SLUICE_BASE_CLOCK_H
 

@@ -1,9 +1,11 @@
 /*
- * Named crash points: places where a test kills the process (SIGKILL to itself) to prove that what comes after can be repeated. Costs one load and a
- * predicted branch when off. Names are "part.step", each used at one place, registered by crash_point's call itself.
+ * Named crash points: places where a test kills the process (SIGKILL to itself) to prove that what
+ * comes after can be repeated. Costs one load and a predicted branch when off. Names are
+ * "part.step", each used at one place, registered by crash_point's call itself.
  *
  * SLUICE_CRASH_AT=name[:n]  dies at the n-th passing (from 1) of that point.
- * SLUICE_CRASH_LIST=path    appends the name of each point the first time it is passed (so that a test can enumerate what a workload reaches).
+ * SLUICE_CRASH_LIST=path    appends the name of each point the first time it is passed (so that a
+ * test can enumerate what a workload reaches).
  */
 #ifndef SLUICE_BASE_CRASH_H
 #define SLUICE_BASE_CRASH_H

@@ -1,8 +1,9 @@
 /*
- * What errno cannot carry. Functions return 0 or a count, or a negative errno; where a caller can use more
- * (the HTTP status, the store's code, a sentence for a person), it passes a struct error.
+ * What errno cannot carry. Functions return 0 or a count, or a negative errno; where a caller can
+ * use more (the HTTP status, the store's code, a sentence for a person), it passes a struct error.
  *
- * A struct error is caller-owned, has no pointers and needs no release. A NULL `struct error *` is allowed everywhere.
+ * A struct error is caller-owned, has no pointers and needs no release. A NULL `struct error *` is
+ * allowed everywhere.
  */
 #ifndef SLUICE_BASE_ERROR_H
 #define SLUICE_BASE_ERROR_H
@@ -17,9 +18,11 @@ struct error {
     char message[512];   /* one line, no newline, says what and where; empty if none */
 };
 
-/* Sets code and message (other fields are cleared) and returns `code`, so that `return error_set(e, -EINVAL, …)` works.
- * `code` must be negative. With e == NULL only returns. Control characters in the message are replaced. */
-int error_set(struct error *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Sets code and message (other fields are cleared) and returns `code`, so that `return error_set(e,
+ * -EINVAL, …)` works. `code` must be negative. With e == NULL only returns. Control characters in
+ * the message are replaced. */
+int error_set(struct error *e, int code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 int error_setv(struct error *e, int code, const char *fmt, va_list ap);
 
 /* Puts "context: " before the message that is there; returns e->code (0 with e == NULL). */

@@ -5,7 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* CRC-32C (Castagnoli, RFC 3720 appendix B.4). Start with crc = 0; the result of one call is the start of the next. */
+/* CRC-32C (Castagnoli, RFC 3720 appendix B.4). Start with crc = 0; the result of one call is the
+ * start of the next. */
 uint32_t hash_crc32c(uint32_t crc, const void *data, size_t len);
 
 /* A 64-bit hash for tables in memory; not stable between versions, never stored. */
@@ -14,7 +15,8 @@ uint64_t hash_u64(uint64_t v);
 
 void hash_sha256(const void *data, size_t len, uint8_t out[32]);
 void hash_md5(const void *data, size_t len, uint8_t out[16]);
-void hash_hmac_sha256(const void *key, size_t key_len, const void *data, size_t len, uint8_t out[32]);
+void hash_hmac_sha256(const void *key, size_t key_len, const void *data, size_t len,
+                      uint8_t out[32]);
 
 /* Lower-case; `out` has 2 * len + 1 bytes. */
 void hash_hex(const void *data, size_t len, char *out);

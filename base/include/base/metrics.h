@@ -1,8 +1,9 @@
 /*
  * Counters, gauges and histograms, and their text in the Prometheus exposition format 0.0.4.
  *
- * A registry owns its metrics; a metric is found or made by name and labels at set-up time (takes a lock), then updated lock-free by any thread. Names follow
- * Prometheus: `sluice_<part>_<what>_<unit>`, counters end in _total.
+ * A registry owns its metrics; a metric is found or made by name and labels at set-up time (takes a
+ * lock), then updated lock-free by any thread. Names follow Prometheus:
+ * `sluice_<part>_<what>_<unit>`, counters end in _total.
  */
 #ifndef SLUICE_BASE_METRICS_H
 #define SLUICE_BASE_METRICS_H
@@ -17,13 +18,18 @@ struct metric;
 int metrics_new(struct metrics **out);
 void metrics_free(struct metrics *m);
 
-/* `labels`: "op=\"get\",code=\"200\"" or "". The same name and labels give the same metric. NULL only without memory; every
- * update function accepts NULL and then does nothing, and so do these with m == NULL. */
-struct metric *metrics_counter(struct metrics *m, const char *name, const char *labels, const char *help);
-struct metric *metrics_gauge(struct metrics *m, const char *name, const char *labels, const char *help);
+/* `labels`: "op=\"get\",code=\"200\"" or "". The same name and labels give the same metric. NULL
+ * only without memory; every update function accepts NULL and then does nothing, and so do these
+ * with m == NULL. */
+struct metric *metrics_counter(struct metrics *m, const char *name, const char *labels,
+                               const char *help);
+struct metric *metrics_gauge(struct metrics *m, const char *name, const char *labels,
+                             const char *help);
 /* Seconds, buckets of a factor 2 from 1 µs to 67 s; observe takes nanoseconds. */
-struct metric *metrics_histogram(struct metrics *m, const char *name, const char *labels, const char *help);
-/* A gauge whose value is asked for at print time; `read` must be callable by any thread until metrics_free. */
+struct metric *metrics_histogram(struct metrics *m, const char *name, const char *labels,
+                                 const char *help);
+/* A gauge whose value is asked for at print time; `read` must be callable by any thread until
+ * metrics_free. */
 void metrics_callback(struct metrics *m, const char *name, const char *labels, const char *help,
                       int64_t (*read)(void *arg), void *arg);
 

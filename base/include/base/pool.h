@@ -1,6 +1,7 @@
 /*
- * A fixed number of threads for work that blocks (local files, RocksDB scans). Tasks are embedded in the caller's request.
- * Tasks start in order of submission. The queue is not bounded here: who submits bounds his requests (tickets, windows).
+ * A fixed number of threads for work that blocks (local files, RocksDB scans). Tasks are embedded
+ * in the caller's request. Tasks start in order of submission. The queue is not bounded here: who
+ * submits bounds his requests (tickets, windows).
  */
 #ifndef SLUICE_BASE_POOL_H
 #define SLUICE_BASE_POOL_H

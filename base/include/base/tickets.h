@@ -1,6 +1,7 @@
 /*
- * A budget of bytes that many requests share: back-pressure in place of running out of memory. Who cannot have what he asks for waits in order; a
- * waiter is called back when its bytes are there. A request for more than the whole budget is granted when nothing else is out.
+ * A budget of bytes that many requests share: back-pressure in place of running out of memory. Who
+ * cannot have what he asks for waits in order; a waiter is called back when its bytes are there. A
+ * request for more than the whole budget is granted when nothing else is out.
  */
 #ifndef SLUICE_BASE_TICKETS_H
 #define SLUICE_BASE_TICKETS_H
@@ -12,7 +13,8 @@ struct tickets;
 
 struct ticket_wait {
     uint64_t bytes;
-    /* Called without locks, on the thread that returned the bytes; the bytes belong to the waiter then. */
+    /* Called without locks, on the thread that returned the bytes; the bytes belong to the waiter
+     * then. */
     void (*granted)(struct ticket_wait *wait);
     struct ticket_wait *next, *prev; /* the budget's, while waiting */
     bool waiting;
@@ -20,9 +22,11 @@ struct ticket_wait {
 
 int tickets_new(struct tickets **out, uint64_t budget_bytes);
 void tickets_free(struct tickets *t); /* nothing may be out or waiting */
-/* Any thread. True: `bytes` are the caller's. False: not available now (or others wait in front); nothing changed. */
+/* Any thread. True: `bytes` are the caller's. False: not available now (or others wait in front);
+ * nothing changed. */
 bool tickets_try(struct tickets *t, uint64_t bytes);
-/* Any thread. 0: granted now, no call back. -EINPROGRESS: wait->granted is called exactly once, later, unless tickets_cancel came first. */
+/* Any thread. 0: granted now, no call back. -EINPROGRESS: wait->granted is called exactly once,
+ * later, unless tickets_cancel came first. */
 int tickets_take(struct tickets *t, struct ticket_wait *wait);
 /* True: it was waiting, and granted will not be called. False: it was or is being granted. */
 bool tickets_cancel(struct tickets *t, struct ticket_wait *wait);
