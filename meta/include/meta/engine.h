@@ -1,0 +1,93 @@
+/*
+ * The namespace as a deterministic state machine on RocksDB. No clock, no randomness, no I/O but
+ * RocksDB's, no threads of its own (RocksDB has some).
+ *
+ * One thread at a time applies (the caller serialises); any number read beside it. What an apply
+ * changed is visible to readers when it returns, and survives a kill -9 of the process then (it is
+ * in the write-ahead log, in the page cache); engine_sync makes all that was applied before survive
+ * a power loss. An apply that returns an error changed nothing.
+ *
+ * Column families: DESIGN section 3; formats: docs/data-model.md. Inode records, usage and dentries
+ * are kept in bounded caches beside RocksDB; a reader sees through them the newest state.
+ */
+#ifndef SLUICE_META_ENGINE_H
+#define SLUICE_META_ENGINE_H
+
+#include "base/error.h"
+#include "meta/op.h"
+
+struct engine;
+
+struct engine_options {
+    const char *path;      /* directory; made if absent (its parent must exist) */
+    uint64_t memory_bytes; /* for memtables, block cache and record caches together; default 48 MiB,
+                              at least 16 MiB */
+    bool read_only;        /* never writes; must exist */
+    bool rebuild_note;     /* tests: no reserve file */
+};
+
+/* Opens or creates. Errors: -EBUSY another process has it · -EILSEQ damaged (message says what to
+ * do) · -EPROTO written by a newer version · errno of the file system. A new database holds
+ * nothing, not even the root, until META_FORMAT was applied. */
+int engine_open(const struct engine_options *options, struct engine **out, struct error *error);
+void engine_close(struct engine *engine);
+
+/* The volume's settings, or -ENOENT before META_FORMAT. */
+int engine_volume(struct engine *engine, struct meta_volume *out);
+
+/* Kinds that change. op->time_ns is set. 0 or -errno: POSIX's of the call, -ENOSPC if the disk is
+ * full, -EROFS after the database refused a write (message in the log), -ENOMEM. `reply` is
+ * initialised by the caller. */
+int engine_apply(struct engine *engine, const struct meta_op *op, struct meta_reply *reply);
+
+/* Kinds that only read; any thread. Sets reply->need_import with -EAGAIN where a directory's
+ * listing is not there: the caller imports, and asks again. op->time_ns is "now", for TTLs of
+ * imported listings: `import_ttl_ns` after its listing a directory is asked for again (0 = never).
+ */
+int engine_read(struct engine *engine, const struct meta_op *op, uint64_t import_ttl_ns,
+                struct meta_reply *reply);
+
+/* A number that steps with each apply; engine_sync returns when all up to it survives a power loss.
+ * Any thread; may run beside applies. */
+uint64_t engine_sequence(struct engine *engine);
+int engine_sync(struct engine *engine);
+
+/* Where a directory was imported from: the prefix in the bucket whose listing gives its entries, or
+ * -ENODATA if it has no origin (made here). `listed_ns` = time of the last complete listing, 0 =
+ * never. prefix has META_KEY_MAX + 1 bytes. */
+int engine_origin(struct engine *engine, uint64_t ino, char *prefix, uint64_t *listed_ns);
+
+/* Work queues, ordered by due time. Fill at most `max`; return the count. `next_due_ns` = due time
+ * of the first that is not due yet (0 = none). */
+struct engine_work {
+    uint64_t id;  /* ino (settle) or object id (gc) */
+    bool subtree; /* settle: a renamed directory */
+};
+int engine_settle_due(struct engine *engine, uint64_t now_ns, struct engine_work *out, int max,
+                      uint64_t *next_due_ns);
+int engine_gc_due(struct engine *engine, uint64_t now_ns, struct meta_object *out, int max,
+                  uint64_t *next_due_ns);
+/* The first unsettled ino at or below a directory or file, 0 if all is settled: what `settle
+ * --wait` waits for. */
+uint64_t engine_unsettled_below(struct engine *engine, uint64_t ino);
+/* Makes what is at or below due now. */
+int engine_settle_hurry(struct engine *engine, uint64_t ino, uint64_t now_ns);
+/* Objects in state RESERVED: at start, what a crash left. Object ids ascending after `after`. */
+int engine_reserved(struct engine *engine, uint64_t after, struct meta_object *out, int max);
+/* Inodes that are unlinked and sustained: at start of an embedded volume all of them are dropped.
+ */
+int engine_sustained(struct engine *engine, uint64_t after, uint64_t *out, int max);
+
+/* Walks every record and checks each against the others (dentry ↔ inode ↔ nlink, extents ↔ objects
+ * ↔ references, key ↔ object, usage ↔ tree). Calls report for each violation; returns their number
+ * or -errno. Nothing may be applied meanwhile. */
+int engine_check(struct engine *engine, void (*report)(void *arg, const char *text), void *arg);
+/* A digest of all keys and values: equal databases, equal digests. */
+int engine_digest(struct engine *engine, uint8_t out[32]);
+
+struct engine_stats {
+    uint64_t inodes, memory_bytes, disk_bytes, applied;
+};
+void engine_stats(struct engine *engine, struct engine_stats *out);
+
+#endif

@@ -1,0 +1,132 @@
+/*
+ * A volume: the namespace with all that works around it. Embedded: the engine in this process, on a
+ * local directory, with a store to import from, settle to and collect garbage in. (A client of the
+ * metadata service will stand behind the same calls.)
+ *
+ * meta_submit serves every operation of meta/op.h up to META_PUNCH. An answer that needs no network
+ * and no disk sync comes at once, on the caller's thread; otherwise later, by `done`.
+ *
+ * What survives a power loss when it is answered: with META_DURABLE (close, fsync, rename, unlink
+ * of what was durable…), or always with sync=always, the operation and all before it. Others within
+ * sync_interval_ms.
+ */
+#ifndef SLUICE_META_META_H
+#define SLUICE_META_META_H
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "base/metrics.h"
+#include "meta/op.h"
+#include "s3/store.h"
+
+struct meta;
+
+struct meta_request {
+    struct meta_op op;
+    bool durable; /* answer only when it survives a power loss. Rename is always durable */
+    struct meta_reply reply; /* initialised by meta_submit */
+    int result;              /* 0 or -errno */
+    /* On a thread of the volume's, without locks; must not block. */
+    void (*done)(struct meta_request *request);
+    void *arg;
+    /* The volume's own. */
+    struct meta_request *next;
+    uint64_t sequence;
+    uint64_t start_ns;
+    void *impl;
+};
+
+/* What the mount must know when the namespace changes by other hands than its own requests (import,
+ * refresh, settle). Called on the volume's threads, without locks; must not block and must not call
+ * the kernel's notify functions from a thread the kernel may wait for. */
+struct meta_events {
+    void (*entry_changed)(void *arg, uint64_t parent, const char *name,
+                          size_t len); /* name now means something else, or nothing */
+    void (*inode_changed)(void *arg, uint64_t ino,
+                          bool data); /* attributes; data: content too (changed from outside) */
+    void (*extents_changed)(void *arg,
+                            uint64_t ino); /* the same bytes are in other objects now (settled) */
+    void *arg;
+};
+
+enum meta_sync { META_SYNC_INTERVAL, META_SYNC_ALWAYS };
+
+struct meta_config {
+    const char *directory;            /* of the database */
+    struct store *store;              /* borrowed until meta_close returned */
+    const char *prefix;               /* in the bucket, "" or "a/b/" */
+    const struct meta_volume *format; /* settings for a new volume (id is made here if empty) */
+    struct meta_events events;
+    struct metrics *metrics;
+    uint64_t memory_bytes;
+    uint32_t import_ttl_ms;   /* a listing is believed so long; default 60,000. 0: until refresh */
+    uint32_t negative_ttl_ms; /* that a key does not exist is believed so long; default 1,000 */
+    enum meta_sync sync;
+    uint32_t sync_interval_ms; /* default 100 */
+    bool read_only; /* needs no ownership; a database in memory-like scratch directory; every change
+                       is -EROFS */
+    bool take_over; /* take the prefix's ownership from another (dead) volume instance: the user
+                       said so */
+    bool no_settle; /* tests: background work only when asked by meta_settle_wait */
+    unsigned settle_parallel; /* files at once; default 8 */
+    const char *owner_text;   /* host and mount point, shown to who is refused */
+};
+void meta_config_init(struct meta_config *config);
+
+/* Opens or formats, takes the prefix (I9; -EBUSY with the owner's name), finishes what a crash
+ * left, starts the workers. Blocking. */
+int meta_open(const struct meta_config *config, struct meta **out, struct error *error);
+/* Ends all requests (they are answered first), syncs, gives the prefix back, closes. Blocking. No
+ * request may be submitted any more. */
+void meta_close(struct meta *meta);
+
+/* Any thread. 0 or -errno: answered now (request->result says the same), `done` is not called.
+ * -EINPROGRESS: `done` comes, exactly once. */
+int meta_submit(struct meta *meta, struct meta_request *request);
+/* Blocking form; not on a volume's or loop thread. */
+int meta_call(struct meta *meta, struct meta_request *request);
+
+const struct meta_volume *meta_volume(const struct meta *meta);
+uint64_t meta_time_ns(
+    struct meta *meta); /* the wall clock, never stepping back: what operations are stamped with */
+
+/* All that was applied survives a power loss. `done` on a volume's thread. */
+struct meta_task {
+    int result;
+    uint64_t ino;
+    uint64_t remaining; /* settle: files left, while it runs (atomic reads allowed) */
+    struct error error;
+    void (*done)(struct meta_task *task);
+    void *arg;
+    struct meta_task *next;
+    bool cancel; /* set by meta_task_cancel */
+};
+void meta_sync(struct meta *meta, struct meta_task *task);
+/* Lists an imported directory (or asks for one file's key) again now; recursive for directories
+ * that were listed before. */
+void meta_refresh(struct meta *meta, struct meta_task *task);
+/* Settles all at or below now, and is done when nothing below is unsettled. -EIO with error if
+ * something cannot be. */
+void meta_settle_wait(struct meta *meta, struct meta_task *task);
+/* The task ends soon with -ECANCELED (or its result). */
+void meta_task_cancel(struct meta *meta, struct meta_task *task);
+
+/* A read of an object failed with 412 or 404: finds out what the key holds now and records it
+ * (META_OUTSIDE), or finds that the extents have moved on. `done` when extents may be asked for
+ * again; result -ESTALE: the content was changed from outside. task->ino = file. */
+void meta_object_changed(struct meta *meta, struct meta_task *task, uint64_t object);
+
+/* As one JSON object's members (jansson text appended to out): volume, usage, drift, queues, owner,
+ * counters, last errors. Any thread. */
+void meta_status_json(struct meta *meta, struct buf *out);
+
+/* The user metadata of an object that is written for a file: volume id, object id, mode, owner,
+ * mtime. Fills at most 8 pairs; text lives in `room`. Returns their number. */
+struct meta_object_tags {
+    struct store_meta pairs[8];
+    char room[512];
+};
+unsigned meta_object_tags(const struct meta_volume *volume, const struct meta_object *object,
+                          const struct meta_attr *attr, struct meta_object_tags *out);
+
+#endif

@@ -1,0 +1,262 @@
+/*
+ * What can be asked of a namespace: one struct for each operation, one for its answer. The state
+ * machine (meta/engine.h), the volume (meta/meta.h), and later the wire protocol and the replicated
+ * log all speak these.
+ *
+ * Operations that change something are deterministic: given the same operations with the same
+ * `time_ns` in the same order, two databases are equal byte for byte. Names are 1..255 bytes
+ * without '/' and NUL, and not "." or "..". Offsets, sizes: bytes. Times: ns since 1970.
+ */
+#ifndef SLUICE_META_OP_H
+#define SLUICE_META_OP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define META_ROOT_INO 1
+#define META_NAME_MAX 255
+#define META_SYMLINK_MAX 4095
+#define META_XATTR_NAME_MAX 255
+#define META_XATTR_VALUE_MAX 65536
+#define META_LINK_MAX 65000
+#define META_KEY_MAX 1024
+#define META_ETAG_MAX 100
+
+struct meta_attr {
+    uint64_t ino;
+    uint32_t mode; /* type and permissions */
+    uint32_t uid, gid, nlink;
+    uint64_t rdev; /* as in struct stat */
+    uint64_t size;
+    uint64_t atime_ns, mtime_ns, ctime_ns, btime_ns;
+    uint64_t data_version; /* steps with each change of the content */
+    uint64_t meta_version; /* steps with each change of the inode */
+    bool has_xattr;        /* false: there is surely none */
+};
+
+struct meta_name {
+    const char *bytes; /* not NUL-terminated */
+    size_t len;
+};
+
+/* The kinds up to META_LAST_READ change nothing. */
+enum meta_kind {
+    META_LOOKUP = 1, /* parent, name → attr */
+    META_GETATTR,    /* ino → attr */
+    META_READDIR,    /* ino, name (list after it; len 0: from the start), count, plus → entries */
+    META_READLINK,   /* ino → data */
+    META_GETXATTR,   /* ino, name → data */
+    META_LISTXATTR,  /* ino → data: names, each ended by NUL */
+    META_EXTENTS, /* ino, offset, length → attr, extents (clipped to the range, ascending; gaps are
+                     holes), objects they use */
+    META_USAGE, /* ino of a directory → usage of all below it, the directory itself not counted */
+    META_PATH,  /* ino → data: a path below the root without leading '/', of the link that settle
+                   uses */
+    META_DRIFT, /* ino → drift below (1 = the whole volume) */
+    META_OBJECT, /* object → objects[0] */
+    META_LAST_READ = 31,
+
+    META_MKNOD,  /* parent, name, attr.{mode,uid,gid,rdev}, [data = symlink target] → attr */
+    META_LINK,   /* ino, parent, name → attr */
+    META_UNLINK, /* parent, name → attr after (nlink 0: sustained until META_DROP). flags
+                    META_RMDIR: a directory, must be empty */
+    META_RENAME, /* parent, name, new_parent, new_name, flags (RENAME_NOREPLACE | RENAME_EXCHANGE) →
+                    attr of what moved, replaced (ino 0 if none) */
+    META_SETATTR,     /* ino, valid, attr → attr. Setting the size cuts or extends with a hole */
+    META_SETXATTR,    /* ino, name, data, flags (XATTR_CREATE | XATTR_REPLACE) */
+    META_REMOVEXATTR, /* ino, name */
+    META_DROP,    /* inos[]: unlinked inodes that nobody uses any more; others in the list are left
+                     alone */
+    META_RESERVE, /* ino, flags META_INTERNAL_KEY → objects[0]: a new object (state RESERVED) and
+                     the key it is to be written to */
+    META_ABANDON, /* object: a reserved one that will not be committed; goes to gc */
+    META_COMMIT,  /* ino, written objects[], extents[], attr.{size,mtime_ns}, valid (META_SET_SIZE,
+                     META_SET_MTIME), flags META_REPLACE → attr.  Each extent replaces what was in its
+                     range; with META_REPLACE all else is dropped. One batch. Objects become LIVE.  An
+                     unlinked inode accepts it while it is sustained */
+    META_CLONE, /* ino, offset, length → new_ino, new_offset: shares extents (copy_file_range) →
+                   attr of the target */
+    META_PUNCH, /* ino, offset, length: a hole; size unchanged unless META_SET_SIZE → attr */
+
+    META_FORMAT = 64, /* settings of a new volume; only on an empty database */
+    META_IMPORT_DIR,  /* ino, entries[] of one listing page, name = entries are complete from after
+                         it (len 0: the start) up to new_name (len 0: the end), flags
+                         META_IMPORT_LAST */
+    META_IMPORT_ONE,  /* parent, name, entries[0] or none (the key does not exist): one looked-up
+                         name → attr */
+    META_OUTSIDE, /* object, entries[0] or none: the object was replaced or deleted by somebody else
+                     → attr of the file */
+    META_SETTLE_BEGIN, /* ino: plans and records the step that brings the file nearer to its desired
+                          key → settle */
+    META_SETTLE_DONE, /* settle (as begun), written objects[0] → done = swapped, or false: the file
+                         changed meanwhile and the new object went to gc */
+    META_SETTLE_RETRY,   /* ino, attr.mtime_ns = time of the next try; data = reason for status */
+    META_SETTLE_SUBTREE, /* ino of a directory from the queue: moves up to count files below it to
+                            the queue → done when it is empty */
+    META_GC_DONE,        /* inos[] holds object ids that are gone from the store */
+    META_GC_RETRY,       /* object, attr.mtime_ns = time of the next try */
+};
+
+/* flags (those of RENAME_ and XATTR_ keep their Linux values) */
+enum {
+    META_RMDIR = 1 << 8,
+    META_INTERNAL_KEY = 1 << 9, /* RESERVE: not at the natural key, even if that is free */
+    META_REPLACE = 1 << 10,
+    META_IMPORT_LAST = 1 << 11, /* the listing is complete with this page: names of the range that
+                                   it did not show are gone */
+};
+
+/* valid */
+enum {
+    META_SET_MODE = 1 << 0,
+    META_SET_UID = 1 << 1,
+    META_SET_GID = 1 << 2,
+    META_SET_SIZE = 1 << 3,
+    META_SET_ATIME = 1 << 4,
+    META_SET_MTIME = 1 << 5,
+    META_SET_CTIME = 1 << 6, /* otherwise ctime = time of the operation */
+    META_KILL_SUID = 1 << 7, /* clear setuid, and setgid if group-executable */
+    META_ATIME_NOW = 1 << 8,
+    META_MTIME_NOW = 1 << 9,
+};
+
+enum meta_extent_kind {
+    META_EXTENT_OBJECT = 1,
+    META_EXTENT_INLINE = 2,
+    META_EXTENT_HOLE = 3 /* in COMMIT only */
+};
+
+struct meta_extent {
+    enum meta_extent_kind kind;
+    uint64_t offset, length; /* in the file */
+    uint64_t object, object_offset;
+    const void *data; /* INLINE: length bytes */
+};
+
+enum meta_object_state {
+    META_OBJECT_RESERVED = 1, /* its key may be written at any time; not referenced */
+    META_OBJECT_LIVE,
+    META_OBJECT_GARBAGE, /* unreferenced, waits for gc */
+};
+
+struct meta_object {
+    uint64_t id;
+    enum meta_object_state state;
+    bool foreign;               /* imported: was not written by this volume */
+    char key[META_KEY_MAX + 1]; /* whole key in the bucket, with the volume's prefix */
+    uint64_t size;
+    uint64_t mtime_ns; /* foreign: Last-Modified */
+    char etag[META_ETAG_MAX];
+    uint64_t cid; /* content id: the id of the object these bytes were first written as; survives
+                     server-side copies */
+    uint32_t refs;
+};
+
+struct meta_entry {
+    const char *name;
+    size_t name_len;
+    uint64_t ino;
+    struct meta_attr attr; /* with plus; else only mode's type bits */
+    /* Import: the size, time and ETag of the key; is_dir for a common prefix or marker. Mode, owner
+     * and times come from attr if has_attr (user metadata). */
+    bool is_dir, has_attr;
+    uint64_t mtime_ns, size;
+    char etag[META_ETAG_MAX];
+};
+
+struct meta_usage {
+    uint64_t bytes, files, directories; /* files: every link of everything that is no directory */
+};
+
+struct meta_drift {
+    uint64_t files, bytes, oldest_ns; /* files that are not one object at their desired key */
+    uint64_t garbage_objects, garbage_bytes;
+};
+
+enum meta_settle_action {
+    META_SETTLE_NOTHING = 0, /* settled, gone, busy or not due */
+    META_SETTLE_UPLOAD,      /* all bytes are inline: PUT them */
+    META_SETTLE_COPY,        /* one extent, one whole object: server-side copy */
+    META_SETTLE_JOIN,        /* several extents: multipart upload of copied and uploaded parts */
+};
+
+struct meta_settle {
+    enum meta_settle_action action;
+    uint64_t ino, data_version, size;
+    struct meta_object target; /* reserved */
+    bool target_is_natural;    /* else an internal key on the way there */
+    bool replaces; /* our own old object at the natural key, unreferenced and recorded: write with
+                      If-Match on old_etag */
+    char old_etag[META_ETAG_MAX];
+    struct meta_attr attr; /* for the user metadata */
+};
+
+struct meta_volume {
+    char id[33];                   /* 128 random bits in hex: given by who formats */
+    char store[512];               /* name of the store, to refuse another bucket later */
+    char prefix[META_KEY_MAX + 1]; /* "" or ends in '/' */
+    uint32_t inline_max;           /* bytes of a file that may be kept inline; default 32 KiB */
+    uint32_t settle_delay_ms;
+    uint32_t gc_delay_ms; /* an object is deleted so long after its last reference went */
+    uint32_t root_mode, root_uid, root_gid;
+    bool file_beside_directory; /* of the store's caps */
+    char staging[1024];         /* patterns (fnmatch) of path components, separated by ':' */
+};
+
+struct meta_op {
+    enum meta_kind kind;
+    uint64_t time_ns; /* set by the volume for kinds that change */
+    uint64_t ino, parent, new_parent, new_ino;
+    struct meta_name name, new_name;
+    uint64_t offset, length, new_offset;
+    uint32_t flags, valid, count;
+    bool plus;
+    struct meta_attr attr;
+    const void *data;
+    size_t data_len;
+    const uint64_t *inos;
+    size_t ino_count;
+    uint64_t object;
+    const struct meta_object *objects;
+    size_t object_count;
+    const struct meta_extent *extents;
+    size_t extent_count;
+    const struct meta_entry *entries;
+    size_t entry_count;
+    const struct meta_settle *settle;
+    const struct meta_volume *volume;
+};
+
+struct meta_reply {
+    struct meta_attr attr, replaced;
+    struct meta_entry *entries;
+    size_t entry_count;
+    bool end; /* READDIR: no more; SETTLE_SUBTREE: nothing left; SETTLE_DONE: swapped */
+    struct meta_extent *extents;
+    size_t extent_count;
+    struct meta_object *objects;
+    size_t object_count;
+    const void *data;
+    size_t data_len;
+    struct meta_usage usage;
+    struct meta_drift drift;
+    struct meta_settle settle;
+    /* READDIR, LOOKUP: the directory (or this name) must be imported first, from this origin
+     * prefix. Only between engine and volume. */
+    bool need_import;
+    void *arena; /* owns what the pointers point to; meta_reply_done */
+};
+
+void meta_reply_init(struct meta_reply *reply);
+void meta_reply_done(struct meta_reply *reply);
+/* Memory that lives until meta_reply_done; NULL without memory. */
+void *meta_reply_alloc(struct meta_reply *reply, size_t len);
+static inline bool meta_kind_changes(enum meta_kind kind)
+{
+    return kind > META_LAST_READ;
+}
+/* "lookup", "rename", … */
+const char *meta_kind_name(enum meta_kind kind);
+
+#endif
