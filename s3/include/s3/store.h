@@ -62,6 +62,14 @@ enum store_priority {
     STORE_BACKGROUND, /* settle, gc, listing ahead */
 };
 
+/* What a failed try of a backend says about another one. Read by the retry decorator only. */
+enum store_retry {
+    STORE_RETRY_DEFAULT, /* by the result: -EIO, -EAGAIN, -ETIMEDOUT and -EBUSY are tried again */
+    STORE_RETRY_NEVER,
+    STORE_RETRY_NOW,    /* without delay, once: a kept-alive connection was closed under us */
+    STORE_RETRY_SLOWLY, /* the server asks for fewer requests */
+};
+
 #define STORE_KEY_MAX 1024
 #define STORE_ETAG_MAX 100
 #define STORE_UPLOAD_ID_MAX 1024
@@ -121,6 +129,10 @@ struct store_op {
     const char *source_key, *source_if_match;
     const char *upload_id;
     uint32_t part_number;
+    bool copied_parts; /* MPU_CREATE and MPU_PART: the upload has, or may get, parts made by
+                          PART_COPY. Checksums of its parts are then not recorded by the store (a
+                          server may give none for a copied part and still demand one at COMPLETE).
+                        */
     const struct store_part *parts; /* ascending numbers */
     unsigned part_count;
     const char *prefix, *delimiter, *start_after, *token; /* LIST; NULL = none */
@@ -147,6 +159,8 @@ struct store_op {
     void *arena; /* owns what the out_ pointers point to */
     struct loop_task task;
     bool cancelled;
+    enum store_retry retry;  /* set by a backend with a failure; 0 before */
+    uint32_t retry_after_ms; /* the server's wish; 0 = none */
 };
 
 /* Any thread. The op's inputs are checked: a bad one ends in -EINVAL through `done` like every
