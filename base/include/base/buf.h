@@ -19,6 +19,7 @@ struct buf {
     size_t len, cap;
     size_t max; /* bytes; 0 = no limit but memory */
     bool failed;
+    bool over_max; /* with failed: because of max, not of memory */
 };
 
 void buf_init(struct buf *b, size_t max);
@@ -38,9 +39,10 @@ void buf_put_str(struct buf *b, const char *s);                  /* buf_put_byte
 /* Appends text without a length and without its NUL; a NUL is kept behind the end (not counted), so
  * that data is a C string. */
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* 0, or -ENOMEM / -E2BIG (max passed). */
+/* 0, or -ENOMEM / -E2BIG (max passed). After -E2BIG the bytes before it are still there. */
 int buf_error(const struct buf *b);
-/* The bytes move to the caller (free()); *b is empty after. NULL if failed or empty. */
+/* The bytes move to the caller (free()); *b is empty after, as by buf_done. NULL (and len 0) if
+ * failed or empty. */
 uint8_t *buf_take(struct buf *b, size_t *len);
 
 struct reader {
@@ -55,6 +57,7 @@ uint8_t reader_u8(struct reader *r);
 uint16_t reader_u16(struct reader *r);
 uint32_t reader_u32(struct reader *r);
 uint64_t reader_u64(struct reader *r);
+/* LEB128 in its shortest form; a longer one, or more than 64 bits, fails. */
 uint64_t reader_varint(struct reader *r);
 /* A pointer to `len` bytes inside the input, or NULL (and failed). Valid while the input is. */
 const uint8_t *reader_raw(struct reader *r, size_t len);

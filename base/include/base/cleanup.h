@@ -1,10 +1,11 @@
-/* Ownership helpers: cleanup attributes, TAKE_PTR, container_of, small arithmetic. */
+/* Ownership helpers: cleanup attributes, TAKE_PTR, container_of, MIN and MAX. */
 #ifndef SLUICE_BASE_CLEANUP_H
 #define SLUICE_BASE_CLEANUP_H
 
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/param.h> /* MIN, MAX */
 #include <unistd.h>
 
 #define cleanup(f) __attribute__((cleanup(f)))
@@ -27,8 +28,6 @@
 
 #define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
 
 /* For `cleanup(free_ptr) char *s`: frees what the variable points to at the end of its scope. */
 static inline void free_ptr(void *p)

@@ -20,7 +20,7 @@ void metrics_free(struct metrics *m);
 
 /* `labels`: "op=\"get\",code=\"200\"" or "". The same name and labels give the same metric. NULL
  * only without memory; every update function accepts NULL and then does nothing, and so do these
- * with m == NULL. */
+ * with m == NULL. One name has one kind (asserted). */
 struct metric *metrics_counter(struct metrics *m, const char *name, const char *labels,
                                const char *help);
 struct metric *metrics_gauge(struct metrics *m, const char *name, const char *labels,
@@ -28,8 +28,8 @@ struct metric *metrics_gauge(struct metrics *m, const char *name, const char *la
 /* Seconds, buckets of a factor 2 from 1 µs to 67 s; observe takes nanoseconds. */
 struct metric *metrics_histogram(struct metrics *m, const char *name, const char *labels,
                                  const char *help);
-/* A gauge whose value is asked for at print time; `read` must be callable by any thread until
- * metrics_free. */
+/* A gauge whose value is asked for at print time, without locks; `read` must be callable by any
+ * thread until metrics_free. With a name and labels that are there already the first one stays. */
 void metrics_callback(struct metrics *m, const char *name, const char *labels, const char *help,
                       int64_t (*read)(void *arg), void *arg);
 

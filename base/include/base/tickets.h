@@ -13,8 +13,8 @@ struct tickets;
 
 struct ticket_wait {
     uint64_t bytes;
-    /* Called without locks, on the thread that returned the bytes; the bytes belong to the waiter
-     * then. */
+    /* Called without locks, on the thread that returned bytes (or cancelled a wait in front); the
+     * bytes belong to the waiter then. Short: it should post the work, not do it. */
     void (*granted)(struct ticket_wait *wait);
     struct ticket_wait *next, *prev; /* the budget's, while waiting */
     bool waiting;
