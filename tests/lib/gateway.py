@@ -139,9 +139,11 @@ class Client:
                 query["continuation-token"] = token
             root = xml.etree.ElementTree.fromstring(self.request("GET", "/" + bucket, query)[2])
             space = root.tag[: root.tag.index("}") + 1] if "}" in root.tag else ""
+            encoded = root.findtext(space + "EncodingType") == "url"
             for item in root.iter(space + "Contents"):
-                key = urllib.parse.unquote_plus(item.find(space + "Key").text)
-                found[key] = int(item.find(space + "Size").text)
+                key = item.findtext(space + "Key")
+                key = urllib.parse.unquote_plus(key) if encoded else key
+                found[key] = int(item.findtext(space + "Size"))
             token = root.findtext(space + "NextContinuationToken")
             if not token:
                 return found
