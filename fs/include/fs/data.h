@@ -1,0 +1,135 @@
+/*
+ * The data path of a mount: what read, write, flush, fsync, truncate, fallocate and copy_file_range
+ * do.
+ *
+ * Written bytes go first to a staging file on the local disk (its page cache: no copy of dirty data
+ * is kept in the process), small files to a slot of one mapped file. Both survive a kill -9 of the
+ * process; they are recovered at the next mount (docs/data-path.md). From there they are uploaded:
+ * streamed as multipart parts while the application still writes, packed when scattered, inline in
+ * the metadata when small. flush and fsync answer when objects and extents are durable.
+ *
+ * Threads: calls come from any FUSE thread and never block on network or disk sync. A call with a
+ * struct data_request returns its result, or -EINPROGRESS and then calls `done` exactly once, on
+ * the loop thread (or a volume's thread), without locks. Store completions run on the loop thread.
+ */
+#ifndef SLUICE_FS_DATA_H
+#define SLUICE_FS_DATA_H
+
+#include "base/error.h"
+#include "base/loop.h"
+#include "base/metrics.h"
+#include "meta/meta.h"
+#include "s3/store.h"
+
+struct data;
+struct data_handle; /* one open(2) */
+struct fuse_bufvec;
+
+struct data_config {
+    struct meta *meta;
+    struct store *store;
+    struct loop *loop; /* of the store */
+    struct metrics *metrics;
+    const char *staging_dir; /* made if absent; one process at a time (locked) */
+    uint64_t
+        buffer_bytes; /* read-ahead and upload buffers together; default 128 MiB, at least 32 MiB */
+    uint64_t staging_max; /* bytes of dirty data on the local disk; writers wait beyond; default 16
+                             GiB */
+    uint32_t part_bytes;  /* of multipart uploads; grows for huge files; default 8 MiB */
+    unsigned upload_parallel; /* parts in flight for all files; default 8 */
+    uint32_t readahead_bytes; /* largest window of one stream; default 32 MiB */
+    uint32_t flush_age_ms; /* dirty data older than this is committed without being asked; default
+                              5,000 */
+    bool read_only;
+    /* Content or size of an inode changed by other hands than the kernel's own requests (recovery,
+     * outside change): the front drops the kernel's cache. Any thread. */
+    void (*changed)(void *arg, uint64_t ino);
+    void *arg;
+};
+void data_config_init(struct data_config *config);
+
+/* Recovers staged writes of a process that died (uploads them; blocking, bounded by the store's
+ * deadline: what cannot be uploaded now stays staged and is served from there). */
+int data_open(const struct data_config *config, struct data **out, struct error *error);
+/* Flushes all dirty files, waits, frees. Files that could not be uploaded stay staged (and are
+ * counted in the log). All handles were released. */
+int data_close(struct data *data);
+
+struct data_request {
+    int result; /* as the call says */
+    void (*done)(struct data_request *request);
+    void *arg;
+    struct data_buffer *buffer; /* read: the answer */
+    struct data_request *next;  /* the data path's own from here */
+    struct loop_task task;
+    void *impl;
+    uint64_t offset, length;
+};
+
+/* `attr` as the metadata says now. Never waits. Errors: -ENOMEM, -EMFILE. */
+int data_file_open(struct data *data, const struct meta_attr *attr, bool writable,
+                   struct data_handle **out);
+/* Dirty data that no flush has committed is committed in the background. */
+void data_file_release(struct data_handle *handle);
+uint64_t data_handle_ino(const struct data_handle *handle);
+/* True if the kernel's cached pages of this inode are still right (same content as at the last
+ * open): FOPEN_KEEP_CACHE. */
+bool data_handle_keep_cache(const struct data_handle *handle);
+
+/* Size, mtime and ctime as the dirty data makes them, laid over an attribute that came from the
+ * metadata. Cheap when the file is not open. */
+void data_overlay(struct data *data, struct meta_attr *attr);
+/* The last name of the file is gone: its dirty data need not be uploaded any more. Undone by
+ * data_linked. */
+void data_unlinked(struct data *data, uint64_t ino);
+void data_linked(struct data *data, uint64_t ino);
+/* The metadata moved the same bytes to other objects, or (outside = true) the content was changed
+ * from outside: handles that read the old content get -ESTALE. */
+void data_extents_changed(struct data *data, uint64_t ino, bool outside);
+
+/* Bytes read: iovecs over memory that the buffer owns, or a range of a file. Give it back with
+ * data_buffer_put, on any thread. */
+struct data_buffer {
+    struct iovec *iov;
+    unsigned iov_count;
+    int fd; /* -1: iov counts; else `length` bytes at fd_offset */
+    uint64_t fd_offset;
+    uint64_t length; /* shorter than asked only at the end of the file */
+    void (*put)(struct data_buffer *buffer);
+};
+void data_buffer_put(struct data_buffer *buffer); /* NULL is allowed */
+
+/* Result: 0 with request->buffer, or -errno. */
+int data_read(struct data_handle *handle, uint64_t offset, uint64_t length,
+              struct data_request *request);
+/* Result: bytes taken (all of them), or -errno. With -EINPROGRESS (back-pressure) `in` must stay
+ * valid until done. `append`: at the end of the file as it is when the write is applied;
+ * `kill_suid`: the write must clear setuid and setgid bits. */
+int data_write(struct data_handle *handle, struct fuse_bufvec *in, uint64_t offset, bool append,
+               struct data_request *request);
+/* All that was written before, by any handle of the file, is durable: objects in the store (or
+ * inline) and extents in the metadata. */
+int data_flush(struct data_handle *handle, struct data_request *request);
+int data_flush_ino(struct data *data, uint64_t ino,
+                   struct data_request *request); /* 0 if the file is not open */
+int data_flush_all(struct data *data, struct data_request *request);
+/* Cuts or extends; also for files that are not open. Durable only after a flush if open, else as
+ * SETATTR. request->result 0; the new attributes by META_GETATTR + overlay. */
+int data_truncate(struct data *data, uint64_t ino, uint64_t size, struct data_request *request);
+/* mode as fallocate(2): 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE[|KEEP_SIZE]; -EOPNOTSUPP for
+ * others. Space is not reserved. */
+int data_fallocate(struct data_handle *handle, int mode, uint64_t offset, uint64_t length,
+                   struct data_request *request);
+/* Shares extents where it can, copies dirty bytes. Result: bytes "copied". */
+int data_copy(struct data_handle *from, uint64_t from_offset, struct data_handle *to,
+              uint64_t to_offset, uint64_t length, struct data_request *request);
+/* whence SEEK_DATA or SEEK_HOLE; result 0 and request->offset, or -ENXIO. */
+int data_seek(struct data_handle *handle, uint64_t offset, int whence,
+              struct data_request *request);
+
+struct data_stats {
+    uint64_t open_files, dirty_files, dirty_bytes, staged_bytes, buffer_bytes, buffer_peak_bytes;
+};
+void data_stats(struct data *data, struct data_stats *out);
+
+#endif
