@@ -134,6 +134,8 @@ void buf_printf(struct buf *b, const char *fmt, ...)
         if ((size_t)n >= room)
             vsnprintf((char *)b->data + b->len, (size_t)n + 1, fmt, again);
         b->len += (size_t)n;
+    } else {
+        b->data[b->len] = '\0'; /* the first try may have written behind the end */
     }
     va_end(again);
 }
