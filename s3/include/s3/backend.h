@@ -30,7 +30,8 @@ struct store {
 
 void store_init(struct store *store, const struct store_backend *backend, struct loop *loop,
                 struct store *below, const char *name);
-/* Frees what store_init made; called by backend->free last. */
+/* Frees what store_init took and made: the store below and the name. Called by backend->free last.
+ */
 void store_done(struct store *store);
 /* Sets op->result (and op->error if `result` < 0 and error has no code yet) and calls op->done
  * soon, on the loop thread. */
@@ -53,6 +54,7 @@ int store_s3_new(const struct store_url *url, const struct store_options *option
                  struct error *error);
 int store_file_new(const char *directory, bool read_only, struct loop *loop, struct store **out,
                    struct error *error);
+/* Tests may lower (*out)->caps.part_min before the first request. */
 int store_memory_new(struct loop *loop, struct store **out);
 int store_retry_new(struct store *below, const struct store_options *options,
                     struct metrics *metrics, struct store **out);
