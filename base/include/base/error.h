@@ -23,7 +23,8 @@ struct error {
  * the message are replaced. */
 int error_set(struct error *e, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-int error_setv(struct error *e, int code, const char *fmt, va_list ap);
+int error_setv(struct error *e, int code, const char *fmt, va_list ap)
+    __attribute__((format(printf, 3, 0)));
 
 /* Puts "context: " before the message that is there; returns e->code (0 with e == NULL). */
 int error_prefix(struct error *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
