@@ -130,9 +130,11 @@ static void write_line(char *line, size_t len)
     /* Where the log itself cannot be written there is nowhere to say so. */
 }
 
-__attribute__((format(printf, 4, 0))) static void log_writev(enum log_level level,
-                                                             const char *event, uint32_t suppressed,
-                                                             const char *fmt, va_list ap)
+static void log_writev(enum log_level level, const char *event, uint32_t suppressed,
+                       const char *fmt, va_list ap) __attribute__((format(printf, 4, 0)));
+
+static void log_writev(enum log_level level, const char *event, uint32_t suppressed,
+                       const char *fmt, va_list ap)
 {
     static const char cut_mark[] = " cut=true";
     int saved_errno = errno;
