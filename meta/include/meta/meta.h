@@ -23,7 +23,8 @@ struct meta;
 
 struct meta_request {
     struct meta_op op;
-    bool durable; /* answer only when it survives a power loss. Rename is always durable */
+    bool durable; /* answer only when it survives a power loss. Rename is always durable; kinds that
+                     only read ignore it */
     struct meta_reply reply; /* initialised by meta_submit */
     int result;              /* 0 or -errno */
     /* On a thread of the volume's, without locks; must not block. */
@@ -52,10 +53,12 @@ struct meta_events {
 enum meta_sync { META_SYNC_INTERVAL, META_SYNC_ALWAYS };
 
 struct meta_config {
-    const char *directory;            /* of the database */
-    struct store *store;              /* borrowed until meta_close returned */
-    const char *prefix;               /* in the bucket, "" or "a/b/" */
-    const struct meta_volume *format; /* settings for a new volume (id is made here if empty) */
+    const char *directory; /* of the database */
+    struct store *store;   /* borrowed until meta_close returned */
+    const char *prefix;    /* in the bucket, "" or "a/b/" */
+    /* Settings for a new volume: from meta_format_init, then changed. id, store, prefix and
+     * file_beside_directory are filled in here. NULL: the defaults. */
+    const struct meta_volume *format;
     struct meta_events events;
     struct metrics *metrics;
     uint64_t memory_bytes;
@@ -63,8 +66,8 @@ struct meta_config {
     uint32_t negative_ttl_ms; /* that a key does not exist is believed so long; default 1,000 */
     enum meta_sync sync;
     uint32_t sync_interval_ms; /* default 100 */
-    bool read_only; /* needs no ownership; a database in memory-like scratch directory; every change
-                       is -EROFS */
+    bool read_only; /* needs no ownership; every change is -EROFS. The database is a scratch
+                       directory below `directory` (NULL: $TMPDIR or /tmp), removed by meta_close */
     bool take_over; /* take the prefix's ownership from another (dead) volume instance: the user
                        said so */
     bool no_settle; /* tests: background work only when asked by meta_settle_wait */
@@ -72,6 +75,9 @@ struct meta_config {
     const char *owner_text;   /* host and mount point, shown to who is refused */
 };
 void meta_config_init(struct meta_config *config);
+/* inline_max 32 KiB, settle_delay 5 s, gc_delay 60 s, root 0755 of the calling user, the staging
+ * patterns of DESIGN section 4. */
+void meta_format_init(struct meta_volume *format);
 
 /* Opens or formats, takes the prefix (I9; -EBUSY with the owner's name), finishes what a crash
  * left, starts the workers. Blocking. */
@@ -90,17 +96,20 @@ const struct meta_volume *meta_volume(const struct meta *meta);
 uint64_t meta_time_ns(
     struct meta *meta); /* the wall clock, never stepping back: what operations are stamped with */
 
-/* All that was applied survives a power loss. `done` on a volume's thread. */
+/* A piece of background work that was asked for. `done` is called exactly once, on a thread of the
+ * volume's, without locks; the task must stay until then. */
 struct meta_task {
-    int result;
+    int result; /* 0 or -errno, with `error` */
     uint64_t ino;
     uint64_t remaining; /* settle: files left, while it runs (atomic reads allowed) */
     struct error error;
     void (*done)(struct meta_task *task);
     void *arg;
-    struct meta_task *next;
-    bool cancel; /* set by meta_task_cancel */
+    struct meta_task *next; /* the volume's own from here */
+    bool cancel;
+    void *impl;
 };
+/* All that was applied before survives a power loss. */
 void meta_sync(struct meta *meta, struct meta_task *task);
 /* Lists an imported directory (or asks for one file's key) again now; recursive for directories
  * that were listed before. */
@@ -108,7 +117,8 @@ void meta_refresh(struct meta *meta, struct meta_task *task);
 /* Settles all at or below now, and is done when nothing below is unsettled. -EIO with error if
  * something cannot be. */
 void meta_settle_wait(struct meta *meta, struct meta_task *task);
-/* The task ends soon with -ECANCELED (or its result). */
+/* Before `done` was called: the task (of refresh or settle_wait) ends soon with -ECANCELED, or with
+ * its result. */
 void meta_task_cancel(struct meta *meta, struct meta_task *task);
 
 /* A read of an object failed with 412 or 404: finds out what the key holds now and records it
@@ -116,14 +126,15 @@ void meta_task_cancel(struct meta *meta, struct meta_task *task);
  * again; result -ESTALE: the content was changed from outside. task->ino = file. */
 void meta_object_changed(struct meta *meta, struct meta_task *task, uint64_t object);
 
-/* As one JSON object's members (jansson text appended to out): volume, usage, drift, queues, owner,
- * counters, last errors. Any thread. */
+/* Appends one JSON object ("{…}"): volume, usage, drift, settle, gc, import, owner. Not on a
+ * volume's thread; waits for the volume's worker, never for the network. */
 void meta_status_json(struct meta *meta, struct buf *out);
 
 /* The user metadata of an object that is written for a file: volume id, object id, mode, owner,
  * mtime. Fills at most 8 pairs; text lives in `room`. Returns their number. */
+#define META_TAGS_MAX 8
 struct meta_object_tags {
-    struct store_meta pairs[8];
+    struct store_meta pairs[META_TAGS_MAX];
     char room[512];
 };
 unsigned meta_object_tags(const struct meta_volume *volume, const struct meta_object *object,
