@@ -51,7 +51,7 @@ enum store_kind {
     STORE_MPU_COMPLETE,  /* key, upload_id, parts[], [if_match | if_none_match]; meta as given to
                             CREATE (to recognise a lost reply) → info.etag */
     STORE_MPU_ABORT,     /* key, upload_id; aborting what is not there succeeds */
-    STORE_MPU_LIST, /* prefix → out_list: unfinished uploads (name = key, etag = upload id, mtime =
+    STORE_MPU_LIST, /* prefix, token → out_list: unfinished uploads (name = key, upload_id, mtime =
                        initiated) */
     STORE_KIND_COUNT
 };
@@ -99,6 +99,7 @@ struct store_entry {
     const char *name; /* the whole key, or common prefix with its delimiter */
     uint64_t size, mtime_ns;
     char etag[STORE_ETAG_MAX];
+    const char *upload_id; /* MPU_LIST; NULL: it is in etag (it fits there) */
     bool is_prefix;
 };
 
