@@ -1,0 +1,21 @@
+/* The sub-commands (one file each) and what they share. Each returns the exit code: 0, 1 (failed), 2 (wrong call). */
+#ifndef SLUICE_CLI_CLI_H
+#define SLUICE_CLI_CLI_H
+
+#include <jansson.h>
+
+#include "base/error.h"
+
+int cli_mount(int argc, char **argv);
+int cli_umount(int argc, char **argv);
+int cli_status(int argc, char **argv);
+int cli_refresh(int argc, char **argv);
+int cli_settle(int argc, char **argv);
+int cli_usage(int argc, char **argv);
+int cli_doctor(int argc, char **argv);
+int cli_version(int argc, char **argv);
+
+/* Prints "sluice NAME: message" and returns 1. */
+int cli_fail(const char *name, const struct error *error);
+
+#endif

@@ -1,0 +1,61 @@
+/* The sluice command: finds the sub-command and runs it. */
+#include "cli.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+
+static const struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *help;
+} commands[] = {
+    {"mount", cli_mount, "mount a bucket or directory as a filesystem"},
+    {"umount", cli_umount, "unmount, after everything written is in the store"},
+    {"status", cli_status, "what a mount does: volume, drift, usage, requests, errors"},
+    {"refresh", cli_refresh, "look again at what others changed in the bucket"},
+    {"settle", cli_settle, "bring files to their own keys now, and wait for it"},
+    {"usage", cli_usage, "bytes, files and directories below a path, at once"},
+    {"doctor", cli_doctor, "check this host and a bucket, and say what to do"},
+    {"version", cli_version, "versions of sluice and of the libraries it runs with"},
+};
+
+static void print_help(FILE *out)
+{
+    fputs("sluice: S3 buckets as a POSIX filesystem; the bucket stays plain objects.\n\n"
+          "Usage: sluice COMMAND [OPTION…]\n\nCommands:\n",
+          out);
+    for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+        fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].help);
+    fputs("\n`sluice COMMAND --help` tells more. First steps:\n"
+          "  sluice doctor s3://BUCKET\n"
+          "  sluice mount s3://BUCKET /mnt\n"
+          "  sluice status /mnt\n",
+          out);
+}
+
+int main(int argc, char **argv)
+{
+    /* As a helper of mount(8): `mount.fuse.sluice URL DIR -o …`, or from mount.fuse: `sluice URL DIR -o …`. */
+    const char *base = strrchr(argv[0], '/');
+    base = base ? base + 1 : argv[0];
+    if (strncmp(base, "mount.", 6) == 0 || (argc > 2 && strstr(argv[1], "://")))
+        return cli_mount(argc, argv);
+    if (argc < 2) {
+        print_help(stderr);
+        return 2;
+    }
+    const char *name = argv[1];
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
+        print_help(stdout);
+        return 0;
+    }
+    if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0)
+        name = "version";
+    for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return commands[i].run(argc - 1, argv + 1);
+    fprintf(stderr, "sluice: there is no command '%s'; `sluice --help` lists them\n", name);
+    return 2;
+}

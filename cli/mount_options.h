@@ -1,0 +1,43 @@
+/* What `sluice mount` can be told: one struct, one table. `doctor` uses the store's part too. */
+#ifndef SLUICE_CLI_MOUNT_OPTIONS_H
+#define SLUICE_CLI_MOUNT_OPTIONS_H
+
+#include "options.h"
+#include "s3/open.h"
+
+struct mount_options {
+    /* store */
+    char *endpoint, *region, *profile, *access_key, *secret_key, *session_token, *ca_file;
+    char *storage_class, *sse, *sse_key, *addressing;
+    bool anonymous, no_verify_tls, request_payer;
+    unsigned connections;
+    uint32_t deadline_ms, hedge_after_ms;
+    /* places */
+    char *meta_dir, *cache_dir;
+    /* volume */
+    char *staging_patterns, *sync;
+    uint64_t inline_max;
+    uint32_t settle_delay_ms, gc_delay_ms, sync_interval_ms;
+    bool take_over, no_settle;
+    /* listing */
+    uint32_t import_ttl_ms, negative_ttl_ms;
+    /* mount */
+    bool read_only, allow_other, foreground, writeback;
+    char *transport;
+    unsigned max_threads;
+    /* memory and data */
+    uint64_t memory, staging_max, part_size, readahead;
+    unsigned upload_parallel;
+    /* log */
+    char *log_file, *log_level;
+};
+
+extern const struct option_set mount_option_set;
+/* The options of the store alone, for `doctor`. */
+extern const struct option_set store_option_set;
+
+void mount_options_init(struct mount_options *options);
+void mount_options_free(struct mount_options *options);
+void mount_options_store(const struct mount_options *options, struct store_options *out);
+
+#endif
