@@ -70,7 +70,8 @@ enum meta_kind {
                      alone */
     META_RESERVE, /* ino, flags META_INTERNAL_KEY → objects[0]: a new object (state RESERVED) and
                      the key it is to be written to */
-    META_ABANDON, /* object: a reserved one that will not be committed; goes to gc */
+    META_ABANDON, /* object: a reserved one that will not be committed; goes to gc. flags
+                     META_NOT_WRITTEN: the store surely has nothing of it, so it is forgotten */
     META_COMMIT,  /* ino, written objects[], extents[], attr.{size,mtime_ns}, valid (META_SET_SIZE,
                      META_SET_MTIME), flags META_REPLACE → attr.  Each extent replaces what was in its
                      range; with META_REPLACE all else is dropped. One batch. Objects become LIVE.  An
@@ -96,6 +97,7 @@ enum meta_kind {
                             the queue → done when it is empty */
     META_GC_DONE,        /* inos[] holds object ids that are gone from the store */
     META_GC_RETRY,       /* object, attr.mtime_ns = time of the next try */
+    META_SETTLE_HURRY,   /* ino: what is unsettled at or below it is due now, quiet or not */
 };
 
 /* flags (those of RENAME_ and XATTR_ keep their Linux values) */
