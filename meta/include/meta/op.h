@@ -73,9 +73,9 @@ enum meta_kind {
     META_ABANDON, /* object: a reserved one that will not be committed; goes to gc. flags
                      META_NOT_WRITTEN: the store surely has nothing of it, so it is forgotten */
     META_COMMIT,  /* ino, written objects[], extents[], attr.{size,mtime_ns}, valid (META_SET_SIZE,
-                     META_SET_MTIME), flags META_REPLACE → attr.  Each extent replaces what was in its
-                     range; with META_REPLACE all else is dropped. One batch. Objects become LIVE.  An
-                     unlinked inode accepts it while it is sustained */
+                     META_SET_MTIME), flags META_REPLACE → attr.  Each extent replaces what was in
+                     its  range; with META_REPLACE all else is dropped. One batch. Objects become
+                     LIVE.  An  unlinked inode accepts it while it is sustained */
     META_CLONE, /* ino, offset, length → new_ino, new_offset: shares extents (copy_file_range) →
                    attr of the target */
     META_PUNCH, /* ino, offset, length: a hole; size unchanged unless META_SET_SIZE → attr */
@@ -107,6 +107,7 @@ enum {
     META_REPLACE = 1 << 10,
     META_IMPORT_LAST = 1 << 11, /* the listing is complete with this page: names of the range that
                                    it did not show are gone */
+    META_NOT_WRITTEN = 1 << 12, /* ABANDON */
 };
 
 /* valid */
