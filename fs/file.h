@@ -14,6 +14,8 @@
 
 struct staging; /* staging.h: the dirty bytes of one file and which ranges they are */
 struct upload;  /* upload.h: flush of one file in progress */
+struct buffers; /* buffers.h: the budget of memory for bytes on their way */
+struct read_side;
 
 /* The extents of a file as the metadata had them at one version: immutable, counted. Holds copies
  * of the objects' keys and ETags. */
@@ -79,8 +81,22 @@ struct file_extents_wait {
     struct file_extents_wait *next;
 };
 int file_extents_get(struct file *file, struct file_extents_wait *wait);
-/* Forgets them (after a commit, a settle, an outside change). With file->lock held. */
+/* Forgets them (after a commit, a settle, an outside change). With file->lock held. A reader lays
+ * the staged ranges over file->extents as both are under one hold of file->lock: so the hold that
+ * forgets the old extents comes before, or is, the one that cleans the staged ranges. */
 void file_extents_drop_locked(struct file *file);
+
+/* data.c: what the read side needs of struct data. */
+const struct data_config *data_config_of(const struct data *data);
+struct read_side *data_read_side(const struct data *data);
+
+/* read.c: the fetches in flight and the pool of buffers of one mount. Opened by data_open, closed
+ * by data_close when no handle, read and upload buffer is left (waits for the store to end
+ * cancelled read-ahead; not on the loop thread). */
+int read_side_open(const struct data_config *config, struct read_side **out);
+void read_side_close(struct read_side *side);
+/* buffers.h: uploads take their buffers from it too. */
+struct buffers *read_side_buffers(struct read_side *side);
 
 /* read.c. Bytes of the committed extents, holes as zeros, into `buf`; not those that are staged.
  * Ends by `done` on the loop thread. Used for reads (through the streams), and by the write side
