@@ -66,6 +66,7 @@ enum store_priority {
 enum store_retry {
     STORE_RETRY_DEFAULT, /* by the result: -EIO, -EAGAIN, -ETIMEDOUT and -EBUSY are tried again */
     STORE_RETRY_NEVER,
+    STORE_RETRY_AGAIN,
     STORE_RETRY_NOW,    /* without delay, once: a kept-alive connection was closed under us */
     STORE_RETRY_SLOWLY, /* the server asks for fewer requests */
 };
