@@ -2,25 +2,77 @@
  * Inside the data path: one struct file for each inode that is open or dirty. Users of the data
  * path include fs/data.h only.
  *
- * Lock order: table lock → file->lock → leaf locks (staging accounting, buffers). No lock is held
- * across a store or metadata request, nor a callback.
+ * Lock order: data->lock (table) → file->lock → leaf locks (staging accounting, buffers, waiting
+ * writers). No lock is held across a store or metadata request, nor a callback.
  */
 #ifndef SLUICE_FS_FILE_H
 #define SLUICE_FS_FILE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
+#include <uthash.h>
 
+#include "base/pool.h"
+#include "base/tickets.h"
 #include "fs/data.h"
 
 struct staging; /* staging.h: the dirty bytes of one file and which ranges they are */
-struct upload;  /* upload.h: flush of one file in progress */
-struct buffers; /* buffers.h: the budget of memory for bytes on their way */
-struct read_side;
+struct staging_area;
+struct upload;     /* upload.h: flush of one file in progress */
+struct data_reads; /* the read side's own */
+struct part_buffers;
+
+/* What of the inode's content the kernel's page cache was last known to hold, for files that are
+ * not open any more: a bounded, direct-mapped memory. */
+#define DATA_KEPT_SLOTS 8192
+struct data_kept {
+    uint64_t ino, data_version;
+};
+
+struct data {
+    /* immutable after data_open */
+    struct data_config config; /* staging_dir is not valid any more */
+    struct meta *meta;
+    struct store *store;
+    struct loop *loop;
+    struct pool *pool; /* threads that read staged bytes from the local disk */
+    struct tickets *read_tickets, *upload_tickets; /* config.buffer_bytes, one half each, so that
+                                                      neither starves the other */
+    struct staging_area *area;                     /* NULL: read_only */
+    struct part_buffers *buffers;
+    struct data_reads *reads; /* made by reads_open */
+    uint32_t inline_max;
+    struct metric *metric_flushes, *metric_flush_errors, *metric_inline, *metric_objects,
+        *metric_uploaded, *metric_waits;
+
+    /* under lock */
+    pthread_mutex_t lock;
+    struct file *files; /* by ino */
+    struct file *dirty; /* a reference each */
+    struct data_kept *kept;
+
+    _Atomic uint64_t file_count; /* of `files`: so that data_overlay needs no lock when it is 0 */
+    _Atomic uint64_t dirty_files;
+
+    /* under wait_lock (a leaf): writes that wait for room in the staging area */
+    pthread_mutex_t wait_lock;
+    struct write_wait *waiting, *waiting_last;
+    bool wait_running;
+
+    /* owned by the loop thread */
+    struct loop_timer timer;
+    struct loop_task timer_task;
+    _Atomic bool closing;
+    _Atomic bool hurried;         /* a hurry of flushes is queued */
+    _Atomic uint64_t hurry_after; /* monotonic ns */
+    struct pool_task hurry_task;
+    _Atomic unsigned uploads; /* in progress */
+};
 
 /* The extents of a file as the metadata had them at one version: immutable, counted. Holds copies
  * of the objects' keys and ETags. */
 struct file_extents {
-    unsigned refs; /* atomic */
+    _Atomic unsigned refs;
     uint64_t data_version, size;
     struct meta_reply reply; /* extents, objects */
 };
@@ -29,14 +81,17 @@ void file_extents_unref(struct file_extents *extents);
 
 struct file {
     struct data *data;
-    uint64_t ino;  /* immutable */
-    unsigned refs; /* under the table lock: handles, uploads, reads in flight */
+    uint64_t ino;      /* immutable */
+    unsigned refs;     /* under data->lock: handles, uploads, reads in flight, the dirty list */
+    UT_hash_handle hh; /* data->files */
 
     pthread_mutex_t lock;
     /* under lock */
     unsigned handles, writers;
+    struct meta_attr attr;             /* as last seen: mode and owner for the object's tags */
     uint64_t size, mtime_ns, ctime_ns; /* as the application sees them */
-    bool size_dirty, time_dirty;       /* differ from the metadata */
+    uint64_t committed_size;           /* of the metadata, as last seen */
+    bool time_dirty;                   /* mtime_ns is not in the metadata yet */
     bool unlinked;
     uint64_t data_version;    /* of the metadata, as last seen */
     uint64_t outside_changes; /* counts changes from outside; a handle opened at another count reads
@@ -44,15 +99,22 @@ struct file {
     uint64_t truncated_to; /* committed extents count only below this offset (a truncate that is not
                               committed yet); UINT64_MAX: all */
     struct file_extents *extents; /* NULL: must be asked for (file_extents_get) */
-    struct staging *staging;      /* NULL: nothing dirty */
-    struct upload *upload;        /* NULL: none in progress */
-    uint64_t dirty_since_ns;
-    uint64_t write_generation; /* steps with each write, truncate, punch */
-    uint64_t kept_version;     /* data_version that the kernel's cached pages belong to */
-    int error; /* of a background flush: reported by the next flush or fsync of each handle */
+    uint64_t extents_drops;       /* counts file_extents_drop_locked: an answer that was asked for
+                                     before a drop is not kept */
+    struct file_extents_wait *extents_waiters;
+    bool extents_asked;
+    struct staging *staging;           /* NULL: nothing dirty, no change of size that waits */
+    struct upload *upload;             /* NULL: none in progress */
+    struct data_request *flush_wanted; /* wait for a flush that begins after now */
+    uint64_t dirty_since_ns, last_write_ns, retry_after_ns; /* monotonic */
+    unsigned failures;                                      /* flushes that failed in a row */
+    uint64_t inline_bytes; /* committed as small inline patches since the last whole object */
+    bool avoid_natural;    /* the natural key is taken by somebody outside */
+    bool logged_error;
 
-    struct file *next_dirty;
-    void *hash_entry[8]; /* uthash handle room is in data.c */
+    /* under data->lock */
+    bool in_dirty;
+    struct file *dirty_prev, *dirty_next;
 };
 
 /* The file of a handle, and back. */
@@ -61,42 +123,39 @@ struct data_handle {
     bool writable;
     bool keep_cache;
     uint64_t outside_changes; /* at open */
-    int seen_error;
     struct read_streams
         *streams; /* read.c: sequential streams of this handle; NULL until the first read */
 };
 
 /* data.c */
 struct file *file_get(struct data *data, uint64_t ino); /* NULL if not open or dirty; a reference */
-int file_make(struct data *data, const struct meta_attr *attr,
-              struct file **out); /* found or made; a reference */
-void file_put(struct file *file); /* any thread, no locks held */
+/* Found or made; a reference. */
+int file_make(struct data *data, const struct meta_attr *attr, struct file **out);
+struct file *file_ref(struct file *file); /* any thread, no locks held but file->lock */
+void file_put(struct file *file);         /* any thread, no locks held */
 
 /* Asks the metadata for all extents of the file (once, however many ask); result by `done` with a
- * reference. -EINPROGRESS or now. */
+ * reference in wait->extents, without locks. -EINPROGRESS, or the result now. No locks held. */
 struct file_extents_wait {
     struct file_extents *extents;
     int result;
     void (*done)(struct file_extents_wait *wait);
+    void *arg;
     struct file_extents_wait *next;
 };
 int file_extents_get(struct file *file, struct file_extents_wait *wait);
-/* Forgets them (after a commit, a settle, an outside change). With file->lock held. A reader lays
- * the staged ranges over file->extents as both are under one hold of file->lock: so the hold that
- * forgets the old extents comes before, or is, the one that cleans the staged ranges. */
+/* Forgets them (after a commit, a settle, an outside change). With file->lock held. */
 void file_extents_drop_locked(struct file *file);
 
-/* data.c: what the read side needs of struct data. */
-const struct data_config *data_config_of(const struct data *data);
-struct read_side *data_read_side(const struct data *data);
-
-/* read.c: the fetches in flight and the pool of buffers of one mount. Opened by data_open, closed
- * by data_close when no handle, read and upload buffer is left (waits for the store to end
- * cancelled read-ahead; not on the loop thread). */
-int read_side_open(const struct data_config *config, struct read_side **out);
-void read_side_close(struct read_side *side);
-/* buffers.h: uploads take their buffers from it too. */
-struct buffers *read_side_buffers(struct read_side *side);
+/*
+ * How a read sees a file, under one hold of file->lock: file->size; the dirty ranges of
+ * file->staging (staging_next; those with `hole` are zeros), taken by staging_view or
+ * staging_read; below them file->extents, but nothing of them at or beyond truncated_to; zeros
+ * elsewhere. If file->extents is NULL (and the range is not all dirty): unlock,
+ * file_extents_get, begin again. Ranges stay dirty until the commit that holds their bytes was
+ * answered, and the extents are dropped in the same hold of the lock; so staging and extents that
+ * were taken together fit together.
+ */
 
 /* read.c. Bytes of the committed extents, holes as zeros, into `buf`; not those that are staged.
  * Ends by `done` on the loop thread. Used for reads (through the streams), and by the write side
@@ -104,5 +163,9 @@ struct buffers *read_side_buffers(struct read_side *side);
 int read_range(struct file *file, uint64_t offset, uint64_t length, void *buf,
                struct data_request *request);
 void read_streams_free(struct read_streams *streams);
+/* What the read side keeps for the whole mount (data->reads; may stay NULL). Called by data_open
+ * when all but `area` is there, and by data_close last. */
+int reads_open(struct data *data);
+void reads_close(struct data *data);
 
 #endif

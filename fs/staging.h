@@ -1,12 +1,15 @@
 /*
- * The dirty bytes of one file: a set of ranges, and the bytes in a local file at the same offsets
- * (or, while small, in a slot of the mapped small-file area). A log beside it says which ranges are
- * dirty and how long the file is, so that a process that was killed can be recovered by the next
- * one on the same boot. After another boot (power loss) what was not committed is discarded: the
- * page cache is gone, the ranges cannot be trusted.
+ * The dirty bytes of one file: a set of ranges, and the bytes in a local file (or, while small, in
+ * a slot of the mapped small-file area). A log in the same file says which ranges are dirty and how
+ * long the file is, so that a process that was killed can be recovered by the next one on the same
+ * boot. After another boot (power loss) what was not committed is discarded: the page cache is
+ * gone, the ranges cannot be trusted. Formats: docs/data-path.md.
  *
- * Ranges are byte-exact. All calls with file->lock held unless said; none blocks on more than the
- * local file system.
+ * Ranges are byte-exact. Each carries the epoch of its last write: staging_freeze ends an epoch,
+ * and staging_clean cleans only what was not written since. So bytes may be overwritten while they
+ * are uploaded: they stay dirty.
+ *
+ * All calls with file->lock held unless said; none blocks on more than the local file system.
  */
 #ifndef SLUICE_FS_STAGING_H
 #define SLUICE_FS_STAGING_H
@@ -19,53 +22,88 @@
 
 struct staging;
 struct staging_area; /* one directory, shared by all files of a mount */
+struct staging_view;
 struct fuse_bufvec;
 
 struct staging_range {
     uint64_t offset, length;
+    uint64_t epoch;
+    bool hole; /* zeros, made by punching: no bytes to upload */
 };
 
-/* Makes the directory, locks it (-EBUSY). */
-int staging_area_open(const char *path, uint64_t max_bytes, struct staging_area **out,
-                      struct error *error);
-void staging_area_close(struct staging_area *area);
+/* Makes the directory, locks it (-EBUSY). `inline_max`: size of a slot of the small-file area. */
+int staging_area_open(const char *path, uint64_t max_bytes, uint32_t inline_max,
+                      struct staging_area **out, struct error *error);
+void staging_area_close(struct staging_area *area);     /* all stagings were freed or left */
 uint64_t staging_area_bytes(struct staging_area *area); /* any thread */
-bool staging_area_full(
-    struct staging_area *area); /* any thread: writers should wait and flushes be hurried */
+uint64_t staging_area_max(const struct staging_area *area);
+bool staging_area_full(struct staging_area *area); /* any thread: writers should wait and flushes be
+                                                      hurried */
 
-/* What a dead process left: calls back for each inode with a staging that holds its ranges; the
- * callee owns it. `size` = size of the file as its last writer saw it. Before any other use. */
+/* What a dead process left. */
+struct staging_found {
+    uint64_t ino;
+    struct staging *staging; /* the callee owns it */
+    uint64_t size, mtime_ns; /* of the file as its last writer saw it */
+    uint64_t truncated_to;   /* committed bytes from here on are cut; UINT64_MAX: none */
+    bool time_dirty;
+};
+/* Calls back for each inode with a staging. Before any other use. What another boot left is
+ * removed; *discarded: its bytes. 0 or the callback's error. */
 int staging_recover(struct staging_area *area,
-                    int (*found)(void *arg, uint64_t ino, struct staging *staging, uint64_t size,
-                                 uint64_t mtime_ns),
-                    void *arg);
+                    int (*found)(void *arg, const struct staging_found *found), void *arg,
+                    uint64_t *discarded);
 
-int staging_new(struct staging_area *area, uint64_t ino, struct staging **out);
-/* Removes the files. Ranges being read by buffers keep the open file until they are put. */
+/* `size`: of the file now. -ENOSPC, -ENOMEM, -EMFILE… */
+int staging_new(struct staging_area *area, uint64_t ino, uint64_t size, struct staging **out);
+/* Removes the files. Views keep the open file until they are put. NULL is allowed. */
 void staging_free(struct staging *staging);
+/* Frees the memory, keeps the files for the next process. */
+void staging_leave(struct staging *staging);
 
-/* Copies from the FUSE buffers. Bytes taken (all), or -errno and then the range is not dirty (old
- * dirty bytes of the range may have been overwritten: it stays dirty if it was). */
+/* Copies from the FUSE buffers (all of them: fuse_buf_size). The size of the file becomes at least
+ * offset + length. Bytes taken (all), or -errno and then the range is not dirty (old dirty bytes of
+ * the range may have been overwritten: it stays dirty if it was). */
 int64_t staging_write(struct staging *staging, struct fuse_bufvec *in, uint64_t offset,
-                      uint64_t length);
+                      uint64_t mtime_ns);
 int staging_write_bytes(struct staging *staging, const void *bytes, uint64_t offset,
-                        uint64_t length);
-/* Makes a range dirty zeros. */
-int staging_zero(struct staging *staging, uint64_t offset, uint64_t length);
-/* Records the size of the file; cuts dirty ranges beyond it. */
+                        uint64_t length, uint64_t mtime_ns);
+/* Makes a range zeros (`hole` ranges). Does not change the size. */
+int staging_zero(struct staging *staging, uint64_t offset, uint64_t length, uint64_t mtime_ns);
+/* Records the size of the file; cuts dirty ranges beyond it. A cut lowers truncated_to. */
 int staging_set_size(struct staging *staging, uint64_t size, uint64_t mtime_ns);
-/* The range is committed: no longer dirty. The bytes are dropped from the local disk. */
-int staging_clean(struct staging *staging, uint64_t offset, uint64_t length);
+/* The application set the time: what is staged does not change it any more. */
+int staging_set_time(struct staging *staging, uint64_t mtime_ns);
+/* A commit was answered: committed bytes count again below `truncated_to` (UINT64_MAX: all). */
+int staging_committed(struct staging *staging, uint64_t truncated_to, bool time_dirty);
+/* Ends the present epoch and returns its number: what is written from now on has a higher one. */
+uint64_t staging_freeze(struct staging *staging);
+/* What of the range was last written in `epoch` or before is committed: no longer dirty. Its bytes
+ * are dropped from the local disk (later, while there are views). */
+void staging_clean(struct staging *staging, uint64_t offset, uint64_t length, uint64_t epoch);
+/* Some of the range was written after `epoch`. */
+bool staging_newer(const struct staging *staging, uint64_t offset, uint64_t length, uint64_t epoch);
 
-/* The first dirty range that ends after `offset`; false if none. */
+/* The first dirty range that ends after `offset`; false if none. Ranges that touch but differ in
+ * epoch or hole are separate. */
 bool staging_next(const struct staging *staging, uint64_t offset, struct staging_range *out);
-unsigned staging_count(const struct staging *staging); /* of ranges */
-uint64_t staging_dirty_bytes(const struct staging *staging);
+unsigned staging_count(const struct staging *staging);       /* of ranges */
+uint64_t staging_dirty_bytes(const struct staging *staging); /* without holes */
 bool staging_covers(const struct staging *staging, uint64_t offset, uint64_t length);
-/* Bytes of a dirty range. `staging_read` without lock is allowed for ranges that nobody writes
- * (upload of a frozen range). */
+/* How far the bytes (no holes) reach without a gap from `offset`. */
+uint64_t staging_reach(const struct staging *staging, uint64_t offset);
+/* Copies bytes of a dirty range (holes give zeros). */
 int staging_read(struct staging *staging, uint64_t offset, uint64_t length, void *buf);
-/* The open file and that it is one (not a slot): for replies by splice; -1 for a slot. */
-int staging_fd(const struct staging *staging);
+
+/* The bytes as an open file, for reads without the lock: dirty ranges that were seen under the same
+ * hold of the lock stay where they are (or are overwritten by later writes) until the view is put,
+ * though they are cleaned or the staging is freed meanwhile. NULL: the bytes are in a slot (use
+ * staging_read, at most inline_max bytes). Byte `offset` of the file is at staging_view_offset of
+ * the descriptor. Counted; get with the lock, the others on any thread without locks. */
+struct staging_view *staging_view_get(struct staging *staging);
+int staging_view_fd(const struct staging_view *view);
+uint64_t staging_view_offset(const struct staging_view *view, uint64_t offset);
+int staging_view_read(const struct staging_view *view, uint64_t offset, uint64_t length, void *buf);
+void staging_view_put(struct staging_view *view);
 
 #endif

@@ -76,6 +76,9 @@ uint64_t data_handle_ino(const struct data_handle *handle);
  * open): FOPEN_KEEP_CACHE. */
 bool data_handle_keep_cache(const struct data_handle *handle);
 
+/* The application set mtime (utimens), and META_SETATTR was answered: dirty data that was written
+ * before does not change it any more. */
+void data_times_set(struct data *data, uint64_t ino, uint64_t mtime_ns, uint64_t ctime_ns);
 /* Size, mtime and ctime as the dirty data makes them, laid over an attribute that came from the
  * metadata. Cheap when the file is not open. */
 void data_overlay(struct data *data, struct meta_attr *attr);
@@ -103,12 +106,13 @@ void data_buffer_put(struct data_buffer *buffer); /* NULL is allowed */
 int data_read(struct data_handle *handle, uint64_t offset, uint64_t length,
               struct data_request *request);
 /* Result: bytes taken (all of them), or -errno. With -EINPROGRESS (back-pressure) `in` must stay
- * valid until done. `append`: at the end of the file as it is when the write is applied;
- * `kill_suid`: the write must clear setuid and setgid bits. */
+ * valid until done. `append`: at the end of the file as it is when the write is applied. Clearing
+ * setuid bits is the front's (META_KILL_SUID). */
 int data_write(struct data_handle *handle, struct fuse_bufvec *in, uint64_t offset, bool append,
                struct data_request *request);
 /* All that was written before, by any handle of the file, is durable: objects in the store (or
- * inline) and extents in the metadata. */
+ * inline) and extents in the metadata. For fsync, and for flush (close) of handles that may write;
+ * a reader's close should not call it, it would end the upload of a file that is being written. */
 int data_flush(struct data_handle *handle, struct data_request *request);
 int data_flush_ino(struct data *data, uint64_t ino,
                    struct data_request *request); /* 0 if the file is not open */
