@@ -1,5 +1,7 @@
 #include "base/crash.h"
 
+#include <ctype.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -25,31 +27,37 @@ static struct {
     size_t seen_len;
 } crash = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static void bad_setting(const char *value)
+int crash_setup(const char *at, const char *list_path)
 {
-    fprintf(stderr, "sluice: SLUICE_CRASH_AT=%s: use name or name:n with n from 1\n", value);
-    _exit(2);
+    size_t len = 0;
+    unsigned long n = 1;
+    if (at && *at) {
+        len = strcspn(at, ":");
+        if (at[len] == ':') {
+            char *end;
+            n = isdigit((unsigned char)at[len + 1]) ? strtoul(at + len + 1, &end, 10) : 0;
+            if (n && *end)
+                n = 0;
+        }
+        if (n == 0 || len == 0 || len >= sizeof(crash.at))
+            return -EINVAL;
+    }
+    memset(crash.at, 0, sizeof(crash.at));
+    if (len)
+        memcpy(crash.at, at, len);
+    crash.n = n;
+    crash.list_path = list_path && *list_path ? list_path : NULL;
+    crash_armed = len || crash.list_path;
+    return 0;
 }
 
-__attribute__((constructor)) static void crash_init(void)
+__attribute__((constructor)) static void setup_from_environment(void)
 {
     const char *at = getenv("SLUICE_CRASH_AT");
-    if (at && *at) {
-        const char *colon = strchr(at, ':');
-        size_t len = colon ? (size_t)(colon - at) : strlen(at);
-        crash.n = 1;
-        if (colon) {
-            char *end;
-            crash.n = strtoul(colon + 1, &end, 10);
-            if (*end || end == colon + 1)
-                crash.n = 0;
-        }
-        if (crash.n == 0 || len == 0 || len >= sizeof(crash.at))
-            bad_setting(at);
-        memcpy(crash.at, at, len);
+    if (crash_setup(at, getenv("SLUICE_CRASH_LIST")) < 0) {
+        fprintf(stderr, "sluice: SLUICE_CRASH_AT=%s: use name or name:n with n from 1\n", at);
+        _exit(2);
     }
-    crash.list_path = getenv("SLUICE_CRASH_LIST");
-    crash_armed = crash.at[0] || crash.list_path;
 }
 
 static void list_locked(const char *name)

@@ -130,7 +130,8 @@ int hash_unhex(const char *hex, size_t hex_len, uint8_t *out, size_t len)
             return -EINVAL;
     }
     for (size_t i = 0; i < len; i++)
-        out[i] = (uint8_t)(hex_value(hex[2 * i]) << 4 | hex_value(hex[2 * i + 1]));
+        out[i] =
+            (uint8_t)((unsigned)hex_value(hex[2 * i]) << 4 | (unsigned)hex_value(hex[2 * i + 1]));
     return 0;
 }
 

@@ -12,8 +12,12 @@
 
 #include <stdbool.h>
 
-extern bool crash_armed; /* set once before main by the environment */
+extern bool crash_armed; /* set once, before main, by the environment */
 void crash_hit(const char *name);
+
+/* What the two variables do before main, for tests of this part: NULL or "" where a variable is not
+ * set; list_path must stay valid. -EINVAL for a bad `at`. Before threads start. */
+int crash_setup(const char *at, const char *list_path);
 
 #define crash_point(name)                                                                          \
     do {                                                                                           \
