@@ -1,0 +1,342 @@
+/* sluice mount: opens the store, the volume and the data path, and serves the kernel until it is unmounted. */
+#include "cli.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "daemon.h"
+#include "fs/fs.h"
+#include "mount_options.h"
+#include "places.h"
+
+#define META_MEMORY_SHARE 5 /* one part of --memory for the database… */
+#define DATA_MEMORY_SHARE 2 /* …and this one for read-ahead and upload buffers */
+
+struct mount {
+    struct mount_options options;
+    struct store_url url;
+    char *url_text;
+    char *mountpoint;  /* absolute */
+    char *meta_dir;    /* absolute */
+    char *staging_dir; /* absolute */
+    char owner[512];
+    struct daemon daemon;
+    struct metrics *metrics;
+    struct loop *loop;
+    struct store *store;
+    struct meta *meta;
+    struct data *data;
+    struct fs *fs;
+    pthread_t signals;
+    bool signals_started;
+    sigset_t mask;
+};
+
+static char *absolute(const char *path)
+{
+    if (path[0] == '/')
+        return strdup(path);
+    cleanup(free_ptr) char *here = getcwd(NULL, 0);
+    char *out = NULL;
+    if (!here || asprintf(&out, "%s/%s", here, path) < 0)
+        return NULL;
+    return out;
+}
+
+static int check_mountpoint(struct mount *m, const char *path, struct error *error)
+{
+    struct stat st;
+    m->mountpoint = realpath(path, NULL);
+    if (!m->mountpoint && errno == ENOTCONN)
+        return error_set(error, -ENOTCONN, "%s: a mount that died is still there; take it away with: umount -l %s", path, path);
+    if (!m->mountpoint || stat(m->mountpoint, &st) < 0)
+        return error_set(error, -errno, "mount point %s: %s", path, strerror(errno));
+    if (!S_ISDIR(st.st_mode))
+        return error_set(error, -ENOTDIR, "mount point %s is not a directory", path);
+    return 0;
+}
+
+/* A file:// bucket that holds its own mount point or metadata would serve itself. */
+static int check_places(const struct mount *m, struct error *error)
+{
+    if (strcmp(m->url.scheme, "file") != 0)
+        return 0;
+    size_t len = strlen(m->url.bucket);
+    const char *inside[] = {m->mountpoint, m->meta_dir, m->staging_dir};
+    for (size_t i = 0; i < ARRAY_LEN(inside); i++)
+        if (inside[i] && strncmp(inside[i], m->url.bucket, len) == 0 && (inside[i][len] == '/' || !inside[i][len]))
+            return error_set(error, -EINVAL, "%s lies inside the bucket %s; choose another place", inside[i], m->url_text);
+    return 0;
+}
+
+static int prepare(struct mount *m, char **args, struct error *error)
+{
+    int r = store_url_parse(args[0], &m->url, error);
+    if (r == 0)
+        r = check_mountpoint(m, args[1], error);
+    if (r < 0)
+        return r;
+    m->url_text = strdup(args[0]);
+    m->meta_dir = m->options.meta_dir ? absolute(m->options.meta_dir) : places_default(&m->url, m->options.endpoint);
+    cleanup(free_ptr) char *cache = m->options.cache_dir ? absolute(m->options.cache_dir) : NULL;
+    if (!m->url_text || !m->meta_dir)
+        return error_set(error, -ENOMEM, "out of memory");
+    if (asprintf(&m->staging_dir, "%s/staging", cache ? cache : m->meta_dir) < 0)
+        return error_set(error, -ENOMEM, "out of memory");
+    r = check_places(m, error);
+    if (r < 0 || m->options.read_only)
+        return r;
+    r = places_make(m->meta_dir, error);
+    return r < 0 ? r : places_make(m->staging_dir, error);
+}
+
+static int start_log(const struct mount *m, struct error *error)
+{
+    enum log_level level = LOG_INFO;
+    if (m->options.log_level)
+        log_level_parse(m->options.log_level, &level);
+    const char *path = m->options.log_file;
+    cleanup(free_ptr) char *own = NULL;
+    if (!path && !m->options.foreground && !m->options.read_only && asprintf(&own, "%s/log", m->meta_dir) >= 0)
+        path = own;
+    int r = log_init(level, path);
+    return r < 0 ? error_set(error, r, "log file %s: %s", path ? path : "stderr", strerror(-r)) : 0;
+}
+
+static void raise_limits(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    /* Many threads allocate a little each: without a bound every one keeps an arena of its own. */
+    mallopt(M_ARENA_MAX, 4);
+}
+
+static void note_probe(void *arg, const char *what, bool good, const char *text)
+{
+    if (!good)
+        log_warn("store lacks something", "what=%s text=\"%s\"", what, text);
+}
+
+static int open_store(struct mount *m, struct error *error)
+{
+    struct store_options options;
+    mount_options_store(&m->options, &options);
+    if (strcmp(m->url.scheme, "file") == 0 && !m->options.read_only) {
+        int r = places_make(m->url.bucket, error);
+        if (r < 0)
+            return r;
+    }
+    int r = metrics_new(&m->metrics);
+    if (r == 0)
+        r = loop_new(&m->loop, "store");
+    if (r < 0)
+        return error_set(error, r, "cannot start: %s", strerror(-r));
+    r = store_open(&m->url, &options, m->loop, m->metrics, &m->store, error);
+    if (r == 0 && !m->options.read_only)
+        r = store_probe(m->store, m->url.prefix, note_probe, m, error);
+    return r;
+}
+
+static int open_meta(struct mount *m, struct error *error)
+{
+    struct meta_config config;
+    struct meta_volume format;
+    const struct mount_options *o = &m->options;
+    meta_config_init(&config);
+    meta_format_init(&format);
+    format.inline_max = (uint32_t)o->inline_max;
+    format.settle_delay_ms = o->settle_delay_ms;
+    format.gc_delay_ms = o->gc_delay_ms;
+    if (o->staging_patterns) {
+        if (strlen(o->staging_patterns) >= sizeof(format.staging))
+            return error_set(error, -EINVAL, "--staging-patterns is longer than %zu bytes", sizeof(format.staging) - 1);
+        snprintf(format.staging, sizeof(format.staging), "%s", o->staging_patterns);
+    }
+    config.directory = o->read_only ? NULL : m->meta_dir;
+    config.store = m->store;
+    config.prefix = m->url.prefix;
+    config.format = &format;
+    config.events = fs_events(m->fs);
+    config.metrics = m->metrics;
+    config.memory_bytes = o->memory / META_MEMORY_SHARE;
+    config.import_ttl_ms = o->import_ttl_ms;
+    config.negative_ttl_ms = o->negative_ttl_ms;
+    config.sync = o->sync && strcmp(o->sync, "always") == 0 ? META_SYNC_ALWAYS : META_SYNC_INTERVAL;
+    config.sync_interval_ms = o->sync_interval_ms;
+    config.read_only = o->read_only;
+    config.take_over = o->take_over;
+    config.no_settle = o->no_settle;
+    char host[256] = "";
+    gethostname(host, sizeof(host) - 1);
+    snprintf(m->owner, sizeof(m->owner), "%s:%.200s (process %d)", host, m->mountpoint, (int)getpid());
+    config.owner_text = m->owner;
+    return meta_open(&config, &m->meta, error);
+}
+
+static int open_data(struct mount *m, struct error *error)
+{
+    struct data_config config;
+    data_config_init(&config);
+    config.meta = m->meta;
+    config.store = m->store;
+    config.loop = m->loop;
+    config.metrics = m->metrics;
+    config.staging_dir = m->options.read_only ? NULL : m->staging_dir;
+    config.buffer_bytes = m->options.memory / DATA_MEMORY_SHARE;
+    config.staging_max = m->options.staging_max;
+    config.part_bytes = (uint32_t)m->options.part_size;
+    config.upload_parallel = m->options.upload_parallel;
+    config.readahead_bytes = (uint32_t)m->options.readahead;
+    config.read_only = m->options.read_only;
+    config.changed = fs_data_changed;
+    config.arg = m->fs;
+    return data_open(&config, &m->data, error);
+}
+
+static void ready(void *arg)
+{
+    struct mount *m = arg;
+    log_info("mounted", "url=%s mountpoint=%s", m->url_text, m->mountpoint);
+    daemon_ready(&m->daemon, getenv("JOURNAL_STREAM") != NULL);
+}
+
+static int open_front(struct mount *m, struct error *error)
+{
+    struct fs_config config;
+    fs_config_init(&config);
+    config.mountpoint = m->mountpoint;
+    config.volume_name = m->url_text;
+    config.allow_other = m->options.allow_other || geteuid() == 0;
+    config.read_only = m->options.read_only;
+    config.writeback = m->options.writeback;
+    if (m->options.transport && strcmp(m->options.transport, "classic") == 0)
+        config.transport = FS_TRANSPORT_CLASSIC;
+    if (m->options.transport && strcmp(m->options.transport, "uring") == 0)
+        config.transport = FS_TRANSPORT_URING;
+    config.max_threads = m->options.max_threads;
+    config.import_ttl_ms = m->options.import_ttl_ms;
+    config.negative_ttl_ms = m->options.negative_ttl_ms;
+    config.metrics = m->metrics;
+    config.ready = ready;
+    config.arg = m;
+    return fs_new(&config, &m->fs, error);
+}
+
+/* SIGTERM and SIGINT end the mount cleanly, a second one at once; SIGHUP opens the log file again. */
+static void *serve_signals(void *arg)
+{
+    struct mount *m = arg;
+    for (;;) {
+        int number = 0;
+        if (sigwait(&m->mask, &number) != 0 || number == SIGUSR2)
+            return NULL;
+        if (number == SIGHUP) {
+            log_reopen();
+            continue;
+        }
+        log_info("asked to stop", "signal=%d", number);
+        fs_stop(m->fs);
+    }
+}
+
+static int start_signals(struct mount *m, struct error *error)
+{
+    signal(SIGPIPE, SIG_IGN);
+    sigemptyset(&m->mask);
+    sigaddset(&m->mask, SIGTERM);
+    sigaddset(&m->mask, SIGINT);
+    sigaddset(&m->mask, SIGHUP);
+    sigaddset(&m->mask, SIGUSR2);
+    pthread_sigmask(SIG_BLOCK, &m->mask, NULL);
+    int r = open_front(m, error);
+    if (r < 0)
+        return r;
+    r = -pthread_create(&m->signals, NULL, serve_signals, m);
+    if (r < 0)
+        return error_set(error, r, "cannot start a thread: %s", strerror(-r));
+    m->signals_started = true;
+    return 0;
+}
+
+/* The other way round, whatever was opened. Returns the first error. */
+static int shut(struct mount *m)
+{
+    int r = 0;
+    if (m->data)
+        r = data_close(m->data);
+    meta_close(m->meta);
+    if (m->signals_started) {
+        pthread_kill(m->signals, SIGUSR2);
+        pthread_join(m->signals, NULL);
+    }
+    fs_free(m->fs);
+    store_free(m->store);
+    loop_free(m->loop);
+    metrics_free(m->metrics);
+    return r;
+}
+
+static int serve(struct mount *m)
+{
+    struct error error = {0};
+    enum fs_exit how = FS_EXIT_ERROR;
+    int r = daemon_start(&m->daemon, "sluice mount", m->options.foreground, &error);
+    if (r < 0)
+        return cli_fail("mount", &error);
+    raise_limits();
+    r = start_log(m, &error);
+    if (r == 0)
+        r = start_signals(m, &error);
+    if (r == 0)
+        r = open_store(m, &error);
+    if (r == 0)
+        r = open_meta(m, &error);
+    if (r == 0)
+        r = open_data(m, &error);
+    if (r == 0)
+        r = fs_run(m->fs, m->meta, m->data, &how, &error);
+    if (r < 0) {
+        log_error("mount failed", "url=%s error=\"%s\"", m->url_text, error_text(&error));
+        daemon_failed(&m->daemon, "sluice mount", &error);
+    }
+    int closed = shut(m);
+    log_info("ended", "url=%s mountpoint=%s staged_left=%s", m->url_text, m->mountpoint, closed < 0 ? "yes" : "no");
+    return r < 0 || closed < 0;
+}
+
+int cli_mount(int argc, char **argv)
+{
+    struct mount m = {.daemon = {.report = -1}};
+    struct option_result result;
+    struct error error = {0};
+    mount_options_init(&m.options);
+    int r = options_parse(&mount_option_set, "sluice mount", argc, argv, &m.options, &result);
+    if (r) {
+        mount_options_free(&m.options);
+        return r - 1;
+    }
+    if (prepare(&m, result.args, &error) < 0)
+        r = cli_fail("mount", &error);
+    else
+        r = serve(&m);
+    store_url_done(&m.url);
+    free(m.url_text);
+    free(m.mountpoint);
+    free(m.meta_dir);
+    free(m.staging_dir);
+    mount_options_free(&m.options);
+    return r;
+}
