@@ -147,7 +147,7 @@ TEST(loop_call, waits_and_nests)
     loop_free(called.loop);
 }
 
-/* Two timers: the later one is started first; then all are closed. */
+/* Each timer notes its letter when it fires. */
 struct timers {
     struct loop *loop;
     struct loop_timer early, late, stopped, again;
@@ -175,12 +175,14 @@ static void start_timers(void *arg)
     struct loop_timer *all[] = {&timers.early, &timers.late, &timers.stopped, &timers.again};
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         loop_timer_init(timers.loop, all[i], fired);
-    loop_timer_start(&timers.late, 60);
     loop_timer_start(&timers.early, 1);
     loop_timer_start(&timers.stopped, 1);
     loop_timer_stop(&timers.stopped);
     loop_timer_start(&timers.again, 3600 * 1000);
     loop_timer_start(&timers.again, 30); /* replaces the hour */
+    /* The last one started, so that it is the last one due however long this function was held up.
+     */
+    loop_timer_start(&timers.late, 60);
 }
 
 static void on_closed(struct loop_timer *timer)
