@@ -18,6 +18,7 @@ static const struct command {
     {"settle", cli_settle, "bring files to their own keys now, and wait for it"},
     {"usage", cli_usage, "bytes, files and directories below a path, at once"},
     {"doctor", cli_doctor, "check this host and a bucket, and say what to do"},
+    {"fsck", cli_fsck, "check the metadata of a volume that is not mounted"},
     {"version", cli_version, "versions of sluice and of the libraries it runs with"},
 };
 

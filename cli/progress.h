@@ -1,0 +1,22 @@
+/* A progress bar on stderr, only on a terminal. */
+#ifndef SLUICE_CLI_PROGRESS_H
+#define SLUICE_CLI_PROGRESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct progress {
+    const char *what; /* "settling", "uploading" */
+    bool bytes;       /* amounts are bytes, else a count */
+    bool shown, on;
+    uint64_t most; /* the largest amount left that was seen: the whole */
+};
+
+void progress_init(struct progress *p, const char *what, bool bytes);
+/* `left`: what is still to do. */
+void progress_show(struct progress *p, uint64_t left);
+void progress_end(struct progress *p);
+/* "1.5 MiB"; room has 32 bytes. Returns it. */
+const char *progress_bytes(uint64_t bytes, char *room);
+
+#endif
