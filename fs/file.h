@@ -20,7 +20,8 @@ struct staging; /* staging.h: the dirty bytes of one file and which ranges they 
 struct staging_area;
 struct upload;     /* upload.h: flush of one file in progress */
 struct data_reads; /* the read side's own */
-struct part_buffers;
+struct buffers;    /* buffers.h */
+struct write_wait;
 
 /* What of the inode's content the kernel's page cache was last known to hold, for files that are
  * not open any more: a bounded, direct-mapped memory. */
@@ -39,34 +40,32 @@ struct data {
     struct tickets *read_tickets, *upload_tickets; /* config.buffer_bytes, one half each, so that
                                                       neither starves the other */
     struct staging_area *area;                     /* NULL: read_only */
-    struct part_buffers *buffers;
+    struct buffers *upload_buffers;
     struct data_reads *reads; /* made by reads_open */
     uint32_t inline_max;
-    struct metric *metric_flushes, *metric_flush_errors, *metric_inline, *metric_objects,
-        *metric_uploaded, *metric_waits;
+    struct data_metrics {
+        struct metric *flushes, *failures, *inline_commits, *objects, *uploaded_bytes, *waits;
+    } metrics;
 
     /* under lock */
     pthread_mutex_t lock;
     struct file *files; /* by ino */
     struct file *dirty; /* a reference each */
     struct data_kept *kept;
+    unsigned uploads; /* in progress */
+    pthread_cond_t uploads_ended;
 
     _Atomic uint64_t file_count; /* of `files`: so that data_overlay needs no lock when it is 0 */
     _Atomic uint64_t dirty_files;
 
-    /* under wait_lock (a leaf): writes that wait for room in the staging area */
+    /* under wait_lock (a leaf): writes that wait for room in the staging area, in order */
     pthread_mutex_t wait_lock;
-    struct write_wait *waiting, *waiting_last;
-    bool wait_running;
+    struct write_wait *waiting, **waiting_end;
 
-    /* owned by the loop thread */
-    struct loop_timer timer;
-    struct loop_task timer_task;
-    _Atomic bool closing;
-    _Atomic bool hurried;         /* a hurry of flushes is queued */
-    _Atomic uint64_t hurry_after; /* monotonic ns */
-    struct pool_task hurry_task;
-    _Atomic unsigned uploads; /* in progress */
+    struct loop_timer timer;     /* loop thread */
+    _Atomic bool tending_queued; /* data_tend is on its way to the pool */
+    struct pool_task tend_task;
+    _Atomic uint64_t upload_ends; /* counts */
 };
 
 /* The extents of a file as the metadata had them at one version: immutable, counted. Holds copies
@@ -81,9 +80,10 @@ void file_extents_unref(struct file_extents *extents);
 
 struct file {
     struct data *data;
-    uint64_t ino;      /* immutable */
-    unsigned refs;     /* under data->lock: handles, uploads, reads in flight, the dirty list */
-    UT_hash_handle hh; /* data->files */
+    uint64_t ino;          /* immutable */
+    _Atomic unsigned refs; /* handles, uploads, reads in flight, the dirty list; the last one goes
+                              under data->lock */
+    UT_hash_handle hh;     /* data->files */
 
     pthread_mutex_t lock;
     /* under lock */
@@ -108,9 +108,11 @@ struct file {
     struct data_request *flush_wanted; /* wait for a flush that begins after now */
     uint64_t dirty_since_ns, last_write_ns, retry_after_ns; /* monotonic */
     unsigned failures;                                      /* flushes that failed in a row */
-    uint64_t inline_bytes; /* committed as small inline patches since the last whole object */
-    bool avoid_natural;    /* the natural key is taken by somebody outside */
+    uint64_t inline_bytes;  /* committed as small inline patches since the last whole object */
+    bool avoid_natural;     /* the natural key is taken by somebody outside */
+    unsigned key_conflicts; /* in a row, at internal keys */
     bool logged_error;
+    bool cache_stale; /* the kernel's pages of this inode may be of other content */
 
     /* under data->lock */
     bool in_dirty;
@@ -131,8 +133,12 @@ struct data_handle {
 struct file *file_get(struct data *data, uint64_t ino); /* NULL if not open or dirty; a reference */
 /* Found or made; a reference. */
 int file_make(struct data *data, const struct meta_attr *attr, struct file **out);
-struct file *file_ref(struct file *file); /* any thread, no locks held but file->lock */
+struct file *file_ref(struct file *file); /* of one who has a reference; any thread, any lock */
 void file_put(struct file *file);         /* any thread, no locks held */
+/* Puts the file on the dirty list or takes it off, as file->staging says. No locks held. */
+void file_dirty_update(struct file *file);
+/* Queues the work of data_tend.c: old and many dirty files are flushed, waiting writes go on. */
+void data_tend(struct data *data);
 
 /* Asks the metadata for all extents of the file (once, however many ask); result by `done` with a
  * reference in wait->extents, without locks. -EINPROGRESS, or the result now. No locks held. */

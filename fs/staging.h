@@ -49,7 +49,8 @@ struct staging_found {
     bool time_dirty;
 };
 /* Calls back for each inode with a staging. Before any other use. What another boot left is
- * removed; *discarded: its bytes. 0 or the callback's error. */
+ * removed; *discarded: its bytes. Of two stagings of one inode the first is the newer; the second
+ * is to be freed. 0 or the callback's error. */
 int staging_recover(struct staging_area *area,
                     int (*found)(void *arg, const struct staging_found *found), void *arg,
                     uint64_t *discarded);

@@ -10,7 +10,8 @@
  *
  * Threads: calls come from any FUSE thread and never block on network or disk sync. A call with a
  * struct data_request returns its result, or -EINPROGRESS and then calls `done` exactly once, on
- * the loop thread (or a volume's thread), without locks. Store completions run on the loop thread.
+ * the loop thread, a volume's thread or one of its own, without locks; it must not block. Store
+ * completions run on the loop thread.
  */
 #ifndef SLUICE_FS_DATA_H
 #define SLUICE_FS_DATA_H

@@ -1,0 +1,476 @@
+#include "staging.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse_lowlevel.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "staging_impl.h"
+
+/* A flush is asked for long before; this only bounds memory. */
+#define STAGING_RANGES_MAX 200000u
+
+static int read_boot_id(char id[STAGING_BOOT_ID + 1])
+{
+    cleanup(close_fd) int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    if (read(fd, id, STAGING_BOOT_ID) != STAGING_BOOT_ID)
+        return -EIO;
+    id[STAGING_BOOT_ID] = 0;
+    return 0;
+}
+
+static int make_path(const char *path)
+{
+    char *copy = strdup(path);
+    if (!copy)
+        return -ENOMEM;
+    int rc = 0;
+    for (char *p = copy + 1;; p++) {
+        if (*p && *p != '/')
+            continue;
+        char end = *p;
+        *p = 0;
+        if (mkdir(copy, 0700) && errno != EEXIST) {
+            rc = -errno;
+            break;
+        }
+        if (!end)
+            break;
+        *p = end;
+    }
+    free(copy);
+    return rc;
+}
+
+static int area_lock(struct staging_area *area, const char *path, struct error *error)
+{
+    area->dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (area->dir_fd < 0)
+        return error_set(error, -errno, "staging directory %s: %s", path, strerror(errno));
+    area->lock_fd = openat(area->dir_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (area->lock_fd < 0)
+        return error_set(error, -errno, "staging directory %s: %s", path, strerror(errno));
+    if (flock(area->lock_fd, LOCK_EX | LOCK_NB)) {
+        int rc = errno == EWOULDBLOCK ? -EBUSY : -errno;
+        return error_set(error, rc, "staging directory %s is used by another process", path);
+    }
+    return 0;
+}
+
+int staging_area_open(const char *path, uint64_t max_bytes, uint32_t inline_max,
+                      struct staging_area **out, struct error *error)
+{
+    int rc = make_path(path);
+    if (rc)
+        return error_set(error, rc, "staging directory %s: %s", path, strerror(-rc));
+    struct staging_area *area = calloc(1, sizeof(*area));
+    if (!area)
+        return error_set(error, -ENOMEM, "staging directory %s: no memory", path);
+    area->dir_fd = area->lock_fd = -1;
+    area->max_bytes = max_bytes;
+    rc = area_lock(area, path, error);
+    if (!rc && (rc = read_boot_id(area->boot_id)))
+        error_set(error, rc, "boot id: %s", strerror(-rc));
+    if (!rc && (rc = pool_new(&area->closer, "staging-close", 1)))
+        error_set(error, rc, "staging thread: %s", strerror(-rc));
+    if (rc) {
+        staging_area_close(area);
+        return rc;
+    }
+    rc = small_area_open(area, inline_max, &area->small);
+    if (rc)
+        log_warn("no area for small files", "directory=%s error=%s", path, strerror(-rc));
+    *out = area;
+    return 0;
+}
+
+void staging_area_close(struct staging_area *area)
+{
+    if (!area)
+        return;
+    pool_free(area->closer);
+    small_area_close(area->small);
+    if (area->lock_fd >= 0)
+        close(area->lock_fd);
+    if (area->dir_fd >= 0)
+        close(area->dir_fd);
+    free(area);
+}
+
+uint64_t staging_area_bytes(struct staging_area *area)
+{
+    return atomic_load_explicit(&area->bytes, memory_order_relaxed);
+}
+
+uint64_t staging_area_max(const struct staging_area *area)
+{
+    return area->max_bytes;
+}
+
+bool staging_area_full(struct staging_area *area)
+{
+    return staging_area_bytes(area) >= area->max_bytes;
+}
+
+struct staging *staging_alloc(struct staging_area *area, uint64_t ino)
+{
+    struct staging *staging = calloc(1, sizeof(*staging));
+    if (!staging)
+        return NULL;
+    staging->area = area;
+    staging->ino = ino;
+    staging->epoch = 1;
+    staging->truncated_to = UINT64_MAX;
+    staging->slot = -1;
+    return staging;
+}
+
+void staging_charge(struct staging *staging)
+{
+    /* A statistic and a limit: no order with other memory is needed. */
+    atomic_fetch_add_explicit(&staging->area->bytes, staging->ranges.bytes - staging->charged,
+                              memory_order_relaxed);
+    staging->charged = staging->ranges.bytes;
+}
+
+int staging_call_found(struct staging *staging,
+                       int (*found)(void *arg, const struct staging_found *found), void *arg)
+{
+    staging_charge(staging);
+    struct staging_found call = {.ino = staging->ino,
+                                 .staging = staging,
+                                 .size = staging->size,
+                                 .mtime_ns = staging->mtime_ns,
+                                 .truncated_to = staging->truncated_to,
+                                 .time_dirty = staging->time_dirty};
+    return found(arg, &call);
+}
+
+static bool is_staging_name(const char *name)
+{
+    size_t len = 0;
+    for (; name[len]; len++)
+        if (!isxdigit((unsigned char)name[len]) || isupper((unsigned char)name[len]))
+            return false;
+    return len == 16;
+}
+
+int staging_recover(struct staging_area *area,
+                    int (*found)(void *arg, const struct staging_found *found), void *arg,
+                    uint64_t *discarded)
+{
+    int fd = openat(area->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    if (!dir) {
+        int rc = -errno;
+        if (fd >= 0)
+            close(fd);
+        return rc;
+    }
+    int rc = 0;
+    for (struct dirent *entry; !rc && (entry = readdir(dir));)
+        if (is_staging_name(entry->d_name))
+            rc = staging_file_recover(area, entry->d_name, found, arg);
+    closedir(dir);
+    if (!rc)
+        rc = small_area_recover(area, found, arg);
+    *discarded = area->discarded;
+    return rc;
+}
+
+int staging_new(struct staging_area *area, uint64_t ino, uint64_t size, struct staging **out)
+{
+    struct staging *staging = staging_alloc(area, ino);
+    if (!staging)
+        return -ENOMEM;
+    staging->size = size;
+    if (area->small)
+        staging->slot = small_take(area->small);
+    if (staging->slot < 0) {
+        int rc = staging_file_create(staging);
+        if (rc) {
+            free(staging);
+            return rc;
+        }
+    }
+    *out = staging;
+    return 0;
+}
+
+static void close_task_run(struct pool_task *task)
+{
+    struct staging_view *view = container_of(task, struct staging_view, close_task);
+    close(view->fd);
+    free(view);
+}
+
+void staging_view_put(struct staging_view *view)
+{
+    if (!view || atomic_fetch_sub_explicit(&view->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    view->close_task.run = close_task_run;
+    pool_submit(view->area->closer, &view->close_task);
+}
+
+struct staging_view *staging_view_get(struct staging *staging)
+{
+    if (staging->file)
+        atomic_fetch_add_explicit(&staging->file->refs, 1, memory_order_relaxed);
+    return staging->file;
+}
+
+void staging_leave(struct staging *staging)
+{
+    if (!staging)
+        return;
+    staging_view_put(staging->file);
+    ranges_done(&staging->ranges);
+    ranges_done(&staging->trims);
+    staging_charge(staging);
+    free(staging);
+}
+
+void staging_free(struct staging *staging)
+{
+    if (!staging)
+        return;
+    if (staging->file)
+        staging_file_remove(staging);
+    else if (staging->slot >= 0)
+        small_put(staging->area->small, staging->slot);
+    staging_leave(staging);
+}
+
+/* A write past the slot, or a state that does not fit in one, moves to a file. */
+static int leave_slot_for(struct staging *staging, uint64_t end)
+{
+    if (staging->slot < 0 || end <= small_capacity(staging->area->small))
+        return 0;
+    return staging_file_create(staging);
+}
+
+/* Memory has the new state; now the slot or the log. */
+static int record_write(struct staging *staging, uint64_t offset, uint64_t length, bool zero)
+{
+    if (staging->slot >= 0) {
+        if (small_store(staging))
+            return 0;
+        return staging_file_create(staging);
+    }
+    return staging_file_append(staging, offset, length, zero);
+}
+
+static int record_state(struct staging *staging)
+{
+    if (staging->slot >= 0) {
+        if (small_store(staging))
+            return 0;
+        return staging_file_create(staging);
+    }
+    return staging_file_state(staging);
+}
+
+static int64_t copy_in(struct staging *staging, struct fuse_bufvec *in, uint64_t offset,
+                       uint64_t length)
+{
+    struct fuse_bufvec to = FUSE_BUFVEC_INIT(length);
+    if (staging->slot >= 0) {
+        to.buf[0].mem = small_bytes(staging->area->small, staging->slot) + offset;
+    } else {
+        to.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK | FUSE_BUF_FD_RETRY;
+        to.buf[0].fd = staging->file->fd;
+        to.buf[0].pos = (off_t)staging_view_offset(staging->file, offset);
+    }
+    ssize_t n = fuse_buf_copy(&to, in, 0);
+    if (n < 0)
+        return n;
+    return (uint64_t)n == length ? n : -ENOSPC;
+}
+
+int64_t staging_write(struct staging *staging, struct fuse_bufvec *in, uint64_t offset,
+                      uint64_t mtime_ns)
+{
+    uint64_t length = fuse_buf_size(in);
+    if (length == 0)
+        return 0;
+    if (staging->ranges.count >= STAGING_RANGES_MAX)
+        return -ENOSPC;
+    int rc = leave_slot_for(staging, offset + length);
+    if (rc)
+        return rc;
+    int64_t n = copy_in(staging, in, offset, length);
+    if (n < 0)
+        return n;
+    uint64_t old_size = staging->size, old_mtime = staging->mtime_ns;
+    rc = ranges_set(&staging->ranges, offset, length, staging->epoch, false);
+    if (rc)
+        return rc;
+    staging->size = MAX(staging->size, offset + length);
+    staging->mtime_ns = mtime_ns;
+    staging->time_dirty = true;
+    rc = record_write(staging, offset, length, false);
+    if (rc) {
+        staging->size = old_size;
+        staging->mtime_ns = old_mtime;
+        ranges_clear(&staging->ranges, old_size, UINT64_MAX - old_size, UINT64_MAX);
+        n = rc;
+    }
+    staging_charge(staging);
+    return n;
+}
+
+int staging_write_bytes(struct staging *staging, const void *bytes, uint64_t offset,
+                        uint64_t length, uint64_t mtime_ns)
+{
+    struct fuse_bufvec in = FUSE_BUFVEC_INIT(length);
+    in.buf[0].mem = (void *)(uintptr_t)bytes;
+    int64_t n = staging_write(staging, &in, offset, mtime_ns);
+    return n < 0 ? (int)n : 0;
+}
+
+int staging_zero(struct staging *staging, uint64_t offset, uint64_t length, uint64_t mtime_ns)
+{
+    if (length == 0)
+        return 0;
+    if (staging->ranges.count >= STAGING_RANGES_MAX)
+        return -ENOSPC;
+    /* Hole ranges live in files only: a slot is too short for more than a few ranges. */
+    int rc = staging->slot >= 0 ? staging_file_create(staging) : 0;
+    if (!rc)
+        rc = ranges_set(&staging->ranges, offset, length, staging->epoch, true);
+    if (rc)
+        return rc;
+    staging->mtime_ns = mtime_ns;
+    staging->time_dirty = true;
+    rc = staging_file_append(staging, offset, length, true);
+    /* The bytes go after the log says that they are zeros. */
+    if (!rc)
+        fallocate(staging->file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                  (off_t)staging_view_offset(staging->file, offset), (off_t)length);
+    staging_charge(staging);
+    return rc;
+}
+
+int staging_set_size(struct staging *staging, uint64_t size, uint64_t mtime_ns)
+{
+    uint64_t old_size = staging->size;
+    if (size < old_size) {
+        int rc = ranges_clear(&staging->ranges, size, UINT64_MAX - size, UINT64_MAX);
+        if (rc)
+            return rc;
+        staging->truncated_to = MIN(staging->truncated_to, size);
+    }
+    staging->size = size;
+    staging->mtime_ns = mtime_ns;
+    staging->time_dirty = true;
+    int rc = record_state(staging);
+    if (!rc && size < old_size && staging->file)
+        rc = ranges_set(&staging->trims, size, old_size - size, 0, false);
+    if (staging->file)
+        staging_file_trim(staging);
+    staging_charge(staging);
+    return rc;
+}
+
+int staging_set_time(struct staging *staging, uint64_t mtime_ns)
+{
+    staging->mtime_ns = mtime_ns;
+    staging->time_dirty = false;
+    return record_state(staging);
+}
+
+uint64_t staging_freeze(struct staging *staging)
+{
+    return staging->epoch++;
+}
+
+void staging_clean(struct staging *staging, uint64_t offset, uint64_t length, uint64_t epoch)
+{
+    /* Without memory the range stays dirty and is committed again: no harm. */
+    if (ranges_clear(&staging->ranges, offset, length, epoch) == 0 && staging->file)
+        ranges_set(&staging->trims, offset, length, 0, false);
+    staging_charge(staging);
+}
+
+int staging_committed(struct staging *staging, uint64_t truncated_to, bool time_dirty)
+{
+    staging->truncated_to = truncated_to;
+    staging->time_dirty = time_dirty;
+    if (staging->slot >= 0)
+        return record_state(staging);
+    int rc = staging_file_rewrite(staging);
+    if (!rc)
+        staging_file_trim(staging);
+    return rc;
+}
+
+bool staging_newer(const struct staging *staging, uint64_t offset, uint64_t length, uint64_t epoch)
+{
+    const struct ranges *set = &staging->ranges;
+    for (size_t i = ranges_find(set, offset);
+         i < set->count && set->items[i].offset < offset + length; i++)
+        if (set->items[i].epoch > epoch)
+            return true;
+    return false;
+}
+
+bool staging_next(const struct staging *staging, uint64_t offset, struct staging_range *out)
+{
+    size_t i = ranges_find(&staging->ranges, offset);
+    if (i == staging->ranges.count)
+        return false;
+    *out = staging->ranges.items[i];
+    return true;
+}
+
+unsigned staging_count(const struct staging *staging)
+{
+    return (unsigned)staging->ranges.count;
+}
+
+uint64_t staging_dirty_bytes(const struct staging *staging)
+{
+    return staging->ranges.bytes;
+}
+
+bool staging_covers(const struct staging *staging, uint64_t offset, uint64_t length)
+{
+    const struct ranges *set = &staging->ranges;
+    uint64_t end = offset + length;
+    for (size_t i = ranges_find(set, offset); offset < end; i++) {
+        if (i == set->count || set->items[i].offset > offset)
+            return false;
+        offset = set->items[i].offset + set->items[i].length;
+    }
+    return true;
+}
+
+uint64_t staging_reach(const struct staging *staging, uint64_t offset)
+{
+    const struct ranges *set = &staging->ranges;
+    for (size_t i = ranges_find(set, offset);
+         i < set->count && set->items[i].offset <= offset && !set->items[i].hole; i++)
+        offset = set->items[i].offset + set->items[i].length;
+    return offset;
+}
+
+int staging_read(struct staging *staging, uint64_t offset, uint64_t length, void *buf)
+{
+    if (staging->file)
+        return staging_view_read(staging->file, offset, length, buf);
+    uint32_t capacity = small_capacity(staging->area->small);
+    assert(offset <= capacity && length <= capacity - offset);
+    memcpy(buf, small_bytes(staging->area->small, staging->slot) + offset, length);
+    return 0;
+}

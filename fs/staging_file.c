@@ -1,0 +1,377 @@
+/*
+ * A staging file: 4 KiB of header, two halves for the log, then the bytes of the file at
+ * STAGING_DATA + their offset. The file is sparse.
+ *
+ * The log is a sequence of records of 64 bytes; each carries the size and times of the file too. A
+ * sequential write rewrites the last record. When a half is full, or a commit has cleaned ranges,
+ * the state is written as a new log to the other half, and then the header is pointed at it: a
+ * record counts only if it has the generation of the header. Bytes are written before their record,
+ * and dropped only after a log without them stands.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/hash.h"
+#include "staging_impl.h"
+
+#define FILE_MAGIC 0x3147535345434c53ull
+#define FILE_LOG_START (1ull << 20)
+#define FILE_LOG_HALF (31ull << 20)
+#define FILE_DATA (64ull << 20)
+#define LOG_RECORDS (FILE_LOG_HALF / sizeof(struct log_record))
+
+struct file_header {
+    uint64_t magic, ino, generation; /* the log is in half generation & 1 */
+    char boot_id[STAGING_BOOT_ID];
+    uint32_t crc; /* of what stands before */
+};
+
+enum log_kind { LOG_STATE = 1, LOG_WRITE, LOG_ZERO };
+
+struct log_record {
+    uint32_t crc; /* of what follows */
+    uint16_t kind;
+    uint16_t time_dirty;
+    uint64_t generation, offset, length, size, mtime_ns, truncated_to, spare;
+};
+_Static_assert(sizeof(struct log_record) == 64, "format");
+
+static void file_name(uint64_t ino, char name[32])
+{
+    snprintf(name, 32, "%016llx", (unsigned long long)ino);
+}
+
+static int write_all(int fd, const void *data, size_t len, uint64_t offset)
+{
+    const char *p = data;
+    while (len) {
+        ssize_t n = pwrite(fd, p, len, (off_t)offset);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -ENOSPC;
+        p += n;
+        len -= (size_t)n;
+        offset += (size_t)n;
+    }
+    return 0;
+}
+
+static uint64_t record_offset(uint64_t generation, uint32_t index)
+{
+    return FILE_LOG_START + (generation & 1) * FILE_LOG_HALF + index * sizeof(struct log_record);
+}
+
+static void record_fill(struct log_record *record, const struct staging *staging,
+                        enum log_kind kind, uint64_t offset, uint64_t length)
+{
+    *record = (struct log_record){.kind = (uint16_t)kind,
+                                  .time_dirty = staging->time_dirty,
+                                  .generation = staging->log_generation,
+                                  .offset = offset,
+                                  .length = length,
+                                  .size = staging->size,
+                                  .mtime_ns = staging->mtime_ns,
+                                  .truncated_to = staging->truncated_to};
+    record->crc =
+        hash_crc32c(0, &record->kind, sizeof(*record) - offsetof(struct log_record, kind));
+}
+
+static int log_append(struct staging *staging, enum log_kind kind, uint64_t offset, uint64_t length)
+{
+    struct log_record record;
+    uint32_t at = staging->log_count;
+    uint64_t start = offset;
+    bool longer = kind == LOG_WRITE && staging->log_last_write && staging->log_last_end == offset;
+    if (longer) {
+        at--;
+        start = staging->log_last_offset;
+        length += offset - start;
+    } else if (at == LOG_RECORDS) {
+        return staging_file_rewrite(staging); /* memory has the new range already */
+    }
+    record_fill(&record, staging, kind, start, length);
+    int rc = write_all(staging->file->fd, &record, sizeof(record),
+                       record_offset(staging->log_generation, at));
+    if (rc)
+        return rc;
+    staging->log_count = at + 1;
+    staging->log_last_write = kind == LOG_WRITE;
+    staging->log_last_offset = start;
+    staging->log_last_end = start + length;
+    return 0;
+}
+
+int staging_file_append(struct staging *staging, uint64_t offset, uint64_t length, bool zero)
+{
+    return log_append(staging, zero ? LOG_ZERO : LOG_WRITE, offset, length);
+}
+
+int staging_file_state(struct staging *staging)
+{
+    return log_append(staging, LOG_STATE, 0, 0);
+}
+
+static int header_write(struct staging *staging, int fd, uint64_t generation)
+{
+    struct file_header header = {
+        .magic = FILE_MAGIC, .ino = staging->ino, .generation = generation};
+    memcpy(header.boot_id, staging->area->boot_id, STAGING_BOOT_ID);
+    header.crc = hash_crc32c(0, &header, offsetof(struct file_header, crc));
+    return write_all(fd, &header, sizeof(header), 0);
+}
+
+/* The whole state as a log in the half that is not used now, then the header. */
+static int log_write_whole(struct staging *staging, int fd)
+{
+    const struct ranges *set = &staging->ranges;
+    if (set->count + 1 > LOG_RECORDS)
+        return -ENOSPC;
+    struct log_record *records = malloc((set->count + 1) * sizeof(*records));
+    if (!records)
+        return -ENOMEM;
+    uint64_t before = staging->log_generation++;
+    uint32_t n = 0;
+    record_fill(&records[n++], staging, LOG_STATE, 0, 0);
+    for (size_t i = 0; i < set->count; i++) {
+        const struct staging_range *r = &set->items[i];
+        record_fill(&records[n++], staging, r->hole ? LOG_ZERO : LOG_WRITE, r->offset, r->length);
+    }
+    int rc =
+        write_all(fd, records, n * sizeof(*records), record_offset(staging->log_generation, 0));
+    free(records);
+    if (!rc)
+        rc = header_write(staging, fd, staging->log_generation);
+    if (rc) {
+        staging->log_generation = before;
+        return rc;
+    }
+    staging->log_count = n;
+    staging->log_last_write = false;
+    return 0;
+}
+
+int staging_file_rewrite(struct staging *staging)
+{
+    return log_write_whole(staging, staging->file->fd);
+}
+
+static int copy_slot(struct staging *staging, int fd)
+{
+    const uint8_t *bytes = small_bytes(staging->area->small, staging->slot);
+    for (size_t i = 0; i < staging->ranges.count; i++) {
+        const struct staging_range *r = &staging->ranges.items[i];
+        if (r->hole || r->offset + r->length > small_capacity(staging->area->small))
+            continue; /* the range that did not fit; its bytes follow */
+        int rc = write_all(fd, bytes + r->offset, r->length, FILE_DATA + r->offset);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+int staging_file_create(struct staging *staging)
+{
+    char name[32];
+    file_name(staging->ino, name);
+    struct staging_view *file = calloc(1, sizeof(*file));
+    if (!file)
+        return -ENOMEM;
+    int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC;
+    cleanup(close_fd) int fd = openat(staging->area->dir_fd, name, flags, 0600);
+    if (fd < 0 && errno == EEXIST) {
+        unlinkat(staging->area->dir_fd, name, 0);
+        fd = openat(staging->area->dir_fd, name, flags, 0600);
+    }
+    int rc = fd < 0 ? -errno : 0;
+    if (!rc && staging->slot >= 0)
+        rc = copy_slot(staging, fd);
+    if (!rc)
+        rc = log_write_whole(staging, fd);
+    if (rc) {
+        if (fd >= 0)
+            unlinkat(staging->area->dir_fd, name, 0);
+        free(file);
+        return rc;
+    }
+    *file = (struct staging_view){.area = staging->area, .fd = TAKE_FD(fd), .refs = 1};
+    staging->file = file;
+    if (staging->slot >= 0)
+        small_put(staging->area->small, staging->slot);
+    staging->slot = -1;
+    return 0;
+}
+
+void staging_file_remove(struct staging *staging)
+{
+    char name[32];
+    file_name(staging->ino, name);
+    unlinkat(staging->area->dir_fd, name, 0);
+}
+
+/* Gives back to the disk what is neither dirty nor looked at. Gaps between dirty ranges are punched
+ * whole: one call for many small ranges. Failing to is no harm. */
+void staging_file_trim(struct staging *staging)
+{
+    struct ranges *trims = &staging->trims;
+    if (trims->count == 0 || atomic_load(&staging->file->refs) > 1)
+        return;
+    size_t dirty = 0, at = 0;
+    uint64_t gap = 0;
+    for (;;) {
+        const struct staging_range *r =
+            dirty < staging->ranges.count ? &staging->ranges.items[dirty++] : NULL;
+        uint64_t gap_end = r ? r->offset : UINT64_MAX >> 1;
+        while (at < trims->count && trims->items[at].offset + trims->items[at].length <= gap)
+            at++;
+        if (at == trims->count)
+            break;
+        if (trims->items[at].offset < gap_end && gap < gap_end)
+            fallocate(staging->file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                      (off_t)(FILE_DATA + gap),
+                      (off_t)MIN(gap_end - gap, trims->items[trims->count - 1].offset +
+                                                    trims->items[trims->count - 1].length - gap));
+        if (!r)
+            break;
+        gap = r->offset + r->length;
+    }
+    ranges_done(trims);
+}
+
+static bool record_good(const struct log_record *record, uint64_t generation)
+{
+    return record->generation == generation &&
+           record->crc ==
+               hash_crc32c(0, &record->kind, sizeof(*record) - offsetof(struct log_record, kind)) &&
+           record->kind >= LOG_STATE && record->kind <= LOG_ZERO &&
+           record->offset + record->length >= record->offset &&
+           record->offset + record->length <= INT64_MAX - FILE_DATA;
+}
+
+static int record_replay(struct staging *staging, const struct log_record *record)
+{
+    staging->size = record->size;
+    staging->mtime_ns = record->mtime_ns;
+    staging->truncated_to = record->truncated_to;
+    staging->time_dirty = record->time_dirty;
+    if (record->kind == LOG_STATE)
+        return ranges_clear(&staging->ranges, record->size, UINT64_MAX - record->size, UINT64_MAX);
+    return ranges_set(&staging->ranges, record->offset, record->length, 0,
+                      record->kind == LOG_ZERO);
+}
+
+static int log_replay(struct staging *staging)
+{
+    enum { BATCH = 1024 };
+    struct log_record *records = malloc(BATCH * sizeof(*records));
+    if (!records)
+        return -ENOMEM;
+    int rc = 0;
+    bool end = false;
+    while (!rc && !end && staging->log_count < LOG_RECORDS) {
+        ssize_t n = pread(staging->file->fd, records, BATCH * sizeof(*records),
+                          (off_t)record_offset(staging->log_generation, staging->log_count));
+        if (n < 0) {
+            rc = -errno;
+            break;
+        }
+        size_t count = (size_t)n / sizeof(*records);
+        end = count < BATCH;
+        for (size_t i = 0; i < count && !rc && staging->log_count < LOG_RECORDS; i++) {
+            if (!record_good(&records[i], staging->log_generation)) {
+                end = true;
+                break;
+            }
+            rc = record_replay(staging, &records[i]);
+            staging->log_count++;
+        }
+    }
+    free(records);
+    return rc;
+}
+
+/* -EBADMSG: not finished when its process died: its slot, if any, still counts. -ESTALE: of another
+ * boot. */
+static int file_check(struct staging_area *area, int fd, const char *name,
+                      struct file_header *header)
+{
+    char expected[32];
+    if (pread(fd, header, sizeof(*header), 0) != (ssize_t)sizeof(*header) ||
+        header->magic != FILE_MAGIC ||
+        header->crc != hash_crc32c(0, header, offsetof(struct file_header, crc)))
+        return -EBADMSG;
+    file_name(header->ino, expected);
+    if (strcmp(expected, name) != 0)
+        return -EBADMSG;
+    return memcmp(header->boot_id, area->boot_id, STAGING_BOOT_ID) ? -ESTALE : 0;
+}
+
+int staging_file_recover(struct staging_area *area, const char *name,
+                         int (*found)(void *arg, const struct staging_found *found), void *arg)
+{
+    cleanup(close_fd) int fd = openat(area->dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return -errno;
+    struct file_header header;
+    int rc = file_check(area, fd, name, &header);
+    if (rc == -EBADMSG)
+        return unlinkat(area->dir_fd, name, 0) ? -errno : 0;
+    bool discard = rc == -ESTALE;
+    struct staging *staging = staging_alloc(area, header.ino);
+    struct staging_view *file = calloc(1, sizeof(*file));
+    if (!staging || !file) {
+        staging_leave(staging);
+        free(file);
+        return -ENOMEM;
+    }
+    *file = (struct staging_view){.area = area, .fd = TAKE_FD(fd), .refs = 1};
+    staging->file = file;
+    staging->log_generation = header.generation;
+    rc = log_replay(staging);
+    if (rc) {
+        staging_leave(staging);
+        return rc;
+    }
+    if (discard) {
+        area->discarded += staging->ranges.bytes;
+        staging_free(staging);
+        return 0;
+    }
+    return staging_call_found(staging, found, arg);
+}
+
+int staging_view_fd(const struct staging_view *view)
+{
+    return view->fd;
+}
+
+uint64_t staging_view_offset(const struct staging_view *view, uint64_t offset)
+{
+    return FILE_DATA + offset;
+}
+
+int staging_view_read(const struct staging_view *view, uint64_t offset, uint64_t length, void *buf)
+{
+    char *p = buf;
+    while (length) {
+        ssize_t n = pread(view->fd, p, length, (off_t)(FILE_DATA + offset));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        if (n == 0) {
+            /* Cut by a truncate meanwhile. */
+            memset(p, 0, length);
+            return 0;
+        }
+        p += n;
+        length -= (uint64_t)n;
+        offset += (uint64_t)n;
+    }
+    return 0;
+}

@@ -1,0 +1,92 @@
+/*
+ * Inside staging: the two forms of a staging (slot of the small-file area, file) and what they
+ * share. Formats: docs/data-path.md.
+ */
+#ifndef SLUICE_FS_STAGING_IMPL_H
+#define SLUICE_FS_STAGING_IMPL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/pool.h"
+#include "staging.h"
+#include "staging_ranges.h"
+
+#define STAGING_BOOT_ID 36
+
+struct small_area;
+
+struct staging_area {
+    /* immutable */
+    int dir_fd, lock_fd;
+    uint64_t max_bytes;
+    char boot_id[STAGING_BOOT_ID + 1];
+    struct small_area *small; /* NULL: there was no room for it */
+    struct pool *closer;      /* closing a large removed file takes long: not on a request's way */
+
+    uint64_t discarded;     /* bytes that another boot left */
+    _Atomic uint64_t bytes; /* dirty bytes of all stagings */
+};
+
+/* An open staging file. References: its staging, its views, a pending close. */
+struct staging_view {
+    struct staging_area *area;
+    int fd;
+    _Atomic unsigned refs;
+    struct pool_task close_task;
+};
+
+struct staging {
+    struct staging_area *area;
+    uint64_t ino;
+    struct ranges ranges;
+    uint64_t epoch;
+    uint64_t size, mtime_ns, truncated_to;
+    bool time_dirty;
+    uint64_t charged; /* of area->bytes */
+
+    int slot; /* -1: file */
+    uint64_t slot_sequence;
+
+    struct staging_view *file; /* NULL: slot */
+    uint64_t log_generation;   /* steps with each rewriting of the log */
+    uint32_t log_count;        /* records in the present half */
+    bool log_last_write;       /* the last record is a write of [log_last_offset, log_last_end) */
+    uint64_t log_last_offset, log_last_end;
+    struct ranges trims; /* cleaned, but still on the disk */
+};
+
+/* staging_small.c: slots in one mapped file. */
+int small_area_open(struct staging_area *area, uint32_t inline_max, struct small_area **out);
+void small_area_close(struct small_area *small);
+/* Slots that a dead process left: calls back with a staging for each. */
+int small_area_recover(struct staging_area *area,
+                       int (*found)(void *arg, const struct staging_found *found), void *arg);
+int small_take(struct small_area *small); /* a free slot, or -1 */
+void small_put(struct small_area *small, int slot);
+uint8_t *small_bytes(struct small_area *small, int slot);
+uint32_t small_capacity(const struct small_area *small);
+/* Writes the state of the staging (ranges, size, times) to its slot. False: it does not fit in one,
+ * and the slot still says what it said. */
+bool small_store(struct staging *staging);
+
+/* staging_file.c: a file with a log. */
+/* Makes the file with the present state in its log; bytes of a slot are copied. */
+int staging_file_create(struct staging *staging);
+int staging_file_append(struct staging *staging, uint64_t offset, uint64_t length, bool zero);
+/* Records size, times, truncated_to; the ranges beyond size are cut in the log too. */
+int staging_file_state(struct staging *staging);
+/* Rewrites the log from memory. */
+int staging_file_rewrite(struct staging *staging);
+void staging_file_trim(struct staging *staging);
+void staging_file_remove(struct staging *staging);
+int staging_file_recover(struct staging_area *area, const char *name,
+                         int (*found)(void *arg, const struct staging_found *found), void *arg);
+
+/* staging.c */
+struct staging *staging_alloc(struct staging_area *area, uint64_t ino);
+void staging_charge(struct staging *staging);
+int staging_call_found(struct staging *staging,
+                       int (*found)(void *arg, const struct staging_found *found), void *arg);
+
+#endif
