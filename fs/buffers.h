@@ -1,8 +1,8 @@
 /*
- * Memory for bytes on their way: page-aligned blocks under one hard budget. Blocks are reused; what
- * lies idle goes back to the operating system.
+ * Memory for bytes that are read: page-aligned blocks under one hard budget. Blocks are reused;
+ * what lies idle goes back to the operating system.
  *
- * Who takes: demand reads and uploads (they wait for their turn), read-ahead (never waits, may use
+ * Who takes: demand reads (they wait for their turn), and read-ahead (never waits, may use
  * only a part of the budget, and is dropped first when somebody waits).
  */
 #ifndef SLUICE_FS_BUFFERS_H
@@ -25,8 +25,8 @@ struct block {
     struct block *next, *prev;
 };
 
-/* budget in bytes, at least 1 MiB. 0 or -ENOMEM. */
-int buffers_new(uint64_t budget, struct buffers **out);
+/* `tickets` (borrowed) is the budget. 0 or -ENOMEM. */
+int buffers_new(struct tickets *tickets, struct buffers **out);
 void buffers_free(struct buffers *buffers); /* every block was put. NULL is allowed */
 
 /* What a block for `len` bytes is charged. */
@@ -41,13 +41,16 @@ struct buffers_wait {
     /* The bytes are the caller's: to be used with buffers_take_granted, the rest given back by
      * buffers_return. Any thread, maybe under locks of who put a block: only post. */
     void (*granted)(struct buffers_wait *wait);
-    struct ticket_wait ticket;
+    struct ticket_wait ticket; /* the pool's from here */
+    struct buffers *buffers;
 };
 /* Any thread, without locks of the read side (read-ahead may be dropped from inside). 0: granted
  * now, no call back. -EINPROGRESS: `granted` comes, unless buffers_cancel came first. */
 int buffers_wait(struct buffers *buffers, struct buffers_wait *wait);
 /* True: granted will not be called. False: it was or is being called. */
 bool buffers_cancel(struct buffers *buffers, struct buffers_wait *wait);
+/* Bytes that somebody waits for now: what read-ahead holds should go. */
+uint64_t buffers_wanted(const struct buffers *buffers);
 /* A block out of granted bytes: `*granted` is lowered by its charge. NULL without memory (then not
  * lowered) or if the charge is more than that. */
 struct block *buffers_take_granted(struct buffers *buffers, size_t len, uint64_t *granted);
