@@ -12,6 +12,7 @@ import faulthandler
 import importlib.util
 import json
 import os
+import signal
 import sys
 import time
 import unittest
@@ -112,6 +113,8 @@ def main():
     args = parser.parse_args()
 
     faulthandler.enable()
+    # Who ends this from outside sees where it hung.
+    faulthandler.register(signal.SIGTERM, chain=True)
     suite = load(args.file)
     if args.parts:
         suite = unittest.TestSuite(
