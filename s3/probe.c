@@ -1,0 +1,321 @@
+/*
+ * What does this store honour? Found out on objects of our own, which are removed again: never by
+ * doing the real thing and looking whether it failed.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/hash.h"
+#include "s3/backend.h"
+
+#define TEXT_LEN 200
+
+struct probe {
+    struct store *store;
+    struct store_caps caps;
+    void (*report)(void *arg, const char *what, bool good, const char *text);
+    void *arg;
+    char *base; /* "<prefix>.sluice/probe/<random>": every key begins so */
+    char tag[33];
+    char etag[STORE_ETAG_MAX]; /* of <base>/a */
+    int rc;                    /* of what must work */
+    struct error error;
+};
+
+static void report(struct probe *p, const char *what, bool good, const char *text)
+{
+    if (p->report)
+        p->report(p->arg, what, good, text);
+}
+
+static char *key(const struct probe *p, const char *name)
+{
+    char *out;
+    return asprintf(&out, "%s%s", p->base, name) < 0 ? NULL : out;
+}
+
+/* Runs one request on a key of ours; the outputs go to *op, which the caller resets. */
+static int ask(struct probe *p, struct store_op *op)
+{
+    return op->key ? store_wait(p->store, op) : -ENOMEM;
+}
+
+static int put(struct probe *p, const char *name, bool if_none_match, char etag[STORE_ETAG_MAX])
+{
+    cleanup(free_ptr) char *at = key(p, name);
+    struct iovec body = {p->tag, strlen(p->tag)};
+    struct store_meta meta = {"sluice-probe", p->tag};
+    struct store_op op = {.kind = STORE_PUT,
+                          .key = at,
+                          .iov = &body,
+                          .iov_count = 1,
+                          .meta = &meta,
+                          .meta_count = 1,
+                          .if_none_match = if_none_match};
+    int rc = ask(p, &op);
+    if (rc == 0 && etag)
+        memcpy(etag, op.info.etag, STORE_ETAG_MAX);
+    if (rc)
+        p->error = op.error;
+    store_op_reset(&op);
+    return rc;
+}
+
+static void drop(struct probe *p, const char *name)
+{
+    cleanup(free_ptr) char *at = key(p, name);
+    struct store_op op = {.kind = STORE_DELETE, .key = at};
+    ask(p, &op);
+    store_op_reset(&op);
+}
+
+static void fail(struct probe *p, const char *what, int rc)
+{
+    char text[TEXT_LEN];
+    if (p->rc == 0)
+        p->rc = rc;
+    snprintf(text, sizeof(text), "%.190s", error_text(&p->error));
+    report(p, what, false, text);
+}
+
+/* ---- what every store must do ---- */
+
+static void probe_write(struct probe *p)
+{
+    int rc = put(p, "a", false, p->etag);
+    if (rc)
+        fail(p, "write", rc);
+    else
+        report(p, "write", true, "objects can be written");
+}
+
+static void probe_read(struct probe *p)
+{
+    cleanup(free_ptr) char *at = key(p, "a");
+    char back[64] = "";
+    struct store_op op = {.kind = STORE_GET,
+                          .key = at,
+                          .buf = back,
+                          .buf_len = sizeof(back),
+                          .offset = 1,
+                          .length = 8,
+                          .if_match = p->etag};
+    int rc = ask(p, &op);
+    p->error = op.error;
+    bool same = rc == 0 && op.got == 8 && memcmp(back, p->tag + 1, 8) == 0;
+    const char *meta = store_op_meta(&op, "sluice-probe");
+    bool meta_same = meta && strcmp(meta, p->tag) == 0;
+    store_op_reset(&op);
+    if (rc)
+        fail(p, "read", rc);
+    else if (!same)
+        fail(p, "read", error_set(&p->error, -EIO, "what was written does not come back"));
+    else
+        report(p, "read", true, "ranges of objects can be read");
+    if (rc == 0)
+        report(p, "metadata", meta_same,
+               meta_same ? "user metadata comes back"
+                         : "user metadata is lost: modes, owners and times live in Sluice only");
+}
+
+static void probe_read_condition(struct probe *p)
+{
+    cleanup(free_ptr) char *at = key(p, "a");
+    char back[8];
+    struct store_op op = {.kind = STORE_GET,
+                          .key = at,
+                          .buf = back,
+                          .buf_len = sizeof(back),
+                          .length = sizeof(back),
+                          .timeout_ms = 5000,
+                          .if_match = "0123456789abcdef0123456789abcdef"};
+    int rc = ask(p, &op);
+    store_op_reset(&op);
+    /* Where it is ignored, the backend itself notices another ETag, and says EIO. */
+    report(p, "read-if-match", rc == -EEXIST,
+           rc == -EEXIST ? "reads are bound to one version of an object"
+                         : "If-Match on reads is ignored: a change is noticed by the ETag only");
+}
+
+static void probe_list(struct probe *p)
+{
+    struct store_op op = {.kind = STORE_LIST, .prefix = p->base};
+    int rc = store_wait(p->store, &op);
+    p->error = op.error;
+    cleanup(free_ptr) char *at = key(p, "a");
+    bool found = false;
+    for (size_t i = 0; rc == 0 && at && i < op.out_list.count; i++)
+        found |= strcmp(op.out_list.entries[i].name, at) == 0;
+    store_op_reset(&op);
+    if (rc)
+        fail(p, "list", rc);
+    else if (!found)
+        fail(p, "list", error_set(&p->error, -EIO, "a new object is missing in the listing"));
+    else
+        report(p, "list", true, "a new object is listed at once");
+}
+
+/* ---- what it may lack ---- */
+
+static void probe_put_condition(struct probe *p)
+{
+    int rc = put(p, "a", true, NULL);
+    p->caps.put_if_none_match = rc == -EEXIST;
+    report(p, "put-if-none-match", rc == -EEXIST,
+           rc == -EEXIST ? "a taken key is never overwritten"
+                         : "If-None-Match on PUT is ignored: Sluice asks by HEAD first, and a race "
+                           "with another writer of the same key can be lost");
+}
+
+static void probe_neighbours(struct probe *p)
+{
+    int rc = put(p, "a/b", false, NULL);
+    p->caps.file_beside_directory = rc == 0;
+    if (rc == 0)
+        drop(p, "a/b");
+    report(p, "file-beside-directory", rc == 0,
+           rc == 0 ? "`a` and `a/b` can both be objects"
+                   : "`a` and `a/b` cannot both be objects (a store on a filesystem)");
+}
+
+static void probe_copy(struct probe *p)
+{
+    cleanup(free_ptr) char *from = key(p, "a"), *to = key(p, "c");
+    struct store_op op = {.kind = STORE_COPY, .key = to, .source_key = from};
+    int rc = from ? ask(p, &op) : -ENOMEM;
+    store_op_reset(&op);
+    p->caps.server_copy = rc == 0;
+    report(p, "copy", rc == 0,
+           rc == 0 ? "the server copies objects"
+                   : "the server does not copy: settling moves data through this host");
+    if (rc)
+        return;
+    struct store_op wrong = {.kind = STORE_COPY,
+                             .key = to,
+                             .source_key = from,
+                             .source_if_match = "0123456789abcdef0123456789abcdef"};
+    rc = ask(p, &wrong);
+    store_op_reset(&wrong);
+    p->caps.copy_if_match = rc == -EEXIST;
+    report(p, "copy-if-match", rc == -EEXIST,
+           rc == -EEXIST ? "a copy is bound to one version of its source"
+                         : "conditions on the source of a copy are ignored");
+    drop(p, "c");
+}
+
+static int complete(struct probe *p, const char *at, const char *upload_id,
+                    const struct store_part *part)
+{
+    struct store_meta meta = {"sluice-probe", "complete"};
+    struct store_op op = {.kind = STORE_MPU_COMPLETE,
+                          .key = at,
+                          .upload_id = upload_id,
+                          .parts = part,
+                          .part_count = 1,
+                          .meta = &meta,
+                          .meta_count = 1,
+                          .if_none_match = true};
+    int rc = ask(p, &op);
+    p->error = op.error;
+    store_op_reset(&op);
+    return rc;
+}
+
+static int send_part(struct probe *p, const char *at, const char *upload_id,
+                     struct store_part *part)
+{
+    struct iovec body = {p->tag, strlen(p->tag)};
+    struct store_op op = {.kind = STORE_MPU_PART,
+                          .key = at,
+                          .upload_id = upload_id,
+                          .part_number = 1,
+                          .iov = &body,
+                          .iov_count = 1};
+    int rc = ask(p, &op);
+    p->error = op.error;
+    *part = op.out_part;
+    store_op_reset(&op);
+    return rc;
+}
+
+/* An upload that is to become <base>a, which exists. */
+static void probe_upload(struct probe *p)
+{
+    cleanup(free_ptr) char *at = key(p, "a");
+    struct store_op create = {.kind = STORE_MPU_CREATE, .key = at};
+    struct store_part part;
+    int rc = ask(p, &create);
+    p->error = create.error;
+    if (rc == 0)
+        rc = send_part(p, at, create.out_upload_id, &part);
+    if (rc) {
+        fail(p, "multipart", rc);
+    } else {
+        report(p, "multipart", true, "large objects can be written in parts");
+        rc = complete(p, at, create.out_upload_id, &part);
+        bool good = rc == -EEXIST;
+        p->caps.complete_if_none_match = good;
+        report(p, "complete-if-none-match", good,
+               good ? "a taken key is never overwritten by a large object"
+                    : "If-None-Match on CompleteMultipartUpload is ignored: Sluice asks by HEAD "
+                      "first, and a race with another writer can be lost");
+    }
+    if (create.out_upload_id) {
+        struct store_op abort_op = {
+            .kind = STORE_MPU_ABORT, .key = at, .upload_id = create.out_upload_id};
+        ask(p, &abort_op);
+        store_op_reset(&abort_op);
+    }
+    store_op_reset(&create);
+}
+
+static void set_caps(void *arg)
+{
+    struct probe *p = arg;
+    for (struct store *s = p->store; s; s = s->below) {
+        s->caps.put_if_none_match = p->caps.put_if_none_match;
+        s->caps.complete_if_none_match = p->caps.complete_if_none_match;
+        s->caps.copy_if_match = p->caps.copy_if_match;
+        s->caps.file_beside_directory = p->caps.file_beside_directory;
+        s->caps.server_copy = p->caps.server_copy;
+    }
+}
+
+int store_probe(struct store *store, const char *prefix,
+                void (*report_to)(void *arg, const char *what, bool good, const char *text),
+                void *arg, struct error *error)
+{
+    struct probe p = {.store = store, .caps = store->caps, .report = report_to, .arg = arg};
+    uint8_t random[16];
+    hash_random(random, sizeof(random));
+    hash_hex(random, sizeof(random), p.tag);
+    if (asprintf(&p.base, "%s.sluice/probe/%s/", prefix, p.tag) < 0)
+        return error_set(error, -ENOMEM, "no memory");
+    /* An earlier probe may have made the stack ask by HEAD: that would look like the real thing. */
+    p.caps.put_if_none_match = p.caps.complete_if_none_match = p.caps.server_copy = true;
+    loop_call(store->loop, set_caps, &p);
+    probe_write(&p);
+    if (p.rc == 0) {
+        probe_read(&p);
+        probe_read_condition(&p);
+        probe_list(&p);
+        probe_put_condition(&p);
+        probe_neighbours(&p);
+        probe_copy(&p);
+        probe_upload(&p);
+        drop(&p, "a");
+    }
+    if (p.rc == 0) {
+        /* The loop thread reads them. */
+        loop_call(store->loop, set_caps, &p);
+    } else if (error) {
+        *error = p.error;
+        error->code = p.rc;
+        error_prefix(error, "the store does not do what Sluice needs");
+    }
+    free(p.base);
+    return p.rc;
+}
