@@ -27,10 +27,8 @@ static uint64_t distance(const struct stream *stream, uint64_t offset)
         return 0;
     if (stream->stride != 0 || !established(stream))
         return UINT64_MAX;
-    uint64_t end = MAX(stream->position, stream->ahead);
-    if (offset > stream->position)
-        return offset < end + STREAM_SLACK ? offset - stream->position : UINT64_MAX;
-    return stream->position - offset <= STREAM_SLACK ? stream->position - offset : UINT64_MAX;
+    uint64_t d = offset > stream->position ? offset - stream->position : stream->position - offset;
+    return d <= STREAM_SLACK ? d : UINT64_MAX;
 }
 
 static struct stream *find(struct stream_set *set, uint64_t offset)
@@ -126,6 +124,24 @@ static void plan_stride(struct stream_set *set, struct stream *stream, uint64_t 
     }
 }
 
+/* Reads that came out of order at the start have made two streams of one: this one stays. */
+static void absorb(struct stream_set *set, struct stream *stream)
+{
+    for (unsigned i = 0; i < STREAM_COUNT; i++) {
+        struct stream *other = &set->streams[i];
+        if (other == stream || other->hits == 0 || other->stride != 0)
+            continue;
+        uint64_t low = MIN(other->position, stream->position);
+        uint64_t high = MAX(other->position, stream->position);
+        if (high - low > STREAM_SLACK)
+            continue;
+        stream->position = high;
+        stream->ahead = MAX(stream->ahead, other->ahead);
+        stream->window = MAX(stream->window, other->window);
+        memset(other, 0, sizeof(*other));
+    }
+}
+
 /* Three reads at equal steps that continued nothing: a stream with a stride. */
 static struct stream *find_stride(struct stream_set *set, uint64_t offset, uint64_t length,
                                   struct stream_plan *plan)
@@ -145,6 +161,17 @@ static struct stream *find_stride(struct stream_set *set, uint64_t offset, uint6
     return stream;
 }
 
+/* A read that may be the first of a stream without gaps. */
+static struct stream *begin_candidate(struct stream_set *set, uint64_t position,
+                                      struct stream_plan *plan)
+{
+    struct stream *stream = replace(set, plan);
+    stream->hits = 1;
+    stream->position = stream->ahead = position;
+    stream->last_use = set->uses;
+    return stream;
+}
+
 static void begin(struct stream_set *set, uint64_t offset, uint64_t length, uint64_t file_size,
                   struct stream_plan *plan)
 {
@@ -155,9 +182,7 @@ static void begin(struct stream_set *set, uint64_t offset, uint64_t length, uint
         set->lone[1] = set->lone[0];
         set->lone[0] = offset;
         set->lone_count = MIN(set->lone_count + 1, 2);
-        stream = replace(set, plan);
-        stream->hits = 1;
-        stream->position = stream->ahead = offset + length;
+        stream = begin_candidate(set, offset + length, plan);
         if (offset == 0 && length >= STREAM_START_LENGTH)
             plan_forwards(set, stream, file_size, plan);
     }
@@ -196,10 +221,13 @@ void stream_read(struct stream_set *set, uint64_t offset, uint64_t length, uint6
         stream->position = next;
         if (next != UINT64_MAX)
             plan_stride(set, stream, file_size, plan);
+        /* Several streams that take turns at equal distances look the same in their first round. */
+        begin_candidate(set, offset + length, plan);
         return;
     }
     if (offset + length > stream->position)
         stream->position = offset + length;
+    absorb(set, stream);
     plan->position = stream->position;
     plan_forwards(set, stream, file_size, plan);
 }
