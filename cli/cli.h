@@ -1,4 +1,5 @@
-/* The sub-commands (one file each) and what they share. Each returns the exit code: 0, 1 (failed), 2 (wrong call). */
+/* The sub-commands (one file each) and what they share. Each returns the exit code: 0, 1 (failed),
+ * 2 (wrong call). */
 #ifndef SLUICE_CLI_CLI_H
 #define SLUICE_CLI_CLI_H
 

@@ -13,11 +13,14 @@ struct control_client {
     int fd;
 };
 
-/* Finds the mount that holds `path`. -ENODEV if there is none: the sentence says so. The path itself need not exist if its directory does. */
+/* Finds the mount that holds `path`. -ENODEV if there is none: the sentence says so. The path
+ * itself need not exist if its directory does. */
 int control_client_open(const char *path, struct control_client *out, struct error *error);
 void control_client_close(struct control_client *client);
-/* Takes the reference of `request`. 0: *reply is new. A refusal of the mount is its -errno with its message. Blocks until it is answered. */
-int control_client_call(struct control_client *client, json_t *request, json_t **reply, struct error *error);
+/* Takes the reference of `request`. 0: *reply is new. A refusal of the mount is its -errno with its
+ * message. Blocks until it is answered. */
+int control_client_call(struct control_client *client, json_t *request, json_t **reply,
+                        struct error *error);
 /* The same once, with {"op": op, "path": inside} and nothing more. */
 int control_client_simple(const char *path, const char *op, json_t **reply, struct error *error);
 

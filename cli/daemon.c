@@ -37,7 +37,8 @@ static void __attribute__((noreturn)) wait_for_child(pid_t child, int fd, const 
     int status = 0;
     waitpid(child, &status, 0);
     if (WIFSIGNALED(status))
-        fprintf(stderr, "%s: ended by signal %d before it was ready; see its log\n", name, WTERMSIG(status));
+        fprintf(stderr, "%s: ended by signal %d before it was ready; see its log\n", name,
+                WTERMSIG(status));
     else
         fprintf(stderr, "%s: ended before it was ready; see its log\n", name);
     exit(1);

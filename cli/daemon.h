@@ -8,10 +8,12 @@ struct daemon {
     int report; /* pipe to the parent; -1 in the foreground */
 };
 
-/* Forks before any thread exists. In the parent: waits for the child's report and exits: 0 when it is ready, else it prints the child's error and exits with 1. Returns in the child (or,
- * with foreground, in the caller). */
+/* Forks before any thread exists. In the parent: waits for the child's report and exits: 0 when it
+ * is ready, else it prints the child's error and exits with 1. Returns in the child (or, with
+ * foreground, in the caller). */
 int daemon_start(struct daemon *d, const char *name, int foreground, struct error *error);
-/* The child is ready: the parent ends with 0; stdin, stdout and stderr go to /dev/null (stderr stays if keep_stderr). In the foreground: tells systemd (NOTIFY_SOCKET), nothing else. */
+/* The child is ready: the parent ends with 0; stdin, stdout and stderr go to /dev/null (stderr
+ * stays if keep_stderr). In the foreground: tells systemd (NOTIFY_SOCKET), nothing else. */
 void daemon_ready(struct daemon *d, int keep_stderr);
 /* It failed: the parent prints the text and ends with 1. In the foreground: prints it. */
 void daemon_failed(struct daemon *d, const char *name, const struct error *why);

@@ -15,8 +15,8 @@
 #include "mount_options.h"
 #include "places.h"
 
-#define FILES_WANTED 65536             /* RLIMIT_NOFILE */
-#define SPACE_WANTED (1ull << 30)      /* bytes free under the metadata and written data */
+#define FILES_WANTED 65536        /* RLIMIT_NOFILE */
+#define SPACE_WANTED (1ull << 30) /* bytes free under the metadata and written data */
 
 struct findings {
     unsigned bad, notes;
@@ -52,7 +52,8 @@ static void check_kernel(struct findings *f)
     if (major < 5 || (major == 5 && minor < 4))
         say(f, BAD, "kernel", "%s is too old: 5.4 or newer is needed", system.release);
     else if (major < 6 || (major == 6 && minor < 9))
-        say(f, NOTE, "kernel", "%s works; 6.9 or newer can pass reads through to the local disk", system.release);
+        say(f, NOTE, "kernel", "%s works; 6.9 or newer can pass reads through to the local disk",
+            system.release);
     else
         say(f, GOOD, "kernel", "%s", system.release);
 }
@@ -70,7 +71,9 @@ static void check_fuse(struct findings *f)
 {
     int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
     if (fd < 0)
-        say(f, BAD, "/dev/fuse", "%s: load the module (modprobe fuse); in a container, pass the device in", strerror(errno));
+        say(f, BAD, "/dev/fuse",
+            "%s: load the module (modprobe fuse); in a container, pass the device in",
+            strerror(errno));
     else
         say(f, GOOD, "/dev/fuse", "can be opened");
     if (fd >= 0)
@@ -80,13 +83,16 @@ static void check_fuse(struct findings *f)
     else if (access("/usr/bin/fusermount3", X_OK) == 0 || access("/bin/fusermount3", X_OK) == 0)
         say(f, GOOD, "rights to mount", "through fusermount3");
     else
-        say(f, BAD, "rights to mount", "not root, and there is no fusermount3: install the package fuse3");
+        say(f, BAD, "rights to mount",
+            "not root, and there is no fusermount3: install the package fuse3");
     fd = open("/sys/module/fuse/parameters/enable_uring", O_RDONLY | O_CLOEXEC);
     char value = 0;
     if (fd >= 0 && read(fd, &value, 1) == 1 && value == 'Y')
         say(f, GOOD, "FUSE over io_uring", "the kernel offers it");
     else
-        say(f, NOTE, "FUSE over io_uring", "%s", fd >= 0 ? "off; as root: echo Y > /sys/module/fuse/parameters/enable_uring" : "this kernel has none (6.14 or newer); the classic device is used");
+        say(f, NOTE, "FUSE over io_uring", "%s",
+            fd >= 0 ? "off; as root: echo Y > /sys/module/fuse/parameters/enable_uring"
+                    : "this kernel has none (6.14 or newer); the classic device is used");
     if (fd >= 0)
         close(fd);
 }
@@ -95,12 +101,16 @@ static void check_limits(struct findings *f)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_max < FILES_WANTED)
-        say(f, NOTE, "open files", "at most %llu; raise it (ulimit -Hn, LimitNOFILE=) to %d for many open files", (unsigned long long)limit.rlim_max, FILES_WANTED);
+        say(f, NOTE, "open files",
+            "at most %llu; raise it (ulimit -Hn, LimitNOFILE=) to %d for many open files",
+            (unsigned long long)limit.rlim_max, FILES_WANTED);
     else
         say(f, GOOD, "open files", "at most %llu", (unsigned long long)limit.rlim_max);
     long pages = sysconf(_SC_AVPHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     uint64_t free_bytes = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
-    say(f, free_bytes >= 256u << 20 ? GOOD : NOTE, "memory", "%llu MiB free, a mount uses up to 256 MiB (--memory)", (unsigned long long)(free_bytes >> 20));
+    say(f, free_bytes >= 256u << 20 ? GOOD : NOTE, "memory",
+        "%llu MiB free, a mount uses up to 256 MiB (--memory)",
+        (unsigned long long)(free_bytes >> 20));
 }
 
 static void check_space(struct findings *f, const char *path)
@@ -116,8 +126,11 @@ static void check_space(struct findings *f, const char *path)
         *slash = 0;
     }
     uint64_t free_bytes = (uint64_t)st.f_bavail * st.f_frsize;
-    say(f, free_bytes >= SPACE_WANTED ? GOOD : BAD, "local disk", "%llu MiB free under %s%s", (unsigned long long)(free_bytes >> 20), at,
-        free_bytes >= SPACE_WANTED ? "" : ": metadata and written data need more; choose another disk with --meta-dir and --cache-dir");
+    say(f, free_bytes >= SPACE_WANTED ? GOOD : BAD, "local disk", "%llu MiB free under %s%s",
+        (unsigned long long)(free_bytes >> 20), at,
+        free_bytes >= SPACE_WANTED ? ""
+                                   : ": metadata and written data need more; choose another disk "
+                                     "with --meta-dir and --cache-dir");
 }
 
 static void take_finding(void *arg, const char *what, bool good, const char *text)

@@ -1,4 +1,5 @@
-/* sluice fsck: checks the metadata of a volume that is not mounted, every record against the others. */
+/* sluice fsck: checks the metadata of a volume that is not mounted, every record against the
+ * others. */
 #include "cli.h"
 
 #include <errno.h>
@@ -15,16 +16,20 @@ struct fsck_options {
 };
 
 static const struct option_spec specs[] = {
-    {"meta-dir", 0, OPTION_STRING, offsetof(struct fsck_options, meta_dir), "DIR", "Metadata of the volume (as `sluice mount` chooses it for this URL)"},
-    {"endpoint", 0, OPTION_STRING, offsetof(struct fsck_options, endpoint), "URL", "The S3 server, if the mount was given one: it is part of the default place"},
+    {"meta-dir", 0, OPTION_STRING, offsetof(struct fsck_options, meta_dir), "DIR",
+     "Metadata of the volume (as `sluice mount` chooses it for this URL)"},
+    {"endpoint", 0, OPTION_STRING, offsetof(struct fsck_options, endpoint), "URL",
+     "The S3 server, if the mount was given one: it is part of the default place"},
 };
 
 static const struct option_set fsck_option_set = {
     .specs = specs,
     .count = ARRAY_LEN(specs),
     .usage = "URL",
-    .doc = "Checks the metadata of a volume that is not mounted: names, inodes, extents, objects, keys and usage against each other. Changes nothing."
-           "\vEnds with 0 if all is consistent, 1 if not (one line for each violation) or if the metadata cannot be read, 2 for a wrong call.",
+    .doc = "Checks the metadata of a volume that is not mounted: names, inodes, extents, objects, "
+           "keys and usage against each other. Changes nothing."
+           "\vEnds with 0 if all is consistent, 1 if not (one line for each violation) or if the "
+           "metadata cannot be read, 2 for a wrong call.",
     .args_min = 1,
     .args_max = 1,
     .reads_config = true,
@@ -70,7 +75,8 @@ int cli_fsck(int argc, char **argv)
     if (store_url_parse(result.args[0], &url, &error) < 0) {
         r = cli_fail("fsck", &error);
     } else {
-        cleanup(free_ptr) char *place = options.meta_dir ? strdup(options.meta_dir) : places_default(&url, options.endpoint);
+        cleanup(free_ptr) char *place =
+            options.meta_dir ? strdup(options.meta_dir) : places_default(&url, options.endpoint);
         r = place ? check(place) : 1;
     }
     store_url_done(&url);

@@ -38,7 +38,8 @@ static void print_help(FILE *out)
 
 int main(int argc, char **argv)
 {
-    /* As a helper of mount(8): `mount.fuse.sluice URL DIR -o …`, or from mount.fuse: `sluice URL DIR -o …`. */
+    /* As a helper of mount(8): `mount.fuse.sluice URL DIR -o …`, or from mount.fuse: `sluice URL
+     * DIR -o …`. */
     const char *base = strrchr(argv[0], '/');
     base = base ? base + 1 : argv[0];
     if (strncmp(base, "mount.", 6) == 0 || (argc > 2 && strstr(argv[1], "://")))

@@ -1,4 +1,5 @@
-/* sluice mount: opens the store, the volume and the data path, and serves the kernel until it is unmounted. */
+/* sluice mount: opens the store, the volume and the data path, and serves the kernel until it is
+ * unmounted. */
 #include "cli.h"
 
 #include <errno.h>
@@ -58,7 +59,9 @@ static int check_mountpoint(struct mount *m, const char *path, struct error *err
     struct stat st;
     m->mountpoint = realpath(path, NULL);
     if (!m->mountpoint && errno == ENOTCONN)
-        return error_set(error, -ENOTCONN, "%s: a mount that died is still there; take it away with: umount -l %s", path, path);
+        return error_set(error, -ENOTCONN,
+                         "%s: a mount that died is still there; take it away with: umount -l %s",
+                         path, path);
     if (!m->mountpoint || stat(m->mountpoint, &st) < 0)
         return error_set(error, -errno, "mount point %s: %s", path, strerror(errno));
     if (!S_ISDIR(st.st_mode))
@@ -74,8 +77,10 @@ static int check_places(const struct mount *m, struct error *error)
     size_t len = strlen(m->url.bucket);
     const char *inside[] = {m->mountpoint, m->meta_dir, m->staging_dir};
     for (size_t i = 0; i < ARRAY_LEN(inside); i++)
-        if (inside[i] && strncmp(inside[i], m->url.bucket, len) == 0 && (inside[i][len] == '/' || !inside[i][len]))
-            return error_set(error, -EINVAL, "%s lies inside the bucket %s; choose another place", inside[i], m->url_text);
+        if (inside[i] && strncmp(inside[i], m->url.bucket, len) == 0 &&
+            (inside[i][len] == '/' || !inside[i][len]))
+            return error_set(error, -EINVAL, "%s lies inside the bucket %s; choose another place",
+                             inside[i], m->url_text);
     return 0;
 }
 
@@ -87,7 +92,8 @@ static int prepare(struct mount *m, char **args, struct error *error)
     if (r < 0)
         return r;
     m->url_text = strdup(args[0]);
-    m->meta_dir = m->options.meta_dir ? absolute(m->options.meta_dir) : places_default(&m->url, m->options.endpoint);
+    m->meta_dir = m->options.meta_dir ? absolute(m->options.meta_dir)
+                                      : places_default(&m->url, m->options.endpoint);
     cleanup(free_ptr) char *cache = m->options.cache_dir ? absolute(m->options.cache_dir) : NULL;
     if (!m->url_text || !m->meta_dir)
         return error_set(error, -ENOMEM, "out of memory");
@@ -107,7 +113,8 @@ static int start_log(const struct mount *m, struct error *error)
         log_level_parse(m->options.log_level, &level);
     const char *path = m->options.log_file;
     cleanup(free_ptr) char *own = NULL;
-    if (!path && !m->options.foreground && !m->options.read_only && asprintf(&own, "%s/log", m->meta_dir) >= 0)
+    if (!path && !m->options.foreground && !m->options.read_only &&
+        asprintf(&own, "%s/log", m->meta_dir) >= 0)
         path = own;
     int r = log_init(level, path);
     return r < 0 ? error_set(error, r, "log file %s: %s", path ? path : "stderr", strerror(-r)) : 0;
@@ -162,7 +169,8 @@ static int open_meta(struct mount *m, struct error *error)
     format.gc_delay_ms = o->gc_delay_ms;
     if (o->staging_patterns) {
         if (strlen(o->staging_patterns) >= sizeof(format.staging))
-            return error_set(error, -EINVAL, "--staging-patterns is longer than %zu bytes", sizeof(format.staging) - 1);
+            return error_set(error, -EINVAL, "--staging-patterns is longer than %zu bytes",
+                             sizeof(format.staging) - 1);
         snprintf(format.staging, sizeof(format.staging), "%s", o->staging_patterns);
     }
     config.directory = o->read_only ? NULL : m->meta_dir;
@@ -181,7 +189,8 @@ static int open_meta(struct mount *m, struct error *error)
     config.no_settle = o->no_settle;
     char host[256] = "";
     gethostname(host, sizeof(host) - 1);
-    snprintf(m->owner, sizeof(m->owner), "%s:%.200s (process %d)", host, m->mountpoint, (int)getpid());
+    snprintf(m->owner, sizeof(m->owner), "%s:%.200s (process %d)", host, m->mountpoint,
+             (int)getpid());
     config.owner_text = m->owner;
     return meta_open(&config, &m->meta, error);
 }
@@ -235,7 +244,8 @@ static int open_front(struct mount *m, struct error *error)
     return fs_new(&config, &m->fs, error);
 }
 
-/* SIGTERM and SIGINT end the mount cleanly, a second one at once; SIGHUP opens the log file again. */
+/* SIGTERM and SIGINT end the mount cleanly, a second one at once; SIGHUP opens the log file again.
+ */
 static void *serve_signals(void *arg)
 {
     struct mount *m = arg;
@@ -313,7 +323,8 @@ static int serve(struct mount *m)
         daemon_failed(&m->daemon, "sluice mount", &error);
     }
     int closed = shut(m);
-    log_info("ended", "url=%s mountpoint=%s staged_left=%s", m->url_text, m->mountpoint, closed < 0 ? "yes" : "no");
+    log_info("ended", "url=%s mountpoint=%s staged_left=%s", m->url_text, m->mountpoint,
+             closed < 0 ? "yes" : "no");
     return r < 0 || closed < 0;
 }
 

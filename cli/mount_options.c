@@ -7,64 +7,126 @@
 enum { GROUP_MOUNT = 1, GROUP_STORE, GROUP_VOLUME, GROUP_DATA, GROUP_LOG, GROUP_FILE };
 
 static const struct option_group groups[] = {
-    {GROUP_MOUNT, "The mount:"},
-    {GROUP_STORE, "The object store:"},
-    {GROUP_VOLUME, "The volume:"},
-    {GROUP_DATA, "Memory, local disk and transfer:"},
-    {GROUP_LOG, "Log:"},
-    {0, NULL},
+    {GROUP_MOUNT, "The mount:"},   {GROUP_STORE, "The object store:"},
+    {GROUP_VOLUME, "The volume:"}, {GROUP_DATA, "Memory, local disk and transfer:"},
+    {GROUP_LOG, "Log:"},           {0, NULL},
 };
 
 #define AT(field) offsetof(struct mount_options, field)
 
 /* The store's rows come first: `doctor` takes only these. */
 static const struct option_spec specs[] = {
-    {"endpoint", 0, OPTION_STRING, AT(endpoint), "URL", "The S3 server, http[s]://host[:port] (AWS_ENDPOINT_URL; Amazon's for the region)", .group = GROUP_STORE},
-    {"region", 0, OPTION_STRING, AT(region), "NAME", "Region for signatures (AWS_REGION, the profile's, us-east-1)", .group = GROUP_STORE},
-    {"profile", 0, OPTION_STRING, AT(profile), "NAME", "Profile of ~/.aws/config and ~/.aws/credentials (AWS_PROFILE, default)", .group = GROUP_STORE},
-    {"access-key", 0, OPTION_SECRET, AT(access_key), "ID", "Access key id (AWS_ACCESS_KEY_ID, the profile's, the host's role)", .group = GROUP_STORE},
-    {"secret-key", 0, OPTION_SECRET, AT(secret_key), "KEY", "Secret key. Better in the environment or a profile: other users can see command lines", .group = GROUP_STORE},
-    {"session-token", 0, OPTION_SECRET, AT(session_token), "TOKEN", "Session token of temporary credentials", .group = GROUP_STORE},
-    {"anonymous", 0, OPTION_FLAG, AT(anonymous), NULL, "Send unsigned requests (public buckets)", .group = GROUP_STORE},
-    {"addressing", 0, OPTION_CHOICE, AT(addressing), "STYLE", "auto, path (host/bucket/key) or virtual (bucket.host/key)", .choices = "auto|path|virtual", .group = GROUP_STORE},
-    {"ca-file", 0, OPTION_STRING, AT(ca_file), "FILE", "Certificates to trust, PEM (the system's)", .group = GROUP_STORE},
-    {"no-verify-tls", 0, OPTION_FLAG, AT(no_verify_tls), NULL, "Accept any certificate: only for tests", .group = GROUP_STORE},
-    {"storage-class", 0, OPTION_STRING, AT(storage_class), "NAME", "Storage class of new objects (the bucket's default)", .group = GROUP_STORE},
-    {"sse", 0, OPTION_CHOICE, AT(sse), "KIND", "Encryption at the server: AES256, aws:kms or SSE-C", .choices = "AES256|aws:kms|SSE-C", .group = GROUP_STORE},
-    {"sse-key", 0, OPTION_SECRET, AT(sse_key), "KEY", "KMS key id, or the SSE-C key in base64", .group = GROUP_STORE},
-    {"request-payer", 0, OPTION_FLAG, AT(request_payer), NULL, "Pay for requests to somebody else's bucket", .group = GROUP_STORE},
-    {"connections", 0, OPTION_UINT, AT(connections), "N", "Connections to the store at once (64)", .min = 1, .max = 1024, .group = GROUP_STORE},
-    {"deadline", 0, OPTION_DURATION, AT(deadline_ms), "TIME", "A request is retried for so long, then it is an I/O error (60s)", .min = 1000, .group = GROUP_STORE},
-    {"hedge-after", 0, OPTION_DURATION, AT(hedge_after_ms), "TIME", "A read slower than this is asked a second time (500ms)", .min = 1, .group = GROUP_STORE},
+    {"endpoint", 0, OPTION_STRING, AT(endpoint), "URL",
+     "The S3 server, http[s]://host[:port] (AWS_ENDPOINT_URL; Amazon's for the region)",
+     .group = GROUP_STORE},
+    {"region", 0, OPTION_STRING, AT(region), "NAME",
+     "Region for signatures (AWS_REGION, the profile's, us-east-1)", .group = GROUP_STORE},
+    {"profile", 0, OPTION_STRING, AT(profile), "NAME",
+     "Profile of ~/.aws/config and ~/.aws/credentials (AWS_PROFILE, default)",
+     .group = GROUP_STORE},
+    {"access-key", 0, OPTION_SECRET, AT(access_key), "ID",
+     "Access key id (AWS_ACCESS_KEY_ID, the profile's, the host's role)", .group = GROUP_STORE},
+    {"secret-key", 0, OPTION_SECRET, AT(secret_key), "KEY",
+     "Secret key. Better in the environment or a profile: other users can see command lines",
+     .group = GROUP_STORE},
+    {"session-token", 0, OPTION_SECRET, AT(session_token), "TOKEN",
+     "Session token of temporary credentials", .group = GROUP_STORE},
+    {"anonymous", 0, OPTION_FLAG, AT(anonymous), NULL, "Send unsigned requests (public buckets)",
+     .group = GROUP_STORE},
+    {"addressing", 0, OPTION_CHOICE, AT(addressing), "STYLE",
+     "auto, path (host/bucket/key) or virtual (bucket.host/key)", .choices = "auto|path|virtual",
+     .group = GROUP_STORE},
+    {"ca-file", 0, OPTION_STRING, AT(ca_file), "FILE", "Certificates to trust, PEM (the system's)",
+     .group = GROUP_STORE},
+    {"no-verify-tls", 0, OPTION_FLAG, AT(no_verify_tls), NULL,
+     "Accept any certificate: only for tests", .group = GROUP_STORE},
+    {"storage-class", 0, OPTION_STRING, AT(storage_class), "NAME",
+     "Storage class of new objects (the bucket's default)", .group = GROUP_STORE},
+    {"sse", 0, OPTION_CHOICE, AT(sse), "KIND", "Encryption at the server: AES256, aws:kms or SSE-C",
+     .choices = "AES256|aws:kms|SSE-C", .group = GROUP_STORE},
+    {"sse-key", 0, OPTION_SECRET, AT(sse_key), "KEY", "KMS key id, or the SSE-C key in base64",
+     .group = GROUP_STORE},
+    {"request-payer", 0, OPTION_FLAG, AT(request_payer), NULL,
+     "Pay for requests to somebody else's bucket", .group = GROUP_STORE},
+    {"connections", 0, OPTION_UINT, AT(connections), "N", "Connections to the store at once (64)",
+     .min = 1, .max = 1024, .group = GROUP_STORE},
+    {"deadline", 0, OPTION_DURATION, AT(deadline_ms), "TIME",
+     "A request is retried for so long, then it is an I/O error (60s)", .min = 1000,
+     .group = GROUP_STORE},
+    {"hedge-after", 0, OPTION_DURATION, AT(hedge_after_ms), "TIME",
+     "A read slower than this is asked a second time (500ms)", .min = 1, .group = GROUP_STORE},
 
-    {"read-only", 'r', OPTION_FLAG, AT(read_only), NULL, "Change nothing, own nothing: any number of read-only mounts may stand beside one writer", .group = GROUP_MOUNT},
-    {"allow-other", 0, OPTION_FLAG, AT(allow_other), NULL, "Other users may use the mount (always so for root); permissions are checked as usual", .group = GROUP_MOUNT},
-    {"foreground", 'f', OPTION_FLAG, AT(foreground), NULL, "Stay in the foreground, log to stderr", .cli_only = true, .group = GROUP_MOUNT},
-    {"transport", 0, OPTION_CHOICE, AT(transport), "KIND", "To the kernel: auto, classic, uring (FUSE over io_uring)", .choices = "auto|classic|uring", .group = GROUP_MOUNT},
-    {"writeback", 0, OPTION_FLAG, AT(writeback), NULL, "Let the kernel collect writes: for streams of tiny writes", .group = GROUP_MOUNT},
-    {"max-threads", 0, OPTION_UINT, AT(max_threads), "N", "Threads that serve the kernel (10)", .min = 1, .max = 256, .group = GROUP_MOUNT},
+    {"read-only", 'r', OPTION_FLAG, AT(read_only), NULL,
+     "Change nothing, own nothing: any number of read-only mounts may stand beside one writer",
+     .group = GROUP_MOUNT},
+    {"allow-other", 0, OPTION_FLAG, AT(allow_other), NULL,
+     "Other users may use the mount (always so for root); permissions are checked as usual",
+     .group = GROUP_MOUNT},
+    {"foreground", 'f', OPTION_FLAG, AT(foreground), NULL, "Stay in the foreground, log to stderr",
+     .cli_only = true, .group = GROUP_MOUNT},
+    {"transport", 0, OPTION_CHOICE, AT(transport), "KIND",
+     "To the kernel: auto, classic, uring (FUSE over io_uring)", .choices = "auto|classic|uring",
+     .group = GROUP_MOUNT},
+    {"writeback", 0, OPTION_FLAG, AT(writeback), NULL,
+     "Let the kernel collect writes: for streams of tiny writes", .group = GROUP_MOUNT},
+    {"max-threads", 0, OPTION_UINT, AT(max_threads), "N", "Threads that serve the kernel (10)",
+     .min = 1, .max = 256, .group = GROUP_MOUNT},
 
-    {"meta-dir", 0, OPTION_STRING, AT(meta_dir), "DIR", "Metadata of this volume, on a local disk (/var/lib/sluice/NAME, or under ~/.local/state)", .group = GROUP_VOLUME},
-    {"sync", 0, OPTION_CHOICE, AT(sync), "WHEN", "interval: close, fsync and rename wait for the disk, other calls reach it within --sync-interval; always: every call waits", .choices = "interval|always", .group = GROUP_VOLUME},
-    {"sync-interval", 0, OPTION_DURATION, AT(sync_interval_ms), "TIME", "(100ms)", .min = 1, .max = 60000, .group = GROUP_VOLUME},
-    {"settle-delay", 0, OPTION_DURATION, AT(settle_delay_ms), "TIME", "A file that was quiet for so long becomes one object at its own path (5s). New volumes", .max = 86400000, .group = GROUP_VOLUME},
-    {"gc-delay", 0, OPTION_DURATION, AT(gc_delay_ms), "TIME", "An object that nothing uses any more is deleted so much later (10s). New volumes", .max = 86400000, .group = GROUP_VOLUME},
-    {"inline-max", 0, OPTION_SIZE, AT(inline_max), "SIZE", "Files up to this size are committed with their metadata (32K). New volumes", .max = 1 << 20, .group = GROUP_VOLUME},
-    {"staging-patterns", 0, OPTION_STRING, AT(staging_patterns), "LIST", "Path components, divided by ':', whose files are not brought to their own keys (_temporary*:.hive-staging*:…). New volumes", .group = GROUP_VOLUME},
-    {"import-ttl", 0, OPTION_DURATION, AT(import_ttl_ms), "TIME", "A listing of the bucket is believed for so long (60s); 0: until `sluice refresh`", .group = GROUP_VOLUME},
-    {"negative-ttl", 0, OPTION_DURATION, AT(negative_ttl_ms), "TIME", "That a key does not exist is believed for so long (1s)", .group = GROUP_VOLUME},
-    {"take-over", 0, OPTION_FLAG, AT(take_over), NULL, "Take the prefix from a mount that is gone for good. Two writers at once would lose data", .cli_only = true, .group = GROUP_VOLUME},
-    {"no-settle", 0, OPTION_FLAG, AT(no_settle), NULL, "Settle only when `sluice settle` asks", .group = GROUP_VOLUME},
+    {"meta-dir", 0, OPTION_STRING, AT(meta_dir), "DIR",
+     "Metadata of this volume, on a local disk (/var/lib/sluice/NAME, or under ~/.local/state)",
+     .group = GROUP_VOLUME},
+    {"sync", 0, OPTION_CHOICE, AT(sync), "WHEN",
+     "interval: close, fsync and rename wait for the disk, other calls reach it within "
+     "--sync-interval; always: every call waits",
+     .choices = "interval|always", .group = GROUP_VOLUME},
+    {"sync-interval", 0, OPTION_DURATION, AT(sync_interval_ms), "TIME", "(100ms)", .min = 1,
+     .max = 60000, .group = GROUP_VOLUME},
+    {"settle-delay", 0, OPTION_DURATION, AT(settle_delay_ms), "TIME",
+     "A file that was quiet for so long becomes one object at its own path (5s). New volumes",
+     .max = 86400000, .group = GROUP_VOLUME},
+    {"gc-delay", 0, OPTION_DURATION, AT(gc_delay_ms), "TIME",
+     "An object that nothing uses any more is deleted so much later (10s). New volumes",
+     .max = 86400000, .group = GROUP_VOLUME},
+    {"inline-max", 0, OPTION_SIZE, AT(inline_max), "SIZE",
+     "Files up to this size are committed with their metadata (32K). New volumes", .max = 1 << 20,
+     .group = GROUP_VOLUME},
+    {"staging-patterns", 0, OPTION_STRING, AT(staging_patterns), "LIST",
+     "Path components, divided by ':', whose files are not brought to their own keys "
+     "(_temporary*:.hive-staging*:…). New volumes",
+     .group = GROUP_VOLUME},
+    {"import-ttl", 0, OPTION_DURATION, AT(import_ttl_ms), "TIME",
+     "A listing of the bucket is believed for so long (60s); 0: until `sluice refresh`",
+     .group = GROUP_VOLUME},
+    {"negative-ttl", 0, OPTION_DURATION, AT(negative_ttl_ms), "TIME",
+     "That a key does not exist is believed for so long (1s)", .group = GROUP_VOLUME},
+    {"take-over", 0, OPTION_FLAG, AT(take_over), NULL,
+     "Take the prefix from a mount that is gone for good. Two writers at once would lose data",
+     .cli_only = true, .group = GROUP_VOLUME},
+    {"no-settle", 0, OPTION_FLAG, AT(no_settle), NULL, "Settle only when `sluice settle` asks",
+     .group = GROUP_VOLUME},
 
-    {"cache-dir", 0, OPTION_STRING, AT(cache_dir), "DIR", "Written data on its way to the store, on a local disk (beside the metadata)", .group = GROUP_DATA},
-    {"memory", 0, OPTION_SIZE, AT(memory), "SIZE", "Memory the process may use (256M)", .min = 128u << 20, .group = GROUP_DATA},
-    {"staging-max", 0, OPTION_SIZE, AT(staging_max), "SIZE", "Written data on the local disk; writers wait beyond (16G)", .min = 64u << 20, .group = GROUP_DATA},
-    {"part-size", 0, OPTION_SIZE, AT(part_size), "SIZE", "Parts of multipart uploads (8M)", .min = 5u << 20, .max = 1u << 30, .group = GROUP_DATA},
-    {"upload-parallel", 0, OPTION_UINT, AT(upload_parallel), "N", "Parts on their way at once (8)", .min = 1, .max = 256, .group = GROUP_DATA},
-    {"readahead", 0, OPTION_SIZE, AT(readahead), "SIZE", "Largest window of one sequential stream (32M)", .min = 128u << 10, .max = 1u << 30, .group = GROUP_DATA},
+    {"cache-dir", 0, OPTION_STRING, AT(cache_dir), "DIR",
+     "Written data on its way to the store, on a local disk (beside the metadata)",
+     .group = GROUP_DATA},
+    {"memory", 0, OPTION_SIZE, AT(memory), "SIZE", "Memory the process may use (256M)",
+     .min = 128u << 20, .group = GROUP_DATA},
+    {"staging-max", 0, OPTION_SIZE, AT(staging_max), "SIZE",
+     "Written data on the local disk; writers wait beyond (16G)", .min = 64u << 20,
+     .group = GROUP_DATA},
+    {"part-size", 0, OPTION_SIZE, AT(part_size), "SIZE", "Parts of multipart uploads (8M)",
+     .min = 5u << 20, .max = 1u << 30, .group = GROUP_DATA},
+    {"upload-parallel", 0, OPTION_UINT, AT(upload_parallel), "N", "Parts on their way at once (8)",
+     .min = 1, .max = 256, .group = GROUP_DATA},
+    {"readahead", 0, OPTION_SIZE, AT(readahead), "SIZE",
+     "Largest window of one sequential stream (32M)", .min = 128u << 10, .max = 1u << 30,
+     .group = GROUP_DATA},
 
-    {"log-file", 0, OPTION_STRING, AT(log_file), "FILE", "Append the log there (the journal or stderr in the foreground; log in the metadata directory otherwise)", .group = GROUP_LOG},
-    {"log-level", 0, OPTION_CHOICE, AT(log_level), "LEVEL", "error, warn, info or debug (info)", .choices = "error|warn|info|debug", .group = GROUP_LOG},
+    {"log-file", 0, OPTION_STRING, AT(log_file), "FILE",
+     "Append the log there (the journal or stderr in the foreground; log in the metadata directory "
+     "otherwise)",
+     .group = GROUP_LOG},
+    {"log-level", 0, OPTION_CHOICE, AT(log_level), "LEVEL", "error, warn, info or debug (info)",
+     .choices = "error|warn|info|debug", .group = GROUP_LOG},
 };
 
 enum { STORE_SPECS = 17 };
@@ -74,16 +136,19 @@ const struct option_set mount_option_set = {
     .count = ARRAY_LEN(specs),
     .groups = groups,
     .usage = "URL MOUNTPOINT",
-    .doc = "Mounts a bucket, or a directory in place of one, as a filesystem. URL is s3://BUCKET[/PREFIX] or file:///DIRECTORY."
+    .doc = "Mounts a bucket, or a directory in place of one, as a filesystem. URL is "
+           "s3://BUCKET[/PREFIX] or file:///DIRECTORY."
            "\vExamples:\n"
            "  sluice mount file:///srv/bucket /mnt\n"
            "  sluice mount s3://logs/2026 /mnt --region eu-central-1\n"
            "  sluice mount s3://data /mnt --endpoint http://127.0.0.1:7070 --read-only\n"
            "In /etc/fstab:\n"
            "  s3://data  /mnt  fuse.sluice  _netdev,region=eu-central-1  0 0\n\n"
-           "Every option can also be an environment variable (SLUICE_IMPORT_TTL=10s for --import-ttl 10s) or a key of the configuration file. "
+           "Every option can also be an environment variable (SLUICE_IMPORT_TTL=10s for "
+           "--import-ttl 10s) or a key of the configuration file. "
            "Sizes take K, M, G, T; times take ms, s, m, h.\n"
-           "Ends with 0 when the mount is ready (or, with --foreground, was unmounted), 1 when it failed, 2 for a wrong call.",
+           "Ends with 0 when the mount is ready (or, with --foreground, was unmounted), 1 when it "
+           "failed, 2 for a wrong call.",
     .args_min = 2,
     .args_max = 2,
     .reads_config = true,
@@ -94,8 +159,10 @@ const struct option_set store_option_set = {
     .count = STORE_SPECS,
     .groups = groups,
     .usage = "[URL]",
-    .doc = "Checks what a mount needs: kernel, FUSE, limits, and with a URL the credentials, the clock, the rights and the conditional writes of that bucket. "
-           "Says what to do about each finding. Writes only objects of its own under .sluice/probe/, and removes them."
+    .doc = "Checks what a mount needs: kernel, FUSE, limits, and with a URL the credentials, the "
+           "clock, the rights and the conditional writes of that bucket. "
+           "Says what to do about each finding. Writes only objects of its own under "
+           ".sluice/probe/, and removes them."
            "\vEnds with 0 if all is well, 1 if something will not work.",
     .args_min = 0,
     .args_max = 1,

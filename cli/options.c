@@ -101,14 +101,16 @@ static int set_string(char **field, const char *value, struct error *error)
     return 0;
 }
 
-static int check_range(const struct option_spec *spec, const char *value, uint64_t number, struct error *error)
+static int check_range(const struct option_spec *spec, const char *value, uint64_t number,
+                       struct error *error)
 {
     if (number < spec->min || (spec->max && number > spec->max))
         return error_set(error, -EINVAL, "--%s: %s is out of range", spec->name, value);
     return 0;
 }
 
-static int set_number(const struct option_spec *spec, void *field, const char *value, struct error *error)
+static int set_number(const struct option_spec *spec, void *field, const char *value,
+                      struct error *error)
 {
     uint64_t number = 0;
     uint32_t ms = 0;
@@ -116,14 +118,18 @@ static int set_number(const struct option_spec *spec, void *field, const char *v
     switch (spec->type) {
     case OPTION_SIZE:
         if (options_parse_size(value, &number) < 0)
-            return error_set(error, -EINVAL, "--%s: '%s' is not a size (a number, then K, M, G or T)", spec->name, value);
+            return error_set(error, -EINVAL,
+                             "--%s: '%s' is not a size (a number, then K, M, G or T)", spec->name,
+                             value);
         r = check_range(spec, value, number, error);
         if (r == 0)
             *(uint64_t *)field = number;
         return r;
     case OPTION_DURATION:
         if (options_parse_duration_ms(value, &ms) < 0)
-            return error_set(error, -EINVAL, "--%s: '%s' is not a time (a number, then ms, s, m or h)", spec->name, value);
+            return error_set(error, -EINVAL,
+                             "--%s: '%s' is not a time (a number, then ms, s, m or h)", spec->name,
+                             value);
         r = check_range(spec, value, ms, error);
         if (r == 0)
             *(uint32_t *)field = ms;
@@ -142,9 +148,11 @@ static int set_number(const struct option_spec *spec, void *field, const char *v
     }
 }
 
-static int set_flag(const struct option_spec *spec, bool *field, const char *value, struct error *error)
+static int set_flag(const struct option_spec *spec, bool *field, const char *value,
+                    struct error *error)
 {
-    if (!value || strcmp(value, "true") == 0 || strcmp(value, "1") == 0 || strcmp(value, "yes") == 0)
+    if (!value || strcmp(value, "true") == 0 || strcmp(value, "1") == 0 ||
+        strcmp(value, "yes") == 0)
         *field = true;
     else if (strcmp(value, "false") == 0 || strcmp(value, "0") == 0 || strcmp(value, "no") == 0)
         *field = false;
@@ -153,7 +161,8 @@ static int set_flag(const struct option_spec *spec, bool *field, const char *val
     return 0;
 }
 
-static int set_option(const struct option_spec *spec, void *target, const char *value, struct error *error)
+static int set_option(const struct option_spec *spec, void *target, const char *value,
+                      struct error *error)
 {
     void *field = (char *)target + spec->offset;
     if (spec->type == OPTION_FLAG)
@@ -163,7 +172,8 @@ static int set_option(const struct option_spec *spec, void *target, const char *
     switch (spec->type) {
     case OPTION_CHOICE:
         if (!choice_allowed(spec->choices, value))
-            return error_set(error, -EINVAL, "--%s: '%s' is none of %s", spec->name, value, spec->choices);
+            return error_set(error, -EINVAL, "--%s: '%s' is none of %s", spec->name, value,
+                             spec->choices);
         return set_string(field, value, error);
     case OPTION_STRING:
     case OPTION_SECRET:
@@ -183,7 +193,8 @@ static const struct option_spec *find(const struct option_set *set, const char *
     return NULL;
 }
 
-int options_set(const struct option_set *set, void *target, const char *name, const char *value, struct error *error)
+int options_set(const struct option_set *set, void *target, const char *name, const char *value,
+                struct error *error)
 {
     const struct option_spec *spec = find(set, name, strlen(name));
     if (!spec)
@@ -194,9 +205,10 @@ int options_set(const struct option_set *set, void *target, const char *name, co
 /* Words that mount(8) and fstab(5) pass through and that mean nothing to a FUSE daemon. */
 static bool mount_word(const char *word, size_t len)
 {
-    static const char *const words[] = {"rw",     "auto",  "noauto", "user",  "nouser", "users", "owner", "group", "defaults",
-                                        "_netdev", "nofail", "dev",   "nodev", "suid",   "nosuid", "exec",  "noexec",
-                                        "async",  "atime", "noatime", "relatime", "dirsync"};
+    static const char *const words[] = {
+        "rw",       "auto",    "noauto", "user",    "nouser",   "users",  "owner",  "group",
+        "defaults", "_netdev", "nofail", "dev",     "nodev",    "suid",   "nosuid", "exec",
+        "noexec",   "async",   "atime",  "noatime", "relatime", "dirsync"};
     if (len >= 2 && memcmp(word, "x-", 2) == 0)
         return true;
     for (size_t i = 0; i < ARRAY_LEN(words); i++)
@@ -205,7 +217,8 @@ static bool mount_word(const char *word, size_t len)
     return false;
 }
 
-static int set_mount_word(const struct option_set *set, void *target, char *word, bool *seen, struct error *error)
+static int set_mount_word(const struct option_set *set, void *target, char *word, bool *seen,
+                          struct error *error)
 {
     char *value = strchr(word, '=');
     size_t len = value ? (size_t)(value - word) : strlen(word);
@@ -220,12 +233,15 @@ static int set_mount_word(const struct option_set *set, void *target, char *word
             *p = '-';
     const struct option_spec *spec = find(set, name, strlen(name));
     if (!spec)
-        return mount_word(word, len) ? 0 : error_set(error, -EINVAL, "-o %s: there is no such option", word);
+        return mount_word(word, len)
+                   ? 0
+                   : error_set(error, -EINVAL, "-o %s: there is no such option", word);
     seen[spec - set->specs] = true;
     return set_option(spec, target, value, error);
 }
 
-int options_from_mount_list(const struct option_set *set, void *target, const char *list, bool *seen, struct error *error)
+int options_from_mount_list(const struct option_set *set, void *target, const char *list,
+                            bool *seen, struct error *error)
 {
     cleanup(free_ptr) char *copy = strdup(list);
     if (!copy)
@@ -239,7 +255,8 @@ int options_from_mount_list(const struct option_set *set, void *target, const ch
     return 0;
 }
 
-static int set_json_value(const struct option_spec *spec, void *target, json_t *value, const char *where, struct error *error)
+static int set_json_value(const struct option_spec *spec, void *target, json_t *value,
+                          const char *where, struct error *error)
 {
     char number[32];
     const char *text = NULL;
@@ -251,13 +268,15 @@ static int set_json_value(const struct option_spec *spec, void *target, json_t *
         snprintf(number, sizeof(number), "%lld", (long long)json_integer_value(value));
         text = number;
     } else {
-        return error_set(error, -EINVAL, "%s: \"%s\" must be a string, a number, true or false", where, spec->name);
+        return error_set(error, -EINVAL, "%s: \"%s\" must be a string, a number, true or false",
+                         where, spec->name);
     }
     int r = set_option(spec, target, text, error);
     return r < 0 ? error_prefix(error, "%s", where) : 0;
 }
 
-int options_from_json(const struct option_set *set, void *target, const char *text, size_t len, const char *where, bool *seen, struct error *error)
+int options_from_json(const struct option_set *set, void *target, const char *text, size_t len,
+                      const char *where, bool *seen, struct error *error)
 {
     json_error_t problem;
     json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &problem);
@@ -285,7 +304,8 @@ int options_from_json(const struct option_set *set, void *target, const char *te
     return r;
 }
 
-static int read_config(const struct option_set *set, void *target, const char *path, bool *seen, struct error *error)
+static int read_config(const struct option_set *set, void *target, const char *path, bool *seen,
+                       struct error *error)
 {
     cleanup(close_fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -314,7 +334,8 @@ static void variable_name(const char *option, char *out, size_t len)
         out[i] = out[i] == '-' ? '_' : (char)toupper((unsigned char)out[i]);
 }
 
-static int read_environment(const struct option_set *set, void *target, bool *seen, struct error *error)
+static int read_environment(const struct option_set *set, void *target, bool *seen,
+                            struct error *error)
 {
     for (size_t i = 0; i < set->count; i++) {
         char name[80];
@@ -414,15 +435,24 @@ static struct argp_option *make_argp_options(const struct option_set *set)
                                         .group = spec->group};
     }
     if (set->reads_config) {
-        out[n++] = (struct argp_option){.name = "config", .key = KEY_CONFIG, .arg = "FILE", .group = group,
-                                        .doc = "Read options from a JSON file: {\"endpoint\": \"…\", …}"};
-        out[n++] = (struct argp_option){.key = 'o', .arg = "NAME[=VALUE],…", .name = "options", .group = group,
-                                        .doc = "The same options as mount(8) and fstab(5) give them"};
+        out[n++] =
+            (struct argp_option){.name = "config",
+                                 .key = KEY_CONFIG,
+                                 .arg = "FILE",
+                                 .group = group,
+                                 .doc = "Read options from a JSON file: {\"endpoint\": \"…\", …}"};
+        out[n++] =
+            (struct argp_option){.key = 'o',
+                                 .arg = "NAME[=VALUE],…",
+                                 .name = "options",
+                                 .group = group,
+                                 .doc = "The same options as mount(8) and fstab(5) give them"};
     }
     return out;
 }
 
-int options_parse(const struct option_set *set, const char *name, int argc, char **argv, void *target, struct option_result *result)
+int options_parse(const struct option_set *set, const char *name, int argc, char **argv,
+                  void *target, struct option_result *result)
 {
     cleanup(free_ptr) bool *seen = calloc(set->count + 1, sizeof(*seen));
     cleanup(free_ptr) struct argp_option *options = make_argp_options(set);
@@ -433,7 +463,8 @@ int options_parse(const struct option_set *set, const char *name, int argc, char
     }
     *result = (struct option_result){0};
     struct parsing p = {.set = set, .target = target, .result = result, .seen = seen};
-    struct argp argp = {.options = options, .parser = take, .args_doc = set->usage, .doc = set->doc};
+    struct argp argp = {
+        .options = options, .parser = take, .args_doc = set->usage, .doc = set->doc};
     argv[0] = program;
     argp_err_exit_status = 2;
     if (argp_parse(&argp, argc, argv, 0, NULL, &p) != 0)
@@ -454,7 +485,8 @@ void options_free(const struct option_set *set, void *target)
 {
     for (size_t i = 0; i < set->count; i++) {
         const struct option_spec *spec = &set->specs[i];
-        if (spec->type != OPTION_STRING && spec->type != OPTION_SECRET && spec->type != OPTION_CHOICE)
+        if (spec->type != OPTION_STRING && spec->type != OPTION_SECRET &&
+            spec->type != OPTION_CHOICE)
             continue;
         char **field = (char **)((char *)target + spec->offset);
         if (*field && spec->type == OPTION_SECRET)

@@ -1,8 +1,10 @@
 /*
- * Options from one table, whatever way they come: command line (argp), environment (SLUICE_NAME), configuration file (JSON), and `-o name=value,…` of mount(8). The first of these
- * in this order wins: command line and -o, environment, file, default.
+ * Options from one table, whatever way they come: command line (argp), environment (SLUICE_NAME),
+ * configuration file (JSON), and `-o name=value,…` of mount(8). The first of these in this order
+ * wins: command line and -o, environment, file, default.
  *
- * A command declares a table over a struct of its own; options_parse fills it. Sizes take K, M, G, T (powers of 1,024), times take ms, s, m, h.
+ * A command declares a table over a struct of its own; options_parse fills it. Sizes take K, M, G,
+ * T (powers of 1,024), times take ms, s, m, h.
  */
 #ifndef SLUICE_CLI_OPTIONS_H
 #define SLUICE_CLI_OPTIONS_H
@@ -24,8 +26,8 @@ enum option_type {
 };
 
 struct option_spec {
-    const char *name;    /* long option, and key of the file */
-    char letter;         /* 0: none */
+    const char *name; /* long option, and key of the file */
+    char letter;      /* 0: none */
     enum option_type type;
     size_t offset;       /* of the field */
     const char *arg;     /* "SIZE", … in the help; NULL for flags */
@@ -46,9 +48,9 @@ struct option_set {
     size_t count;
     const struct option_group *groups; /* ended by title NULL; may be NULL */
     const char *usage;                 /* "URL MOUNTPOINT" */
-    const char *doc;                   /* what stands before and (after a vertical tab) behind the list of options */
+    const char *doc; /* what stands before and (after a vertical tab) behind the list of options */
     unsigned args_min, args_max;
-    bool reads_config;                 /* has --config and the environment */
+    bool reads_config; /* has --config and the environment */
 };
 
 #define OPTIONS_ARGS_MAX 4
@@ -58,18 +60,25 @@ struct option_result {
     unsigned arg_count;
 };
 
-/* Fills `target` (defaults set by the caller before). On a bad option prints one line and returns the exit code + 1 for `main` to use (2: usage); 0 to go on. --help and --usage exit by
+/* Fills `target` (defaults set by the caller before). On a bad option prints one line and returns
+ * the exit code + 1 for `main` to use (2: usage); 0 to go on. --help and --usage exit by
  * themselves. `name` is the command as the user called it: "sluice mount". */
-int options_parse(const struct option_set *set, const char *name, int argc, char **argv, void *target, struct option_result *result);
+int options_parse(const struct option_set *set, const char *name, int argc, char **argv,
+                  void *target, struct option_result *result);
 void options_free(const struct option_set *set, void *target);
 
 /* The parts, for tests and fuzzing. -EINVAL with a sentence. */
-int options_set(const struct option_set *set, void *target, const char *name, const char *value, struct error *error);
+int options_set(const struct option_set *set, void *target, const char *name, const char *value,
+                struct error *error);
 int options_parse_size(const char *text, uint64_t *out);
 int options_parse_duration_ms(const char *text, uint32_t *out);
-/* "a=b,c,d=e" as given to -o; unknown names of mount(8) itself (rw, noauto, _netdev, …) are ignored. `seen` as in options_from_json. */
-int options_from_mount_list(const struct option_set *set, void *target, const char *list, bool *seen, struct error *error);
-/* A JSON object: keys are option names. Those that are `seen` already are checked but not set; those set become seen. `where` is the file's name for messages. */
-int options_from_json(const struct option_set *set, void *target, const char *text, size_t len, const char *where, bool *seen, struct error *error);
+/* "a=b,c,d=e" as given to -o; unknown names of mount(8) itself (rw, noauto, _netdev, …) are
+ * ignored. `seen` as in options_from_json. */
+int options_from_mount_list(const struct option_set *set, void *target, const char *list,
+                            bool *seen, struct error *error);
+/* A JSON object: keys are option names. Those that are `seen` already are checked but not set;
+ * those set become seen. `where` is the file's name for messages. */
+int options_from_json(const struct option_set *set, void *target, const char *text, size_t len,
+                      const char *where, bool *seen, struct error *error);
 
 #endif

@@ -23,7 +23,8 @@ char *places_default(const struct store_url *url, const char *endpoint)
     struct buf identity, path;
     buf_init(&identity, 0);
     buf_init(&path, 4096);
-    buf_printf(&identity, "%s\n%s\n%s\n%s", url->scheme, url->bucket, url->prefix, endpoint ? endpoint : "");
+    buf_printf(&identity, "%s\n%s\n%s\n%s", url->scheme, url->bucket, url->prefix,
+               endpoint ? endpoint : "");
     uint8_t digest[32];
     char hex[65];
     hash_sha256(identity.data, identity.len, digest);

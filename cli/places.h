@@ -7,7 +7,8 @@
 #include "base/error.h"
 #include "s3/open.h"
 
-/* A directory of this volume under /var/lib/sluice (root) or $XDG_STATE_HOME/sluice: named after the URL, with a digest of URL and endpoint. New string. */
+/* A directory of this volume under /var/lib/sluice (root) or $XDG_STATE_HOME/sluice: named after
+ * the URL, with a digest of URL and endpoint. New string. */
 char *places_default(const struct store_url *url, const char *endpoint);
 /* Makes a directory and its parents. Those it makes are 0700. */
 int places_make(const char *path, struct error *error);

@@ -30,7 +30,8 @@ void progress_show(struct progress *p, uint64_t left)
     if (left > p->most)
         p->most = left;
     char bar[WIDTH + 1], amount[32];
-    unsigned filled = p->most ? (unsigned)((double)(p->most - left) / (double)p->most * WIDTH) : WIDTH;
+    unsigned filled =
+        p->most ? (unsigned)((double)(p->most - left) / (double)p->most * WIDTH) : WIDTH;
     for (unsigned i = 0; i < WIDTH; i++)
         bar[i] = i < filled ? '#' : '.';
     bar[WIDTH] = 0;

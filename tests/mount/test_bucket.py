@@ -187,9 +187,9 @@ class Bucket:
     def test_status_tells_drift(self):
         v = self.start({}, settle_delay="1h")
         v.write("f", b"x" * 100)
-        self.assertEqual(v.status()["drift"]["files"], 1)
+        self.assertEqual(v.status()["volume"]["drift"]["files"], 1)
         v.settle()
-        self.assertEqual(v.status()["drift"]["files"], 0)
+        self.assertEqual(v.status()["volume"]["drift"]["files"], 0)
 
 
 class OnDirectory(Bucket, unittest.TestCase):

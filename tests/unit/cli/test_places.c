@@ -11,9 +11,11 @@ TEST(places, of_a_volume)
 {
     struct store_url one = {.scheme = "s3", .bucket = (char *)"data", .prefix = (char *)"a/"};
     struct store_url two = {.scheme = "s3", .bucket = (char *)"data", .prefix = (char *)"b/"};
-    struct store_url file = {.scheme = "file", .bucket = (char *)"/srv/my bucket", .prefix = (char *)""};
+    struct store_url file = {
+        .scheme = "file", .bucket = (char *)"/srv/my bucket", .prefix = (char *)""};
     cleanup(free_ptr) char *a = places_default(&one, NULL), *again = places_default(&one, NULL);
-    cleanup(free_ptr) char *b = places_default(&two, NULL), *elsewhere = places_default(&one, "http://host:1");
+    cleanup(free_ptr) char *b = places_default(&two, NULL),
+                           *elsewhere = places_default(&one, "http://host:1");
     cleanup(free_ptr) char *f = places_default(&file, NULL);
     check_str(a, again);
     check(strcmp(a, b) != 0 && strcmp(a, elsewhere) != 0);

@@ -1,0 +1,26 @@
+/* What the commands share that ask a mount about one path and print an answer. */
+#ifndef SLUICE_CLI_PATH_COMMAND_H
+#define SLUICE_CLI_PATH_COMMAND_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "base/error.h"
+
+struct path_command {
+    const char *name;  /* of the sub-command */
+    const char *op;    /* of the control request */
+    const char *usage; /* of its arguments */
+    const char *doc;
+    unsigned args_min;    /* 0: without an argument the current directory */
+    const char *progress; /* "settling": waits with a bar that shows the drift; NULL: no bar */
+    void (*print)(
+        json_t *reply); /* NULL: prints nothing; with --json the reply is printed instead */
+    bool json;          /* has --json */
+    bool wait;          /* has --wait (which is the default, and says so) */
+};
+
+/* The whole sub-command: parses, asks, prints. The exit code. */
+int path_command_run(const struct path_command *command, int argc, char **argv);
+
+#endif

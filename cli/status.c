@@ -1,0 +1,87 @@
+#include "cli.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "path_command.h"
+#include "progress.h"
+
+static uint64_t number(json_t *object, const char *key)
+{
+    return (uint64_t)json_integer_value(json_object_get(object, key));
+}
+
+static const char *text(json_t *object, const char *key)
+{
+    const char *value = json_string_value(json_object_get(object, key));
+    return value ? value : "-";
+}
+
+static void print_row(const char *what, uint64_t bytes, uint64_t n, const char *of_what)
+{
+    char room[32];
+    printf("%-12s %s in %" PRIu64 " %s\n", what, progress_bytes(bytes, room), n, of_what);
+}
+
+static void print_counts(json_t *part, const char *title)
+{
+    const char *key;
+    json_t *value;
+    bool any = false;
+    json_object_foreach(part, key, value)
+    {
+        if (json_is_integer(value) && json_integer_value(value) != 0) {
+            printf("%s%s %" JSON_INTEGER_FORMAT, any ? ", " : "", key, json_integer_value(value));
+            any = true;
+        } else if (json_is_string(value) && *json_string_value(value)) {
+            printf("%s%s %s", any ? ", " : "", key, json_string_value(value));
+            any = true;
+        }
+    }
+    printf("%s\n", any ? "" : title);
+}
+
+static void print_status(json_t *reply)
+{
+    json_t *mount = json_object_get(reply, "mount"), *data = json_object_get(mount, "data");
+    json_t *volume = json_object_get(reply, "volume"), *usage = json_object_get(volume, "usage");
+    json_t *drift = json_object_get(volume, "drift"), *identity = json_object_get(volume, "volume");
+    printf("%s on %s%s\n", text(mount, "source"), text(mount, "mountpoint"),
+           json_is_true(json_object_get(mount, "read_only")) ? ", read-only" : "");
+    if (json_is_true(json_object_get(identity, "refuses_changes")))
+        printf("CHANGES ARE REFUSED: see the log\n");
+    printf("%-12s %s, process %" PRIu64 ", up %" PRIu64 " s, sluice %s\n", "volume",
+           text(identity, "id"), number(mount, "pid"), number(mount, "uptime_s"),
+           text(mount, "version"));
+    print_row("usage", number(usage, "bytes"), number(usage, "files"), "files");
+    print_row("drift", number(drift, "bytes"), number(drift, "files"),
+              "files that are not one object at their own key yet");
+    print_row("unused", number(drift, "garbage_bytes"), number(drift, "garbage_objects"),
+              "objects that wait to be deleted");
+    print_row("not flushed", number(data, "dirty_bytes"), number(data, "dirty_files"), "files");
+    char now[32], peak[32];
+    printf("%-12s %s, at most %s so far\n", "buffers",
+           progress_bytes(number(data, "buffer_bytes"), now),
+           progress_bytes(number(data, "buffer_peak_bytes"), peak));
+    static const char *const parts[] = {"settle", "gc", "import"};
+    for (unsigned i = 0; i < 3; i++) {
+        printf("%-12s ", parts[i]);
+        print_counts(json_object_get(volume, parts[i]), "nothing to do");
+    }
+}
+
+int cli_status(int argc, char **argv)
+{
+    static const struct path_command command = {
+        .name = "status",
+        .op = "status",
+        .usage = "[PATH]",
+        .doc = "What the mount that holds PATH does: volume, usage, drift (files that are not one "
+               "plain object at their own key yet), data that was not flushed, and the work of "
+               "settle, "
+               "garbage collection and import. Without PATH: the current directory's.",
+        .print = print_status,
+        .json = true,
+    };
+    return path_command_run(&command, argc, argv);
+}
