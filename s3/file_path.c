@@ -177,7 +177,7 @@ int file_prune(struct file_store *f, const char *path)
         cleanup(close_fd) int dir = file_open(f, at, O_RDONLY | O_DIRECTORY);
         if (dir >= 0)
             return fsync(dir) < 0 ? -errno : 0;
-        if (dir != -ENOENT)
+        if (dir != -ENOENT && dir != -ENOTDIR && dir != -ELOOP)
             return dir;
         char *slash = strrchr(at, '/');
         if (slash)
