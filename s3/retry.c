@@ -1,15 +1,14 @@
 /*
  * Tries again what may succeed later, within a deadline.
  *
- * A failed try may have been carried out: its reply was lost. Where the next try then says that the
- * key is taken, or that the upload is gone, the object at the key is compared with what was sent;
- * if it is ours, the request succeeded. So a caller of a conditional PUT or COMPLETE gets -EEXIST
- * only if another writer was first.
+ * A failed try may have been carried out: its reply was lost. Before a conditional PUT or a
+ * COMPLETE is sent again, and when such a second try says that the key is taken or the upload gone,
+ * the object at the key is compared with what was sent; if it is ours, the request succeeded. So
+ * the caller gets -EEXIST only if another writer was first.
  *
  * A store that does not honour If-None-Match (see store_probe) gets a HEAD before such a request:
  * a race that is lost in between is not noticed then, and the probe says so.
  */
-#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,12 +46,12 @@ struct job {
     bool waits_for_turn; /* prepared, held back by the rate */
     bool uncertain;      /* a failed try may have been carried out */
     bool tried_at_once;
-    struct error conflict; /* STEP_LOOK: what the request itself said */
+    struct error conflict; /* what a second try said; code 0: nothing yet */
     struct error last;     /* of the last failed try */
     int last_result;
+    uint64_t seen_size; /* of the object at the key */
+    char seen_etag[STORE_ETAG_MAX];
     void *compare_buf; /* owned */
-    uint64_t compare_size;
-    char compare_etag[STORE_ETAG_MAX];
     struct job *next;
 };
 
@@ -154,50 +153,59 @@ static void finish_cancelled(struct job *job)
 
 /* ---- what a try said ---- */
 
-static enum step first_step(const struct retry_store *retry, const struct store_op *op)
+static bool is_conditional(const struct store_op *op)
 {
+    return op->if_none_match || op->if_match;
+}
+
+/* Had an earlier try been carried out, this one would be refused. */
+static bool refuses_a_second(const struct store_op *op)
+{
+    return op->kind == STORE_MPU_COMPLETE || (op->kind == STORE_PUT && is_conditional(op));
+}
+
+/* Where a try begins. */
+static enum step first_step(const struct job *job)
+{
+    const struct store_op *op = job->op;
+    if (job->uncertain && refuses_a_second(op))
+        return STEP_LOOK;
     if (!op->if_none_match)
         return STEP_REQUEST;
-    const struct store_caps *caps = &retry->store.caps;
+    const struct store_caps *caps = &job->retry->store.caps;
     bool honoured = op->kind == STORE_PUT            ? caps->put_if_none_match
                     : op->kind == STORE_MPU_COMPLETE ? caps->complete_if_none_match
                                                      : true;
     return honoured ? STEP_REQUEST : STEP_ASK;
 }
 
-static bool is_conditional(const struct store_op *op)
+/* A failure that another try may mend. What the server would have to see twice to believe is
+ * believed after one more try. */
+static enum store_retry kind_of_failure(const struct job *job)
 {
-    return op->if_none_match || op->if_match;
-}
-
-/* A reply that the request itself may have caused, had an earlier try been carried out. */
-static bool may_be_our_doing(const struct job *job)
-{
-    const struct store_op *op = job->op;
+    enum store_retry kind = retry_kind(&job->sub);
+    if (kind != STORE_RETRY_NOW || !job->tried_at_once)
+        return kind;
     int result = job->sub.result;
-    if (!job->uncertain)
-        return false;
-    if (op->kind == STORE_PUT)
-        return is_conditional(op) && (result == -EEXIST || (result == -ENOENT && op->if_match));
-    return op->kind == STORE_MPU_COMPLETE && (result == -EEXIST || result == -ENOENT);
+    return result == -EIO || result == -ETIMEDOUT ? STORE_RETRY_AGAIN : STORE_RETRY_NEVER;
 }
 
 static void pause_job(struct job *job)
 {
     struct retry_store *retry = job->retry;
     uint64_t now = clock_monotonic_ms();
-    enum store_retry kind = retry_kind(&job->sub);
+    enum store_retry kind = kind_of_failure(job);
     job->failed++;
     job->last = job->sub.error;
     job->last_result = job->sub.result;
     if (job->step == STEP_REQUEST) {
         job->uncertain = true;
-        job->step = first_step(retry, job->op);
+        job->step = first_step(job);
     }
     if (kind == STORE_RETRY_SLOWLY)
         retry_rate_slow(&retry->rate, now);
     uint32_t delay = retry_backoff_ms(job->failed, kind, job->sub.retry_after_ms, &retry->random);
-    if (kind == STORE_RETRY_NOW && !job->tried_at_once) {
+    if (kind == STORE_RETRY_NOW) {
         job->tried_at_once = true;
         delay = 0;
     }
@@ -213,90 +221,95 @@ static void pause_job(struct job *job)
     loop_timer_start(&job->timer, delay);
 }
 
-static void look_at_key(struct job *job)
+static void go_to(struct job *job, enum step step)
 {
-    job->conflict = job->sub.error;
-    job->conflict.code = job->sub.result;
-    job->step = STEP_LOOK;
+    job->step = step;
     proceed(job);
 }
 
 static void on_request(struct job *job)
 {
-    if (may_be_our_doing(job))
-        look_at_key(job);
-    else
-        finish(job, job->sub.result);
+    int result = job->sub.result;
+    if (job->uncertain && refuses_a_second(job->op) && (result == -EEXIST || result == -ENOENT)) {
+        job->conflict = job->sub.error;
+        job->conflict.code = result;
+        go_to(job, STEP_LOOK);
+        return;
+    }
+    finish(job, result);
+}
+
+static void finish_taken(struct job *job)
+{
+    struct error e = {0};
+    error_set(&e, -EEXIST, "%s %s: another writer was first", store_kind_name(job->op->kind),
+              job->op->key);
+    e.http_status = 412;
+    snprintf(e.store_code, sizeof(e.store_code), "PreconditionFailed");
+    finish_with(job, -EEXIST, &e);
 }
 
 /* The answer to "is the key free?". */
 static void on_asked(struct job *job)
 {
-    if (job->sub.result == -ENOENT) {
-        job->step = STEP_REQUEST;
-        proceed(job);
-        return;
-    }
-    if (job->sub.result) {
+    if (job->sub.result == -ENOENT)
+        go_to(job, STEP_REQUEST);
+    else if (job->sub.result)
         finish(job, job->sub.result);
-        return;
-    }
-    struct error *e = &job->sub.error;
-    error_set(e, -EEXIST, "%s %s: the key is taken", store_kind_name(job->op->kind), job->op->key);
-    e->http_status = 412;
-    snprintf(e->store_code, sizeof(e->store_code), "PreconditionFailed");
-    if (job->uncertain) {
-        job->conflict = *e;
-        job->step = STEP_LOOK;
-        proceed(job);
-        return;
-    }
-    finish(job, -EEXIST);
+    else
+        finish_taken(job);
 }
 
-static void not_ours(struct job *job)
+/* What is at the key (`etag`; NULL: nothing) is not of an earlier try. */
+static void on_foreign(struct job *job, const char *etag)
 {
-    struct error conflict = job->conflict;
-    finish_with(job, conflict.code, &conflict);
+    const struct store_op *op = job->op;
+    if (job->conflict.code) {
+        struct error conflict = job->conflict;
+        finish_with(job, conflict.code, &conflict);
+    } else if (etag && (op->if_none_match || (op->if_match && strcmp(op->if_match, etag) != 0))) {
+        finish_taken(job);
+    } else {
+        go_to(job, STEP_REQUEST);
+    }
 }
 
 static void on_looked(struct job *job)
 {
     if (job->sub.result == -ENOENT) {
-        not_ours(job);
+        on_foreign(job, NULL);
         return;
     }
     if (job->sub.result) {
         finish(job, job->sub.result);
         return;
     }
+    job->seen_size = job->sub.info.size;
+    memcpy(job->seen_etag, job->sub.info.etag, sizeof(job->seen_etag));
     switch (retry_verify(job->op, &job->sub, COMPARE_MAX)) {
     case VERIFY_OURS:
         finish(job, 0);
         break;
     case VERIFY_FOREIGN:
-        not_ours(job);
+        on_foreign(job, job->seen_etag);
         break;
     case VERIFY_COMPARE:
-        job->step = STEP_COMPARE;
-        job->compare_size = job->sub.info.size;
-        memcpy(job->compare_etag, job->sub.info.etag, sizeof(job->compare_etag));
-        proceed(job);
+        go_to(job, STEP_COMPARE);
         break;
     }
 }
 
 static void on_compared(struct job *job)
 {
-    if (job->sub.result) {
-        /* Replaced since the look at it, or gone: what the request said stands. */
-        not_ours(job);
-        return;
-    }
-    if (retry_verify_bytes(job->op, job->compare_buf, job->sub.got))
+    /* Replaced since the look at it, or gone: look again. */
+    if (job->sub.result == -EEXIST || job->sub.result == -ENOENT)
+        go_to(job, STEP_LOOK);
+    else if (job->sub.result)
+        finish(job, job->sub.result);
+    else if (retry_verify_bytes(job->op, job->compare_buf, job->sub.got))
         finish(job, 0);
     else
-        not_ours(job);
+        on_foreign(job, job->seen_etag);
 }
 
 static void on_sub_done(struct store_op *sub)
@@ -308,7 +321,7 @@ static void on_sub_done(struct store_op *sub)
         finish_cancelled(job);
     else if (sub->result && job->timed_out)
         finish_late(job);
-    else if (sub->result && retry_kind(sub) != STORE_RETRY_NEVER)
+    else if (sub->result && kind_of_failure(job) != STORE_RETRY_NEVER)
         pause_job(job);
     else if (job->step == STEP_ASK)
         on_asked(job);
@@ -329,16 +342,16 @@ static int prepare(struct job *job)
     store_op_reset(sub);
     if (job->step == STEP_COMPARE) {
         free(job->compare_buf);
-        job->compare_buf = malloc(job->compare_size);
+        job->compare_buf = malloc(job->seen_size);
         if (!job->compare_buf)
             return -ENOMEM;
         *sub = (struct store_op){.kind = STORE_GET,
                                  .key = op->key,
                                  .priority = op->priority,
-                                 .if_match = job->compare_etag,
+                                 .if_match = job->seen_etag,
                                  .buf = job->compare_buf,
-                                 .buf_len = job->compare_size,
-                                 .length = job->compare_size};
+                                 .buf_len = job->seen_size,
+                                 .length = job->seen_size};
         return 0;
     }
     if (job->step == STEP_REQUEST)
@@ -407,12 +420,13 @@ static void retry_submit(struct store *store, struct store_op *op)
         return;
     }
     job->op = op;
-    job->step = first_step(retry, op);
     job->failed = 0;
     job->in_flight = job->timed_out = job->cancelled = job->waits_for_turn = false;
     job->uncertain = job->tried_at_once = false;
     error_clear(&job->last);
+    error_clear(&job->conflict);
     job->last_result = 0;
+    job->step = first_step(job);
     job->start_ms = clock_monotonic_ms();
     job->deadline_ms =
         job->start_ms + (op->timeout_ms ? op->timeout_ms : retry->default_deadline_ms);

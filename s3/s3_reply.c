@@ -300,8 +300,11 @@ static int check_etag(struct s3_request *request)
     const char *wanted = request->op->if_match;
     if (!request->headers.etag[0])
         return fail_reply(request, "the reply has no ETag: is the endpoint an S3 server?");
+    /* A store that ignores If-Match, or a header that was damaged on the way: one more try tells.
+     */
     if (wanted && strcmp(wanted, request->headers.etag) != 0)
-        return fail_reply(request, "the reply has another ETag than the one asked for");
+        return fail(request, -EEXIST, STORE_RETRY_NOW,
+                    "the reply has another ETag than the one asked for");
     return 0;
 }
 
