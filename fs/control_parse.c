@@ -1,0 +1,225 @@
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/hash.h"
+#include "front_control.h"
+
+static const struct {
+    const char *name;
+    enum control_op op;
+    bool needs_path, takes_path, needs_to, takes_list, needs_ino;
+} ops[] = {
+    {.name = "status", .op = CONTROL_STATUS},
+    {.name = "metrics", .op = CONTROL_METRICS},
+    {.name = "refresh", .op = CONTROL_REFRESH, .takes_path = true},
+    {.name = "settle", .op = CONTROL_SETTLE, .takes_path = true},
+    {.name = "usage", .op = CONTROL_USAGE, .takes_path = true},
+    {.name = "rename", .op = CONTROL_RENAME, .needs_path = true, .needs_to = true},
+    {.name = "list", .op = CONTROL_LIST, .takes_path = true, .takes_list = true},
+    {.name = "drift", .op = CONTROL_DRIFT, .takes_path = true},
+    {.name = "path", .op = CONTROL_PATH, .needs_ino = true},
+    {.name = "stop", .op = CONTROL_STOP},
+};
+
+static void free_json(json_t **json)
+{
+    json_decref(*json);
+}
+
+void control_request_done(struct control_request *request)
+{
+    free(request->path.bytes);
+    free(request->to.bytes);
+    memset(request, 0, sizeof(*request));
+}
+
+/* The bytes of member `key`: text, or base64 in `key`64 for bytes that are not UTF-8. 1: there,
+ * 0: not there, -errno. */
+static int take_bytes(json_t *root, const char *key, size_t max, struct control_text *out,
+                      struct error *error)
+{
+    char key64[32];
+    snprintf(key64, sizeof(key64), "%s64", key);
+    json_t *text = json_object_get(root, key);
+    json_t *coded = json_object_get(root, key64);
+    if (!text && !coded)
+        return 0;
+    if (text && coded)
+        return error_set(error, -EINVAL, "%s and %s exclude each other", key, key64);
+    const char *value = json_string_value(text ? text : coded);
+    if (!value)
+        return error_set(error, -EINVAL, "%s must be a string", text ? key : key64);
+    size_t len = strlen(value);
+    if (len > max * 2)
+        return error_set(error, -EINVAL, "%s is too long", key);
+    cleanup(free_ptr) char *bytes = malloc(len + 4);
+    if (!bytes)
+        return error_set(error, -ENOMEM, "no memory");
+    if (text) {
+        memcpy(bytes, value, len);
+    } else {
+        int decoded = hash_unbase64(value, len, (uint8_t *)bytes, len + 3);
+        if (decoded < 0)
+            return error_set(error, -EINVAL, "%s is not base64", key64);
+        len = (size_t)decoded;
+    }
+    bytes[len] = 0;
+    if (len > max)
+        return error_set(error, -EINVAL, "%s is too long", key);
+    if (memchr(bytes, 0, len))
+        return error_set(error, -EINVAL, "%s has a NUL byte", key);
+    *out = (struct control_text){.bytes = TAKE_PTR(bytes), .len = len};
+    return 1;
+}
+
+/* In place: "/a//b/" becomes "a/b". */
+static int normalize(struct control_text *path, const char *key, struct error *error)
+{
+    char *to = path->bytes;
+    for (const char *from = path->bytes; *from;) {
+        const char *end = strchrnul(from, '/');
+        size_t len = (size_t)(end - from);
+        if (len > META_NAME_MAX)
+            return error_set(error, -EINVAL, "%s has a name over %d bytes", key, META_NAME_MAX);
+        if ((len == 1 && from[0] == '.') || (len == 2 && from[0] == '.' && from[1] == '.'))
+            return error_set(error, -EINVAL, "%s must not contain . or ..", key);
+        if (len > 0) {
+            if (to != path->bytes)
+                *to++ = '/';
+            memmove(to, from, len);
+            to += len;
+        }
+        from = *end ? end + 1 : end;
+    }
+    *to = 0;
+    path->len = (size_t)(to - path->bytes);
+    return 0;
+}
+
+/* The path `key`; where it may be left out, the root. */
+static int take_path(json_t *root, const char *key, bool needed, struct control_text *out,
+                     struct error *error)
+{
+    int result = take_bytes(root, key, CONTROL_PATH_MAX, out, error);
+    if (result < 0)
+        return result;
+    if (result == 0) {
+        if (needed)
+            return error_set(error, -EINVAL, "%s is missing", key);
+        out->bytes = strdup("");
+        return out->bytes ? 0 : error_set(error, -ENOMEM, "no memory");
+    }
+    return normalize(out, key, error);
+}
+
+static int take_number(json_t *root, const char *key, uint64_t min, uint64_t max, uint64_t *out,
+                       struct error *error)
+{
+    json_t *value = json_object_get(root, key);
+    if (!value)
+        return 0;
+    json_int_t number = json_integer_value(value);
+    if (!json_is_integer(value) || number < 0 || (uint64_t)number < min || (uint64_t)number > max)
+        return error_set(error, -EINVAL, "%s must be a number from %llu to %llu", key,
+                         (unsigned long long)min, (unsigned long long)max);
+    *out = (uint64_t)number;
+    return 1;
+}
+
+static int take_list(json_t *root, struct control_request *out, struct error *error)
+{
+    uint64_t limit = CONTROL_LIST_DEFAULT;
+    int result = take_number(root, "limit", 1, CONTROL_LIST_MAX, &limit, error);
+    if (result < 0)
+        return result;
+    out->limit = (uint32_t)limit;
+    struct control_text after = {0};
+    result = take_bytes(root, "after", META_NAME_MAX, &after, error);
+    if (result <= 0)
+        return result;
+    memcpy(out->after, after.bytes, after.len);
+    out->after_len = after.len;
+    free(after.bytes);
+    return 0;
+}
+
+static int take_members(json_t *root, struct control_request *out, struct error *error)
+{
+    const char *name = json_string_value(json_object_get(root, "op"));
+    if (!name)
+        return error_set(error, -EINVAL, "a request is an object with a member op");
+    size_t i = 0;
+    while (i < ARRAY_LEN(ops) && strcmp(ops[i].name, name) != 0)
+        i++;
+    if (i == ARRAY_LEN(ops))
+        return error_set(error, -EINVAL, "unknown op %.40s", name);
+    out->op = ops[i].op;
+    int result = 0;
+    if (ops[i].needs_path || ops[i].takes_path)
+        result = take_path(root, "path", ops[i].needs_path, &out->path, error);
+    if (result == 0 && ops[i].needs_to)
+        result = take_path(root, "to", true, &out->to, error);
+    if (result == 0 && ops[i].takes_list)
+        result = take_list(root, out, error);
+    if (result == 0 && ops[i].needs_ino) {
+        result = take_number(root, "ino", 1, INT64_MAX, &out->ino, error);
+        if (result == 0)
+            result = error_set(error, -EINVAL, "ino is missing");
+    }
+    return result < 0 ? result : 0;
+}
+
+int control_parse(const char *text, size_t len, struct control_request *out, struct error *error)
+{
+    if (len > CONTROL_TEXT_MAX)
+        return error_set(error, -EINVAL, "a request has at most %d bytes", CONTROL_TEXT_MAX);
+    json_error_t where;
+    cleanup(free_json) json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &where);
+    if (!root)
+        return error_set(error, -EINVAL, "not JSON: %s (line %d, column %d)", where.text,
+                         where.line, where.column);
+    struct control_request request = {0};
+    int result = take_members(root, &request, error);
+    if (result < 0)
+        control_request_done(&request);
+    else
+        *out = request;
+    return result;
+}
+
+struct meta_name control_path_next(const char **path)
+{
+    const char *end = strchrnul(*path, '/');
+    struct meta_name name = {.bytes = *path, .len = (size_t)(end - *path)};
+    *path = *end ? end + 1 : end;
+    return name;
+}
+
+void control_path_split(const struct control_text *path, struct control_text *parent,
+                        struct meta_name *name)
+{
+    const char *slash = path->bytes ? strrchr(path->bytes, '/') : NULL;
+    const char *last = slash ? slash + 1 : path->bytes;
+    *parent = (struct control_text){.bytes = path->bytes,
+                                    .len = slash ? (size_t)(slash - path->bytes) : 0};
+    *name = (struct meta_name){.bytes = last, .len = path->len - (size_t)(last - path->bytes)};
+}
+
+bool control_may(const struct control_caller *caller, const struct meta_attr *attr, unsigned mask)
+{
+    if (caller->uid == 0)
+        return true;
+    unsigned mode = attr->mode;
+    if (caller->uid == attr->uid) {
+        mode >>= 6;
+    } else {
+        bool in_group = caller->gid == attr->gid;
+        for (size_t i = 0; i < caller->group_count && !in_group; i++)
+            in_group = caller->groups[i] == attr->gid;
+        if (in_group)
+            mode >>= 3;
+    }
+    return (mode & mask & 7) == mask;
+}

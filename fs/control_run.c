@@ -1,0 +1,437 @@
+#include <errno.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "front_control.h"
+#include "front_inodes.h"
+
+static void put_json(struct buf *out, json_t *json)
+{
+    char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+    if (text)
+        buf_printf(out, "%s\n", text);
+    else
+        out->failed = true;
+    free(text);
+    json_decref(json);
+}
+
+void control_put_error(struct buf *out, int result, const char *text)
+{
+    const char *name = strerrorname_np(-result);
+    json_t *message = json_string(text ? text : strerror(-result));
+    put_json(out, json_pack("{s:b,s:i,s:s,s:o}", "ok", 0, "errno", -result, "error",
+                            name ? name : "EIO", "message",
+                            message ? message : json_string("an error with an unreadable text")));
+}
+
+static void fail(struct control_handle *h, int result, const char *text)
+{
+    control_put_error(&h->reply, result, text);
+}
+
+/* A name as `key`, or where it is not UTF-8 as `key`64. */
+static void set_name(json_t *object, const char *key, const char *bytes, size_t len)
+{
+    json_t *text = json_stringn(bytes, len);
+    if (text) {
+        json_object_set_new(object, key, text);
+        return;
+    }
+    char key64[16];
+    char *coded = malloc(4 * ((len + 2) / 3) + 1);
+    if (!coded)
+        return;
+    hash_base64(bytes, len, coded);
+    snprintf(key64, sizeof(key64), "%s64", key);
+    json_object_set_new(object, key64, json_string(coded));
+    free(coded);
+}
+
+/* --- Paths, with the caller's rights */
+static int lookup(struct fs *fs, uint64_t parent, struct meta_name name, struct meta_attr *attr)
+{
+    struct meta_request request = {.op = {.kind = META_LOOKUP, .parent = parent, .name = name}};
+    int result = meta_call(fs->meta, &request);
+    if (result == 0)
+        *attr = request.reply.attr;
+    meta_reply_done(&request.reply);
+    return result;
+}
+
+static int get_attr(struct fs *fs, uint64_t ino, struct meta_attr *attr)
+{
+    struct meta_request request = {.op = {.kind = META_GETATTR, .ino = ino}};
+    int result = meta_call(fs->meta, &request);
+    if (result == 0)
+        *attr = request.reply.attr;
+    meta_reply_done(&request.reply);
+    return result;
+}
+
+/* What stands at the path. Symbolic links are not followed: a caller has the real path. */
+static int walk(struct control_handle *h, const struct control_text *path, struct meta_attr *attr)
+{
+    int result = get_attr(h->fs, META_ROOT_INO, attr);
+    const char *at = path->bytes;
+    const char *end = path->bytes + path->len;
+    while (result == 0 && at < end) {
+        struct meta_name name = control_path_next(&at);
+        if (!S_ISDIR(attr->mode))
+            result = -ENOTDIR;
+        else if (!control_may(&h->caller, attr, CONTROL_MAY_EXEC))
+            result = -EACCES;
+        else
+            result = lookup(h->fs, attr->ino, name, attr);
+    }
+    return result;
+}
+
+static int walk_readable(struct control_handle *h, struct meta_attr *attr)
+{
+    int result = walk(h, &h->request.path, attr);
+    unsigned need = CONTROL_MAY_READ | (S_ISDIR(attr->mode) ? CONTROL_MAY_EXEC : 0);
+    if (result == 0 && !control_may(&h->caller, attr, need))
+        result = -EACCES;
+    return result;
+}
+
+/* --- status, metrics */
+static json_t *data_json(struct fs *fs)
+{
+    struct data_stats d;
+    data_stats(fs->data, &d);
+    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I}", "open_files", (json_int_t)d.open_files,
+                     "dirty_files", (json_int_t)d.dirty_files, "dirty_bytes",
+                     (json_int_t)d.dirty_bytes, "staged_bytes", (json_int_t)d.staged_bytes,
+                     "buffer_bytes", (json_int_t)d.buffer_bytes, "buffer_peak_bytes",
+                     (json_int_t)d.buffer_peak_bytes);
+}
+
+static void run_status(struct control_handle *h)
+{
+    struct fs *fs = h->fs;
+    json_t *mount =
+        json_pack("{s:s,s:i,s:b,s:I,s:I,s:o}", "version", SLUICE_VERSION, "pid", (int)getpid(),
+                  "read_only", (int)fs->config.read_only, "uptime_s",
+                  (json_int_t)((clock_wall_ns() - fs->started_ns) / NS_PER_S), "known_inodes",
+                  (json_int_t)inodes_count(fs->inodes), "data", data_json(fs));
+    if (mount) {
+        set_name(mount, "mountpoint", fs->config.mountpoint, strlen(fs->config.mountpoint));
+        set_name(mount, "source", fs->config.volume_name, strlen(fs->config.volume_name));
+    }
+    char *text = mount ? json_dumps(mount, JSON_COMPACT) : NULL;
+    if (text) {
+        buf_printf(&h->reply, "{\"ok\":true,\"mount\":%s,\"volume\":", text);
+        meta_status_json(fs->meta, &h->reply);
+        buf_printf(&h->reply, "}\n");
+    } else {
+        h->reply.failed = true;
+    }
+    free(text);
+    json_decref(mount);
+}
+
+static void run_metrics(struct control_handle *h)
+{
+    struct buf text;
+    buf_init(&text, 0);
+    if (h->fs->config.metrics)
+        metrics_print(h->fs->config.metrics, &text);
+    put_json(&h->reply, json_pack("{s:b,s:s%}", "ok", 1, "text",
+                                  text.len ? (const char *)text.data : "", text.len));
+    buf_done(&text);
+}
+
+/* --- usage, drift, path, list */
+static void run_usage(struct control_handle *h)
+{
+    struct meta_attr attr;
+    struct meta_usage usage = {.files = 1};
+    int result = walk(h, &h->request.path, &attr);
+    if (result == 0 && S_ISDIR(attr.mode)) {
+        result = control_may(&h->caller, &attr, CONTROL_MAY_READ | CONTROL_MAY_EXEC) ? 0 : -EACCES;
+        struct meta_request request = {.op = {.kind = META_USAGE, .ino = attr.ino}};
+        if (result == 0) {
+            result = meta_call(h->fs->meta, &request);
+            usage = request.reply.usage;
+            meta_reply_done(&request.reply);
+        }
+    } else if (result == 0) {
+        if (S_ISREG(attr.mode))
+            data_overlay(h->fs->data, &attr);
+        usage.bytes = attr.size;
+    }
+    if (result < 0) {
+        fail(h, result, NULL);
+        return;
+    }
+    put_json(&h->reply,
+             json_pack("{s:b,s:I,s:I,s:I}", "ok", 1, "bytes", (json_int_t)usage.bytes, "files",
+                       (json_int_t)usage.files, "directories", (json_int_t)usage.directories));
+}
+
+static void run_drift(struct control_handle *h)
+{
+    struct meta_attr attr;
+    int result = walk_readable(h, &attr);
+    struct meta_request request = {.op = {.kind = META_DRIFT, .ino = attr.ino}};
+    if (result == 0) {
+        result = meta_call(h->fs->meta, &request);
+        if (result == 0) {
+            const struct meta_drift *d = &request.reply.drift;
+            put_json(&h->reply,
+                     json_pack("{s:b,s:I,s:I,s:I,s:I,s:I}", "ok", 1, "files", (json_int_t)d->files,
+                               "bytes", (json_int_t)d->bytes, "oldest_ns", (json_int_t)d->oldest_ns,
+                               "garbage_objects", (json_int_t)d->garbage_objects, "garbage_bytes",
+                               (json_int_t)d->garbage_bytes));
+        }
+        meta_reply_done(&request.reply);
+    }
+    if (result < 0)
+        fail(h, result, NULL);
+}
+
+static void run_path(struct control_handle *h)
+{
+    struct meta_request request = {.op = {.kind = META_PATH, .ino = h->request.ino}};
+    int result = meta_call(h->fs->meta, &request);
+    if (result == 0) {
+        struct control_text path = {.bytes = strndup(request.reply.data, request.reply.data_len),
+                                    .len = request.reply.data_len};
+        struct meta_attr attr;
+        result = path.bytes ? walk(h, &path, &attr) : -ENOMEM;
+        json_t *reply = json_pack("{s:b}", "ok", 1);
+        if (result == 0 && reply)
+            set_name(reply, "path", path.bytes, path.len);
+        if (result == 0)
+            put_json(&h->reply, reply);
+        else
+            json_decref(reply);
+        free(path.bytes);
+    }
+    meta_reply_done(&request.reply);
+    if (result < 0)
+        fail(h, result, NULL);
+}
+
+static json_t *entry_json(struct fs *fs, const struct meta_entry *entry)
+{
+    struct meta_attr attr = entry->attr;
+    if (S_ISREG(attr.mode))
+        data_overlay(fs->data, &attr);
+    json_t *out =
+        json_pack("{s:I,s:i,s:I,s:I,s:I,s:I,s:I,s:I}", "ino", (json_int_t)attr.ino, "mode",
+                  (int)attr.mode, "uid", (json_int_t)attr.uid, "gid", (json_int_t)attr.gid, "nlink",
+                  (json_int_t)attr.nlink, "size", (json_int_t)attr.size, "mtime_ns",
+                  (json_int_t)attr.mtime_ns, "ctime_ns", (json_int_t)attr.ctime_ns);
+    if (out)
+        set_name(out, "name", entry->name, entry->name_len);
+    return out;
+}
+
+static void run_list(struct control_handle *h)
+{
+    struct meta_attr attr;
+    int result = walk_readable(h, &attr);
+    if (result == 0 && !S_ISDIR(attr.mode))
+        result = -ENOTDIR;
+    if (result < 0) {
+        fail(h, result, NULL);
+        return;
+    }
+    struct meta_request request = {
+        .op = {.kind = META_READDIR,
+               .ino = attr.ino,
+               .name = {.bytes = h->request.after, .len = h->request.after_len},
+               .count = h->request.limit,
+               .plus = true},
+    };
+    result = meta_call(h->fs->meta, &request);
+    json_t *entries = json_array();
+    for (size_t i = 0; result == 0 && i < request.reply.entry_count; i++)
+        if (json_array_append_new(entries, entry_json(h->fs, &request.reply.entries[i])) < 0)
+            result = -ENOMEM;
+    if (result == 0) {
+        put_json(&h->reply, json_pack("{s:b,s:b,s:o}", "ok", 1, "end", (int)request.reply.end,
+                                      "entries", entries));
+    } else {
+        json_decref(entries);
+        fail(h, result, NULL);
+    }
+    meta_reply_done(&request.reply);
+}
+
+/* --- rename without replacing: Java and the shell have no call for it */
+static int may_remove(struct control_handle *h, const struct meta_attr *parent,
+                      const struct meta_attr *attr)
+{
+    uid_t uid = h->caller.uid;
+    if (!control_may(&h->caller, parent, CONTROL_MAY_EXEC | CONTROL_MAY_WRITE))
+        return -EACCES;
+    if ((parent->mode & S_ISVTX) && uid != 0 && uid != parent->uid && uid != attr->uid)
+        return -EPERM;
+    return 0;
+}
+
+/* The kernel did not see this rename. It asks again for both names, and for the attributes of who
+ * took part. Not a FUSE thread and not a volume's: it may wait here for the kernel's locks. */
+static void tell_kernel(struct fs *fs, const struct meta_op *op, uint64_t moved)
+{
+    struct fuse_session *se = fs->session;
+    bool expire = fs->capabilities & FUSE_CAP_EXPIRE_ONLY;
+    int (*forget_name)(struct fuse_session *, fuse_ino_t, const char *, size_t) =
+        expire ? fuse_lowlevel_notify_expire_entry : fuse_lowlevel_notify_inval_entry;
+    forget_name(se, op->parent, op->name.bytes, op->name.len);
+    forget_name(se, op->new_parent, op->new_name.bytes, op->new_name.len);
+    fuse_lowlevel_notify_inval_inode(se, op->parent, 0, 0);
+    fuse_lowlevel_notify_inval_inode(se, op->new_parent, 0, 0);
+    fuse_lowlevel_notify_inval_inode(se, moved, -1, 0);
+}
+
+static int rename_noreplace(struct control_handle *h)
+{
+    struct control_text parent_path;
+    struct control_text new_parent_path;
+    struct meta_request request = {.op = {.kind = META_RENAME, .flags = RENAME_NOREPLACE}};
+    struct meta_op *op = &request.op;
+    control_path_split(&h->request.path, &parent_path, &op->name);
+    control_path_split(&h->request.to, &new_parent_path, &op->new_name);
+    if (op->name.len == 0 || op->new_name.len == 0)
+        return -EBUSY; /* the root */
+    if (h->fs->config.read_only)
+        return -EROFS;
+    struct meta_attr parent;
+    struct meta_attr new_parent;
+    struct meta_attr attr;
+    int result = walk(h, &parent_path, &parent);
+    if (result == 0)
+        result = walk(h, &new_parent_path, &new_parent);
+    if (result == 0)
+        result = walk(h, &h->request.path, &attr);
+    if (result == 0)
+        result = may_remove(h, &parent, &attr);
+    if (result == 0 && !S_ISDIR(new_parent.mode))
+        result = -ENOTDIR;
+    if (result == 0 && !control_may(&h->caller, &new_parent, CONTROL_MAY_EXEC | CONTROL_MAY_WRITE))
+        result = -EACCES;
+    if (result == 0 && S_ISDIR(attr.mode) && parent.ino != new_parent.ino &&
+        !control_may(&h->caller, &attr, CONTROL_MAY_WRITE))
+        result = -EACCES;
+    if (result == 0 && new_parent.ino == META_ROOT_INO &&
+        op->new_name.len == strlen(FRONT_CONTROL_DIR) &&
+        memcmp(op->new_name.bytes, FRONT_CONTROL_DIR, op->new_name.len) == 0)
+        result = -EPERM;
+    if (result < 0)
+        return result;
+    op->parent = parent.ino;
+    op->new_parent = new_parent.ino;
+    result = meta_call(h->fs->meta, &request);
+    meta_reply_done(&request.reply);
+    if (result == 0)
+        tell_kernel(h->fs, op, attr.ino);
+    return result;
+}
+
+static void run_rename(struct control_handle *h)
+{
+    int result = rename_noreplace(h);
+    if (result < 0)
+        fail(h, result, NULL);
+    else
+        put_json(&h->reply, json_pack("{s:b}", "ok", 1));
+}
+
+/* --- refresh, settle: the volume's background work; its `done` replies */
+static void task_done(struct meta_task *task)
+{
+    struct control_handle *h = task->arg;
+    pthread_mutex_lock(&h->lock);
+    h->task_state = CONTROL_TASK_NONE;
+    pthread_mutex_unlock(&h->lock);
+    if (task->result < 0)
+        fail(h, task->result, task->error.message[0] ? task->error.message : NULL);
+    else
+        put_json(&h->reply, json_pack("{s:b}", "ok", 1));
+    control_finish(h);
+}
+
+/* True: it runs, and the reply comes by task_done. */
+static bool run_task(struct control_handle *h, void (*start)(struct meta *, struct meta_task *))
+{
+    struct meta_attr attr;
+    int result = h->request.op == CONTROL_REFRESH ? walk_readable(h, &attr)
+                                                  : walk(h, &h->request.path, &attr);
+    if (result < 0) {
+        fail(h, result, NULL);
+        return false;
+    }
+    h->task = (struct meta_task){.ino = attr.ino, .done = task_done, .arg = h};
+    h->task_state = CONTROL_TASK_STARTS;
+    control_handle_ref(h);
+    start(h->fs->meta, &h->task);
+    /* It may be over already. Only now it may be cancelled. */
+    pthread_mutex_lock(&h->lock);
+    if (h->task_state == CONTROL_TASK_STARTS) {
+        h->task_state = CONTROL_TASK_RUNS;
+        if (h->cancel)
+            control_cancel_locked(h);
+    }
+    pthread_mutex_unlock(&h->lock);
+    control_handle_unref(h);
+    return true;
+}
+
+/* --- stop: when the caller has read the reply and closes */
+static void run_stop(struct control_handle *h)
+{
+    if (h->caller.uid != 0 && h->caller.uid != h->fs->owner) {
+        fail(h, -EPERM, "only root and who mounted may stop it");
+        return;
+    }
+    h->stop_on_release = true;
+    put_json(&h->reply, json_pack("{s:b,s:i}", "ok", 1, "pid", (int)getpid()));
+}
+
+void control_run(struct control_handle *h)
+{
+    bool later = false;
+    switch (h->request.op) {
+    case CONTROL_STATUS:
+        run_status(h);
+        break;
+    case CONTROL_METRICS:
+        run_metrics(h);
+        break;
+    case CONTROL_REFRESH:
+        later = run_task(h, meta_refresh);
+        break;
+    case CONTROL_SETTLE:
+        later = run_task(h, meta_settle_wait);
+        break;
+    case CONTROL_USAGE:
+        run_usage(h);
+        break;
+    case CONTROL_RENAME:
+        run_rename(h);
+        break;
+    case CONTROL_LIST:
+        run_list(h);
+        break;
+    case CONTROL_DRIFT:
+        run_drift(h);
+        break;
+    case CONTROL_PATH:
+        run_path(h);
+        break;
+    case CONTROL_STOP:
+        run_stop(h);
+        break;
+    }
+    if (!later)
+        control_finish(h);
+}

@@ -1,0 +1,126 @@
+/*
+ * The control file, `.sluice/ctl` at the root of a mount (docs/control.md): its nodes and handles
+ * (control.c), the requests' text (control_parse.c), and what they do (control_run.c).
+ *
+ * A handle holds one request at a time. It runs on a small pool, where waiting is allowed; a read
+ * that comes before the reply waits without a thread.
+ */
+#ifndef SLUICE_FS_FRONT_CONTROL_H
+#define SLUICE_FS_FRONT_CONTROL_H
+
+#include <jansson.h>
+
+#include "base/buf.h"
+#include "front.h"
+
+#define CONTROL_TEXT_MAX 65536 /* bytes of a request */
+#define CONTROL_PATH_MAX 4096
+#define CONTROL_LIST_DEFAULT 1000
+#define CONTROL_LIST_MAX 10000
+
+/* --- control_parse.c: pure */
+enum control_op {
+    CONTROL_STATUS,
+    CONTROL_METRICS,
+    CONTROL_REFRESH,
+    CONTROL_SETTLE,
+    CONTROL_USAGE,
+    CONTROL_RENAME,
+    CONTROL_LIST,
+    CONTROL_DRIFT,
+    CONTROL_PATH,
+    CONTROL_STOP,
+};
+
+struct control_text {
+    char *bytes; /* owned, NUL-terminated */
+    size_t len;
+};
+
+struct control_request {
+    enum control_op op;
+    struct control_text path, to; /* of the volume: names joined by single '/', "" is its root */
+    char after[META_NAME_MAX];
+    size_t after_len;
+    uint64_t ino;
+    uint32_t limit;
+};
+
+/* 0, or -EINVAL / -ENOMEM with `error`; *out is filled on success only. */
+int control_parse(const char *text, size_t len, struct control_request *out, struct error *error);
+void control_request_done(struct control_request *request);
+/* The next name of a path: advances *path; len 0 at its end. */
+struct meta_name control_path_next(const char **path);
+/* The path without its last name, and that name (len 0 for the root). */
+void control_path_split(const struct control_text *path, struct control_text *parent,
+                        struct meta_name *name);
+
+/* --- Rights: those of who opened the file */
+struct control_caller {
+    uid_t uid;
+    gid_t gid;
+    gid_t *groups; /* owned */
+    size_t group_count;
+};
+enum { CONTROL_MAY_EXEC = 1, CONTROL_MAY_WRITE = 2, CONTROL_MAY_READ = 4 };
+/* Mode bits as the kernel would judge them. */
+bool control_may(const struct control_caller *caller, const struct meta_attr *attr, unsigned mask);
+
+/* --- A handle */
+enum control_state { CONTROL_IDLE, CONTROL_RUNNING, CONTROL_READY };
+
+enum control_task { CONTROL_TASK_NONE, CONTROL_TASK_STARTS, CONTROL_TASK_RUNS };
+
+struct control_handle {
+    struct front_opened opened;
+    struct fs *fs;                /* immutable */
+    struct control_caller caller; /* immutable */
+    atomic_uint refs;             /* the kernel's handle, and the request that runs */
+    bool stop_on_release;         /* set by the request that runs */
+
+    pthread_mutex_t lock;
+    /* under lock */
+    enum control_state state;
+    struct buf reply;
+    size_t read;       /* bytes of the reply that were read */
+    fuse_req_t parked; /* a read that waits for the reply */
+    size_t parked_size;
+    bool closed;
+    bool cancel; /* as soon as there is a task */
+    enum control_task task_state;
+
+    /* the request's that runs */
+    struct control_request request;
+    struct pool_task pool_task;
+    struct meta_task task;
+};
+
+/* control_run.c: on a thread of the pool. Ends with control_finish, now or later. */
+void control_run(struct control_handle *handle);
+/* The reply is in handle->reply: wakes the reader. Gives the request's reference up. */
+void control_finish(struct control_handle *handle);
+void control_handle_ref(struct control_handle *handle);
+void control_handle_unref(struct control_handle *handle);
+void control_cancel_locked(struct control_handle *handle);
+/* Appends {"ok":false,…}. */
+void control_put_error(struct buf *out, int result, const char *text);
+
+/* --- Handlers, called by the ops_ files for the control nodes */
+void control_lookup(fuse_req_t req, uint64_t parent, const char *name);
+void control_getattr(fuse_req_t req, uint64_t ino);
+void control_setattr(fuse_req_t req, uint64_t ino, int to_set);
+void control_open(fuse_req_t req, uint64_t ino, struct fuse_file_info *fi);
+void control_read(fuse_req_t req, struct fuse_file_info *fi, size_t size);
+void control_write(fuse_req_t req, struct fuse_file_info *fi, struct fuse_bufvec *in);
+void control_release(fuse_req_t req, struct fuse_file_info *fi);
+void control_readdir(fuse_req_t req, size_t size, off_t off, bool plus);
+
+/* --- For fs_run */
+int control_new(struct fs *fs, struct control **out);
+/* Cancels and ends what runs; no request is taken after it. While the session still serves, or when
+ * the kernel has ended the connection. Twice is allowed. */
+void control_stop(struct control *control);
+void control_free(struct control *control);
+void control_handle_free(struct front_opened *opened); /* a handle that the kernel left */
+
+#endif

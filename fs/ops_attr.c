@@ -1,0 +1,238 @@
+/* Attributes of inodes, and of the file system. */
+#include <errno.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <sys/sysmacros.h>
+
+#include "base/clock.h"
+#include "front.h"
+#include "front_control.h"
+
+#define STATFS_BLOCK 4096
+#define STATFS_FILES (1ull << 40)
+
+static void attr_done(struct front_request *r)
+{
+    if (r->result < 0)
+        front_reply_result(r, r->result);
+    else
+        front_reply_attr(r, &r->meta.reply.attr);
+}
+
+static void get_attr(struct front_request *r)
+{
+    front_meta_again(r, META_GETATTR)->ino = r->ino;
+    front_meta(r, attr_done);
+}
+
+void front_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    if (front_is_control(ino)) {
+        control_getattr(req, ino);
+        return;
+    }
+    struct front_request *r = front_begin(front_fs(req), req, FRONT_GETATTR);
+    if (!r)
+        return;
+    r->ino = ino;
+    get_attr(r);
+}
+
+/* --- statx: what stat does not have is the time of birth */
+static struct statx_timestamp statx_time(uint64_t ns)
+{
+    return (struct statx_timestamp){.tv_sec = (int64_t)(ns / NS_PER_S),
+                                    .tv_nsec = (uint32_t)(ns % NS_PER_S)};
+}
+
+static void statx_done(struct front_request *r)
+{
+    if (r->result < 0) {
+        front_reply_result(r, r->result);
+        return;
+    }
+    struct meta_attr *attr = &r->meta.reply.attr;
+    if (S_ISREG(attr->mode))
+        data_overlay(r->fs->data, attr);
+    struct statx out = {
+        .stx_mask = STATX_BASIC_STATS | STATX_BTIME,
+        .stx_blksize = FRONT_BLOCK_SIZE,
+        .stx_nlink = attr->nlink,
+        .stx_uid = attr->uid,
+        .stx_gid = attr->gid,
+        .stx_mode = (uint16_t)attr->mode,
+        .stx_ino = attr->ino,
+        .stx_size = attr->size,
+        .stx_blocks = (attr->size + 511) / 512,
+        .stx_atime = statx_time(attr->atime_ns),
+        .stx_btime = statx_time(attr->btime_ns),
+        .stx_ctime = statx_time(attr->ctime_ns),
+        .stx_mtime = statx_time(attr->mtime_ns),
+        .stx_rdev_major = major(attr->rdev),
+        .stx_rdev_minor = minor(attr->rdev),
+    };
+    fuse_reply_statx(r->req, 0, &out, r->fs->import_timeout_s);
+    front_end(r);
+}
+
+void front_op_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_file_info *fi)
+{
+    if (front_is_control(ino)) {
+        /* ENOSYS would end statx for the whole mount. */
+        fuse_reply_err(req, EOPNOTSUPP);
+        return;
+    }
+    struct front_request *r = front_begin(front_fs(req), req, FRONT_GETATTR);
+    if (!r)
+        return;
+    r->ino = r->meta.op.ino = ino;
+    r->meta.op.kind = META_GETATTR;
+    front_meta(r, statx_done);
+}
+
+/* --- setattr: the size by the data path, then the rest by the namespace */
+static uint32_t valid_of(int to_set)
+{
+    static const struct {
+        int fuse;
+        uint32_t meta;
+    } map[] = {
+        {FUSE_SET_ATTR_MODE, META_SET_MODE},       {FUSE_SET_ATTR_UID, META_SET_UID},
+        {FUSE_SET_ATTR_GID, META_SET_GID},         {FUSE_SET_ATTR_CTIME, META_SET_CTIME},
+        {FUSE_SET_ATTR_KILL_SUID, META_KILL_SUID}, {FUSE_SET_ATTR_KILL_SGID, META_KILL_SUID},
+    };
+    uint32_t valid = 0;
+    for (size_t i = 0; i < sizeof(map) / sizeof(map[0]); i++)
+        if (to_set & map[i].fuse)
+            valid |= map[i].meta;
+    if (to_set & FUSE_SET_ATTR_ATIME_NOW)
+        valid |= META_ATIME_NOW;
+    else if (to_set & FUSE_SET_ATTR_ATIME)
+        valid |= META_SET_ATIME;
+    if (to_set & FUSE_SET_ATTR_MTIME_NOW)
+        valid |= META_MTIME_NOW;
+    else if (to_set & FUSE_SET_ATTR_MTIME)
+        valid |= META_SET_MTIME;
+    return valid;
+}
+
+/* Times before 1970 cannot be kept. */
+static uint64_t ns_of(const struct timespec *t)
+{
+    return t->tv_sec < 0 ? 0 : (uint64_t)t->tv_sec * NS_PER_S + (uint64_t)t->tv_nsec;
+}
+
+static void setattr_done(struct front_request *r)
+{
+    if (r->result < 0) {
+        front_reply_result(r, r->result);
+        return;
+    }
+    struct meta_attr attr = r->meta.reply.attr;
+    if (S_ISREG(attr.mode) && attr.has_xattr &&
+        (r->to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_SIZE))) {
+        /* File capabilities do not survive a new owner or new content. The kernel leaves it to us
+         * (HANDLE_KILLPRIV_V2). */
+        struct meta_op *op = front_meta_again(r, META_REMOVEXATTR);
+        op->ino = r->ino;
+        op->name = (struct meta_name){.bytes = "security.capability", .len = 19};
+        r->to_set = 0;
+        front_meta(r, get_attr);
+        return;
+    }
+    front_reply_attr(r, &r->meta.reply.attr);
+}
+
+static void set_attr(struct front_request *r)
+{
+    if (r->result < 0) {
+        front_reply_result(r, r->result);
+        return;
+    }
+    uint32_t valid = valid_of(r->to_set);
+    struct meta_op *op = front_meta_again(r, valid ? META_SETATTR : META_GETATTR);
+    op->ino = r->ino;
+    op->valid = valid;
+    op->attr.mode = r->stat.st_mode;
+    op->attr.uid = r->stat.st_uid;
+    op->attr.gid = r->stat.st_gid;
+    op->attr.atime_ns = ns_of(&r->stat.st_atim);
+    op->attr.mtime_ns = ns_of(&r->stat.st_mtim);
+    op->attr.ctime_ns = ns_of(&r->stat.st_ctim);
+    front_meta(r, setattr_done);
+}
+
+/* A time that is set must not be overwritten by that of a write before it, which may not have been
+ * committed yet. */
+static void commit_writes(struct front_request *r)
+{
+    if (r->result < 0) {
+        front_reply_result(r, r->result);
+        return;
+    }
+    if (r->to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW))
+        front_data_result(r, data_flush_ino(r->fs->data, r->ino, front_data_prepare(r, set_attr)));
+    else
+        set_attr(r);
+}
+
+void front_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
+                      struct fuse_file_info *fi)
+{
+    if (front_is_control(ino)) {
+        control_setattr(req, ino, to_set);
+        return;
+    }
+    struct fs *fs = front_fs(req);
+    if (fs->config.read_only) {
+        fuse_reply_err(req, EROFS);
+        return;
+    }
+    struct front_request *r = front_begin(fs, req, FRONT_SETATTR);
+    if (!r)
+        return;
+    r->ino = ino;
+    r->stat = *attr;
+    r->to_set = to_set;
+    if (to_set & FUSE_SET_ATTR_SIZE)
+        front_data_result(r, data_truncate(fs->data, ino, (uint64_t)attr->st_size,
+                                           front_data_prepare(r, commit_writes)));
+    else
+        commit_writes(r);
+}
+
+/* --- statfs: an object store has no size; a file system must show one */
+static void statfs_done(struct front_request *r)
+{
+    if (r->result < 0) {
+        front_reply_result(r, r->result);
+        return;
+    }
+    const struct meta_usage *usage = &r->meta.reply.usage;
+    uint64_t capacity = r->fs->config.capacity_bytes;
+    uint64_t free_bytes = usage->bytes < capacity ? capacity - usage->bytes : 0;
+    uint64_t files = usage->files + usage->directories + 1;
+    struct statvfs out = {
+        .f_bsize = STATFS_BLOCK,
+        .f_frsize = STATFS_BLOCK,
+        .f_blocks = capacity / STATFS_BLOCK,
+        .f_bfree = free_bytes / STATFS_BLOCK,
+        .f_bavail = free_bytes / STATFS_BLOCK,
+        .f_files = STATFS_FILES,
+        .f_ffree = files < STATFS_FILES ? STATFS_FILES - files : 0,
+        .f_namemax = META_NAME_MAX,
+    };
+    fuse_reply_statfs(r->req, &out);
+    front_end(r);
+}
+
+void front_op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+    struct front_request *r = front_begin(front_fs(req), req, FRONT_STATFS);
+    if (!r)
+        return;
+    r->ino = ino;
+    r->meta.op.kind = META_USAGE;
+    r->meta.op.ino = META_ROOT_INO;
+    front_meta(r, statfs_done);
+}

@@ -1,0 +1,415 @@
+/* Open files: the data path does the work, here are its handles and the kernel's flags. */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "front.h"
+#include "front_control.h"
+
+#define COPY_MAX (1u << 30) /* bytes of one copy_file_range; callers go on where it ended */
+
+static struct front_file *file_of(const struct fuse_file_info *fi)
+{
+    return (struct front_file *)(uintptr_t)fi->fh;
+}
+
+/* --- open, release */
+int front_file_open(struct front_request *r, const struct meta_attr *attr, bool created)
+{
+    struct fs *fs = r->fs;
+    struct front_file *file = calloc(1, sizeof(*file));
+    if (!file)
+        return -ENOMEM;
+    int access = r->fi.flags & O_ACCMODE;
+    file->opened.kind = FRONT_FILE;
+    file->ino = attr->ino;
+    file->writable = access != O_RDONLY;
+    file->created = created;
+    atomic_store(&file->may_have_caps, file->writable && attr->has_xattr);
+    /* With the kernel's write-back cache any handle may be asked for what it has to fill a page
+     * with. */
+    int result = data_file_open(fs->data, attr, file->writable, &file->handle);
+    if (result < 0) {
+        free(file);
+        return result;
+    }
+    front_opened_add(fs, &file->opened);
+    r->file = file;
+    r->fi.fh = (uintptr_t)file;
+    r->fi.keep_cache = created || data_handle_keep_cache(file->handle);
+    r->fi.noflush = !file->writable;
+    return 0;
+}
+
+void front_file_close(struct fs *fs, struct front_file *file)
+{
+    front_opened_remove(fs, &file->opened);
+    front_file_free(file);
+}
+
+void front_file_free(struct front_file *file)
+{
+    data_file_release(file->handle);
+    free(file);
+}
+
+static void open_reply(struct front_request *r)
+{
+    if (r->result < 0) {
+        front_file_close(r->fs, r->file);
+        front_reply_result(r, r->result);
+        return;
+    }
+    if (fuse_reply_open(r->req, &r->fi) < 0)
+        front_file_close(r->fs, r->file);
+    front_end(r);
+}
+
+static void open_truncated(struct front_request *r)
+{
+    if (r->result < 0 || !r->fi.kill_suidgid) {
+        open_reply(r);
+        return;
+    }
+    struct meta_op *op = front_meta_again(r, META_SETATTR);
+    op->ino = r->ino;
+    op->valid = META_KILL_SUID;
+    front_meta(r, open_reply);
+}
+
+static void open_found(struct front_request *r)
+{
+    int result = r->result;
+    if (result == 0)
+        result = front_file_open(r, &r->meta.reply.attr, false);
+    if (result < 0) {
+        front_reply_result(r, result);
+        return;
+    }
+    if ((r->fi.flags & O_TRUNC) && r->file->writable) {
+        atomic_store(&r->file->written, true);
+        front_data_result(
+            r, data_truncate(r->fs->data, r->ino, 0, front_data_prepare(r, open_truncated)));
+    } else {
+        open_reply(r);
+    }
+}
+
+void front_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct fs *fs = front_fs(req);
+    if (front_is_control(ino)) {
+        control_open(req, ino, fi);
+        return;
+    }
+    if (fs->config.read_only && ((fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC))) {
+        fuse_reply_err(req, EROFS);
+        return;
+    }
+    struct front_request *r = front_begin(fs, req, FRONT_OPEN);
+    if (!r)
+        return;
+    r->fi = *fi;
+    r->ino = r->meta.op.ino = ino;
+    r->meta.op.kind = META_GETATTR;
+    front_meta(r, open_found);
+}
+
+void front_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    if (front_is_control(ino)) {
+        control_release(req, fi);
+        return;
+    }
+    /* Before the reply: the kernel may forget the inode after it. */
+    front_file_close(front_fs(req), file_of(fi));
+    fuse_reply_err(req, 0);
+}
+
+/* --- read */
+static void read_done(struct front_request *r)
+{
+    if (r->result < 0) {
+        front_reply_result(r, r->result);
+        return;
+    }
+    struct data_buffer *buffer = r->data.buffer;
+    if (buffer->fd >= 0) {
+        struct fuse_bufvec out = FUSE_BUFVEC_INIT(buffer->length);
+        out.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK | FUSE_BUF_FD_RETRY;
+        out.buf[0].fd = buffer->fd;
+        out.buf[0].pos = (off_t)buffer->fd_offset;
+        fuse_reply_data(r->req, &out, FUSE_BUF_SPLICE_MOVE);
+    } else if (buffer->iov_count == 1) {
+        fuse_reply_buf(r->req, buffer->iov[0].iov_base, buffer->iov[0].iov_len);
+    } else {
+        fuse_reply_iov(r->req, buffer->iov, (int)buffer->iov_count);
+    }
+    data_buffer_put(buffer);
+    front_end(r);
+}
+
+void front_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+                   struct fuse_file_info *fi)
+{
+    if (front_is_control(ino)) {
+        control_read(req, fi, size);
+        return;
+    }
+    struct front_request *r = front_begin(front_fs(req), req, FRONT_READ);
+    if (!r)
+        return;
+    r->ino = ino;
+    front_data_result(
+        r, data_read(file_of(fi)->handle, (uint64_t)off, size, front_data_prepare(r, read_done)));
+}
+
+/* --- write */
+static void write_done(struct front_request *r)
+{
+    if (r->result < 0) {
+        front_reply_result(r, r->result);
+        return;
+    }
+    fuse_reply_write(r->req, (size_t)r->result);
+    front_end(r);
+}
+
+/* File capabilities do not survive a write (HANDLE_KILLPRIV_V2 leaves that to us): removed once for
+ * each handle that found extended attributes. */
+static void caps_removed(struct front_request *r)
+{
+    r->result = (int)r->size;
+    write_done(r);
+}
+
+static void remove_caps(struct front_request *r)
+{
+    if (r->result < 0) {
+        front_reply_result(r, r->result);
+        return;
+    }
+    r->size = (size_t)r->result;
+    struct meta_op *op = front_meta_again(r, META_REMOVEXATTR);
+    op->ino = r->ino;
+    op->name = (struct meta_name){.bytes = "security.capability", .len = 19};
+    front_meta(r, caps_removed);
+}
+
+static void kill_suid(struct front_request *r)
+{
+    if (r->result < 0) {
+        front_reply_result(r, r->result);
+        return;
+    }
+    r->size = (size_t)r->result;
+    struct meta_op *op = front_meta_again(r, META_SETATTR);
+    op->ino = r->ino;
+    op->valid = META_KILL_SUID;
+    front_meta(r, caps_removed);
+}
+
+/* A write that must wait (back-pressure) needs its bytes after the handler has returned, and they
+ * lie in the thread's own buffer. So the first one waits here, in its thread; while one waits
+ * others take a copy, and no more threads are held up. */
+struct blocked {
+    sem_t done;
+    struct data_request data;
+};
+
+static void blocked_done(struct data_request *request)
+{
+    sem_post(&((struct blocked *)request->arg)->done);
+}
+
+static int write_in_place(struct front_request *r, struct fuse_bufvec *in, uint64_t offset)
+{
+    struct blocked blocked = {.data.done = blocked_done, .data.arg = &blocked};
+    sem_init(&blocked.done, 0, 0);
+    int result = data_write(r->file->handle, in, offset, false, &blocked.data);
+    if (result == -EINPROGRESS) {
+        atomic_fetch_add(&r->fs->blocked_writes, 1);
+        while (sem_wait(&blocked.done) < 0 && errno == EINTR)
+            ;
+        atomic_fetch_sub(&r->fs->blocked_writes, 1);
+        result = blocked.data.result;
+    }
+    sem_destroy(&blocked.done);
+    return result;
+}
+
+struct copied {
+    struct fuse_bufvec vec;
+    char bytes[];
+};
+
+static int write_copied(struct front_request *r, struct fuse_bufvec *in, uint64_t offset)
+{
+    size_t size = fuse_buf_size(in);
+    struct copied *copied = malloc(sizeof(*copied) + size);
+    if (!copied)
+        return -ENOMEM;
+    r->heap = copied;
+    copied->vec = FUSE_BUFVEC_INIT(size);
+    copied->vec.buf[0].mem = copied->bytes;
+    ssize_t got = fuse_buf_copy(&copied->vec, in, 0);
+    if (got < 0)
+        return (int)got;
+    if ((size_t)got != size)
+        return -EIO;
+    copied->vec.idx = 0;
+    copied->vec.off = 0;
+    return data_write(r->file->handle, &copied->vec, offset, false, &r->data);
+}
+
+void front_op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t off,
+                        struct fuse_file_info *fi)
+{
+    struct fs *fs = front_fs(req);
+    if (front_is_control(ino)) {
+        control_write(req, fi, in);
+        return;
+    }
+    struct front_request *r = front_begin(fs, req, FRONT_WRITE);
+    if (!r)
+        return;
+    r->ino = ino;
+    r->file = file_of(fi);
+    if (!atomic_load_explicit(&r->file->written, memory_order_relaxed))
+        atomic_store(&r->file->written, true);
+    void (*step)(struct front_request *) = write_done;
+    if (fi->kill_suidgid)
+        step = kill_suid;
+    else if (atomic_load_explicit(&r->file->may_have_caps, memory_order_relaxed) &&
+             atomic_exchange(&r->file->may_have_caps, false))
+        step = remove_caps;
+    front_data_prepare(r, step);
+    /* O_APPEND: the kernel knows the size and holds the inode's lock; where it says is where its
+     * page cache has the bytes. */
+    bool copy = atomic_load_explicit(&fs->blocked_writes, memory_order_relaxed) > 0;
+    front_data_result(r, copy ? write_copied(r, in, (uint64_t)off)
+                              : write_in_place(r, in, (uint64_t)off));
+}
+
+/* --- flush, fsync */
+static void synced(struct front_request *r)
+{
+    front_reply_result(r, r->result);
+}
+
+static void flushed(struct front_request *r)
+{
+    /* A new file that nothing was written to: its name must survive its close too. */
+    bool unsynced = r->file->created && !atomic_load(&r->file->written);
+    if (r->result == 0 && unsynced) {
+        r->file->created = false;
+        front_sync(r, synced);
+    } else {
+        front_reply_result(r, r->result);
+    }
+}
+
+void front_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    if (front_is_control(ino) || !file_of(fi)->writable) {
+        fuse_reply_err(req, 0);
+        return;
+    }
+    struct front_request *r = front_begin(front_fs(req), req, FRONT_FLUSH);
+    if (!r)
+        return;
+    r->ino = ino;
+    r->file = file_of(fi);
+    front_data_result(r, data_flush(r->file->handle, front_data_prepare(r, flushed)));
+}
+
+static void fsync_flushed(struct front_request *r)
+{
+    if (r->result < 0)
+        front_reply_result(r, r->result);
+    else
+        front_sync(r, synced);
+}
+
+void front_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+    if (front_is_control(ino)) {
+        fuse_reply_err(req, 0);
+        return;
+    }
+    struct front_request *r = front_begin(front_fs(req), req, FRONT_FSYNC);
+    if (!r)
+        return;
+    r->ino = ino;
+    r->file = file_of(fi);
+    front_data_result(r, data_flush(r->file->handle, front_data_prepare(r, fsync_flushed)));
+}
+
+/* --- fallocate, copy_file_range, lseek */
+static void fallocate_done(struct front_request *r)
+{
+    front_reply_result(r, r->result);
+}
+
+void front_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
+                        struct fuse_file_info *fi)
+{
+    if (front_is_control(ino)) {
+        fuse_reply_err(req, EOPNOTSUPP);
+        return;
+    }
+    struct front_request *r = front_begin(front_fs(req), req, FRONT_FALLOCATE);
+    if (!r)
+        return;
+    r->ino = ino;
+    r->file = file_of(fi);
+    atomic_store(&r->file->written, true);
+    front_data_result(r, data_fallocate(r->file->handle, mode, (uint64_t)offset, (uint64_t)length,
+                                        front_data_prepare(r, fallocate_done)));
+}
+
+void front_op_copy(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in,
+                   fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len,
+                   int flags)
+{
+    if (front_is_control(ino_in) || front_is_control(ino_out)) {
+        fuse_reply_err(req, EXDEV); /* the kernel copies by read and write then */
+        return;
+    }
+    struct front_request *r = front_begin(front_fs(req), req, FRONT_COPY);
+    if (!r)
+        return;
+    r->ino = ino_out;
+    r->file = file_of(fi_out);
+    atomic_store(&r->file->written, true);
+    front_data_result(r, data_copy(file_of(fi_in)->handle, (uint64_t)off_in, r->file->handle,
+                                   (uint64_t)off_out, len < COPY_MAX ? len : COPY_MAX,
+                                   front_data_prepare(r, write_done)));
+}
+
+static void lseek_done(struct front_request *r)
+{
+    if (r->result < 0) {
+        front_reply_result(r, r->result);
+        return;
+    }
+    fuse_reply_lseek(r->req, (off_t)r->data.offset);
+    front_end(r);
+}
+
+void front_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence,
+                    struct fuse_file_info *fi)
+{
+    if (front_is_control(ino)) {
+        fuse_reply_err(req, ESPIPE);
+        return;
+    }
+    struct front_request *r = front_begin(front_fs(req), req, FRONT_LSEEK);
+    if (!r)
+        return;
+    r->ino = ino;
+    front_data_result(r, data_seek(file_of(fi)->handle, (uint64_t)off, whence,
+                                   front_data_prepare(r, lseek_done)));
+}
