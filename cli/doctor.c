@@ -44,11 +44,15 @@ static void say(struct findings *f, enum finding kind, const char *what, const c
 static void check_kernel(struct findings *f)
 {
     struct utsname system;
-    unsigned major = 0, minor = 0;
-    if (uname(&system) < 0 || sscanf(system.release, "%u.%u", &major, &minor) != 2) {
+    char *dot = NULL;
+    unsigned long major = 0, minor = 0;
+    if (uname(&system) == 0)
+        major = strtoul(system.release, &dot, 10);
+    if (!dot || *dot != '.') {
         say(f, NOTE, "kernel", "its version cannot be read");
         return;
     }
+    minor = strtoul(dot + 1, NULL, 10);
     if (major < 5 || (major == 5 && minor < 4))
         say(f, BAD, "kernel", "%s is too old: 5.4 or newer is needed", system.release);
     else if (major < 6 || (major == 6 && minor < 9))
