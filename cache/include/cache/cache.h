@@ -1,0 +1,143 @@
+/*
+ * The SSD cache: bytes of immutable contents on local disks. Knows content ids (cid), not paths: a
+ * cid names one sequence of bytes of one size for ever; the caller makes sure of it.
+ *
+ * Each content is one sparse file on one of the directories (each meant to be a disk of its own),
+ * with a map of pages of 128 KiB, in which each block of 4 KiB is there or not. So a complete file
+ * can be read by anybody who has its descriptor (kernel passthrough). Every page has a CRC-32C; it
+ * is checked on the first use in this process, before passthrough, and by cache_verify. What does
+ * not match is dropped and counted, never served.
+ *
+ * The cache never makes a caller fail: it can lose anything at any time (evicted, corrupt, disk
+ * full, slow, gone), and then says that it does not have the bytes. The index is a log and a
+ * checkpoint beside the files (docs/cache.md).
+ *
+ * Threads: calls come from any thread and do not wait for a disk, unless said. Completions come on
+ * a thread of the cache, without locks, and must be short.
+ */
+#ifndef SLUICE_CACHE_CACHE_H
+#define SLUICE_CACHE_CACHE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/error.h"
+#include "base/metrics.h"
+
+struct cache;
+
+#define CACHE_PAGE (128u << 10)
+#define CACHE_BLOCK 4096u
+#define CACHE_SEGMENT (4u << 20) /* what is evicted at once */
+#define CACHE_DIRECTORIES_MAX 16
+#define CACHE_READ_MAX (8u << 20)
+
+struct cache_config {
+    const char *const *directories; /* made if absent; one process at a time for each volume */
+    unsigned directory_count;
+    const char *volume;        /* names the volume's part of each directory: [0-9A-Za-z._-]{1,64} */
+    uint64_t capacity_bytes;   /* of each directory; 0: only the free space counts */
+    unsigned free_low_percent; /* of the disk: below it is evicted; default 10 */
+    unsigned free_high_percent; /* until so much is free; default 12 */
+    uint32_t ttl_s;             /* not read for so long: dropped; 0: never */
+    uint32_t slow_ms; /* a read that takes longer is given up (-ETIMEDOUT), a disk that keeps on
+                         like that is left alone for a while; default 200 */
+    uint64_t buffer_bytes; /* registered memory of each directory for reads and fills; default 16
+                              MiB, at least 2 MiB */
+    unsigned workers;      /* rings with a thread each, of each directory; default 1 */
+    struct metrics *metrics;
+};
+void cache_config_init(struct cache_config *config);
+
+/* Blocking. Directories that cannot be used are left out, with a warning; if none is left: the last
+ * one's error (-EBUSY: another process has it). */
+int cache_open(const struct cache_config *config, struct cache **out, struct error *error);
+/* Blocking. Nothing is being read, no backing file is out. Fills under way are ended. NULL is
+ * allowed. */
+void cache_close(struct cache *cache);
+
+/* The first run of cached bytes of a range, in whole blocks clipped to the content: *run_offset,
+ * *run_length. False: none is there (or its disk is left alone for now). */
+bool cache_query(struct cache *cache, uint64_t cid, uint64_t offset, uint64_t length,
+                 uint64_t *run_offset, uint64_t *run_length);
+
+/* One read, embedded in the caller's request. */
+struct cache_read {
+    uint64_t cid, offset, length; /* length 1..CACHE_READ_MAX, inside the content */
+    void (*done)(struct cache_read *read);
+    void *arg;
+    int result;        /* 0; -ENOENT it went meanwhile; -EBADMSG corrupt (dropped); -EIO;
+                          -ETIMEDOUT the disk is slow. In all cases: ask the store */
+    struct iovec *iov; /* after result 0: the bytes, until cache_read_put */
+    unsigned iov_count;
+    void *impl; /* the cache's */
+};
+/* -EINPROGRESS: `done` comes. -ENOENT: not all of it is cached. -EAGAIN: the disk is left alone for
+ * now, or has too much to do. -ENOMEM. */
+int cache_read(struct cache *cache, struct cache_read *read);
+/* Gives the memory of a read with result 0 back. */
+void cache_read_put(struct cache_read *read);
+
+/* Bytes that came from the store, or were just written: copied at once, written in the background.
+ * `size`: of the whole content. offset is a multiple of CACHE_BLOCK, and so is length, unless it
+ * reaches the end of the content. `read`: a reader has these bytes (false: fetched ahead of him).
+ * 0: taken, or there already. Negative: dropped, and counted: -EAGAIN no memory for it now, or the
+ * disk is left alone; -ENOSPC; -EINVAL. */
+int cache_fill(struct cache *cache, uint64_t cid, uint64_t size, uint64_t offset, const void *data,
+               size_t length, bool read);
+
+/* The file of a content that is wholly cached, for kernel passthrough: an open descriptor for
+ * reading, the cache's own, valid until cache_backing_put; the file is not evicted meanwhile.
+ * -ENOENT: not complete. -EAGAIN: complete, but not all of it was verified in this process; that
+ * was begun now, in the background. */
+int cache_backing_get(struct cache *cache, uint64_t cid);
+void cache_backing_put(struct cache *cache, uint64_t cid);
+
+/* Pinned contents are not evicted for room or age. May be called before anything is cached. */
+int cache_pin(struct cache *cache, uint64_t cid, bool pinned);
+/* Forgets one content (false: was not there, or a backing file is out). Frees its space soon. */
+bool cache_evict(struct cache *cache, uint64_t cid);
+/* Forgets all that is not in use. Blocking. */
+void cache_clear(struct cache *cache);
+
+struct cache_content {
+    uint64_t size, cached_bytes;
+    bool complete, pinned;
+};
+/* -ENOENT if nothing of it is known. */
+int cache_content(struct cache *cache, uint64_t cid, struct cache_content *out);
+
+enum cache_health { CACHE_GOOD, CACHE_FULL, CACHE_SLOW, CACHE_FAILED };
+const char *cache_health_name(enum cache_health health);
+
+struct cache_directory_status {
+    char path[256];
+    enum cache_health health;
+    uint64_t contents, pages, bytes; /* cached */
+    uint64_t capacity_bytes;         /* as configured; 0: none */
+    uint64_t disk_free, disk_size;
+};
+struct cache_status {
+    struct cache_directory_status directories[CACHE_DIRECTORIES_MAX];
+    unsigned directory_count;
+    uint64_t contents, pages, bytes, memory_bytes;
+    uint64_t hit_bytes, miss_bytes; /* asked by cache_query: there, and not there */
+    uint64_t read_bytes, filled_bytes, evicted_bytes;
+    uint64_t fills_dropped, corrupt_pages, read_errors, write_errors, timeouts;
+};
+void cache_status(struct cache *cache, struct cache_status *out);
+
+struct cache_verify_result {
+    uint64_t pages, bytes, corrupt_pages, unreadable_pages;
+};
+/* Reads and checks all that is cached; drops what is bad. Blocking. `progress` (may be NULL) is
+ * called now and then on the caller's thread; false ends it early (-ECANCELED). */
+int cache_verify(struct cache *cache, bool (*progress)(void *arg, uint64_t pages, uint64_t total),
+                 void *arg, struct cache_verify_result *out);
+/* All fills that were taken are on the disk or dropped, and the index is written. Blocking; for
+ * tests and shutdown. */
+void cache_drain(struct cache *cache);
+
+#endif
