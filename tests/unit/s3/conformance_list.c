@@ -195,10 +195,18 @@ static void list_start_after_with_delimiter(struct run *r)
     static const char *const keys[] = {"a", "b/1", "b/3", "c"};
     put_all(r, keys, ARRAY_LEN(keys));
     want_str(r, list_after(r, "a", "/"), "(b/) c");
-    want_str(r, list_after(r, "b/1", "/"), "(b/) c"); /* b/3 is behind */
     want_str(r, list_after(r, "b/3", "/"), "c");
     want_str(r, list_after(r, "b0", "/"), "c");
     want_str(r, list_after(r, "c", "/"), "");
+}
+
+/* b/3 is behind; gateways to filesystems leave out its prefix. */
+static void list_start_after_in_a_common_prefix(struct run *r)
+{
+    static const char *const keys[] = {"a", "b/1", "b/3", "c"};
+    put_all(r, keys, ARRAY_LEN(keys));
+    want_str(r, list_after(r, "b/1", "/"), "(b/) c");
+    want_str(r, list_after(r, "b/2", "/"), "(b/) c");
 }
 
 /* The second page shows what is there when it is asked for. */
@@ -253,6 +261,8 @@ const struct conformance_case conformance_list_cases[] = {
     {"list_in_pages_with_delimiter", list_in_pages_with_delimiter},
     {"list_start_after", list_start_after},
     {"list_start_after_with_delimiter", list_start_after_with_delimiter},
+    {"list_start_after_in_a_common_prefix", list_start_after_in_a_common_prefix,
+     CONFORMANCE_FREE_KEYS},
     {"list_pages_are_up_to_date", list_pages_are_up_to_date},
     {"list_of_many_at_once", list_of_many_at_once},
     {NULL},

@@ -114,7 +114,7 @@ TEST(file_store, conforms, .init = open_file, .fini = close_file)
 {
     struct conformance_result result = conformance_run(store, "c/", NULL, false, stdout);
     check_uint(result.failed, 0);
-    check_uint(result.different, 3);
+    check_uint(result.different, 4);
     check(result.passed >= 70);
     check_no_temporary_files();
     check(!exists("c")); /* directories went with their objects */
@@ -452,6 +452,26 @@ TEST(file_store, listing_is_whole_while_others_write, .init = open_file, .fini =
         for (unsigned i = 0; i < CHURN; i++)
             store_op_reset(&racer.ops[i]);
         run_end(&racer.run);
+    }
+}
+
+TEST(file_store, lists_a_directory_that_start_after_is_in, .init = open_file, .fini = close_file)
+{
+    check_int(run_put(&r, "b/1", ""), 0);
+    check_int(run_put(&r, "b/c/3", ""), 0);
+    check_int(run_put(&r, "b0", ""), 0);
+    static const struct {
+        const char *after, *names;
+    } cases[] = {
+        {"a", "(b/) b0"}, {"b/", "(b/) b0"},  {"b/1", "(b/) b0"}, {"b/c/2", "(b/) b0"},
+        {"b/c/3", "b0"},  {"b/c/zz/y", "b0"}, {"b/d", "b0"},      {"b0", ""},
+    };
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        struct store_op *op = run_begin(&r, STORE_LIST, NULL);
+        op->delimiter = "/";
+        op->start_after = cases[i].after;
+        check_int(run_do(&r), 0);
+        check_str(run_names(&r), cases[i].names);
     }
 }
 
