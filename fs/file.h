@@ -52,20 +52,21 @@ struct data {
     struct file *files; /* by ino */
     struct file *dirty; /* a reference each */
     struct data_kept *kept;
-    unsigned uploads; /* in progress */
-    pthread_cond_t uploads_ended;
 
     _Atomic uint64_t file_count; /* of `files`: so that data_overlay needs no lock when it is 0 */
     _Atomic uint64_t dirty_files;
 
-    /* under wait_lock (a leaf): writes that wait for room in the staging area, in order */
+    /* under wait_lock (a leaf) */
     pthread_mutex_t wait_lock;
-    struct write_wait *waiting, **waiting_end;
+    struct write_wait *waiting, **waiting_end; /* writes that wait for room in the staging area */
+    unsigned uploads;                          /* in progress */
+    pthread_cond_t uploads_ended;              /* uploads is 0, or timer_closed */
 
-    struct loop_timer timer;     /* loop thread */
-    _Atomic bool tending_queued; /* data_tend is on its way to the pool */
+    bool timer_closed; /* under wait_lock */
+
+    struct loop_timer timer;      /* loop thread */
+    _Atomic unsigned tend_wanted; /* calls of data_tend that were not served yet */
     struct pool_task tend_task;
-    _Atomic uint64_t upload_ends; /* counts */
 };
 
 /* The extents of a file as the metadata had them at one version: immutable, counted. Holds copies
@@ -137,7 +138,7 @@ struct file *file_ref(struct file *file); /* of one who has a reference; any thr
 void file_put(struct file *file);         /* any thread, no locks held */
 /* Puts the file on the dirty list or takes it off, as file->staging says. No locks held. */
 void file_dirty_update(struct file *file);
-/* Queues the work of data_tend.c: old and many dirty files are flushed, waiting writes go on. */
+/* Queues the work of tend.c: old and many dirty files are flushed, waiting writes go on. */
 void data_tend(struct data *data);
 
 /* Asks the metadata for all extents of the file (once, however many ask); result by `done` with a

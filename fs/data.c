@@ -1,0 +1,349 @@
+#include "fs/data.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "buffers.h"
+#include "file.h"
+#include "staging.h"
+#include "upload.h"
+
+static void file_free(struct file *file)
+{
+    assert(!file->staging && !file->upload && !file->flush_wanted && !file->extents_waiters);
+    file_extents_unref(file->extents);
+    pthread_mutex_destroy(&file->lock);
+    free(file);
+}
+
+struct file *file_ref(struct file *file)
+{
+    atomic_fetch_add_explicit(&file->refs, 1, memory_order_relaxed);
+    return file;
+}
+
+struct file *file_get(struct data *data, uint64_t ino)
+{
+    if (atomic_load_explicit(&data->file_count, memory_order_acquire) == 0)
+        return NULL;
+    struct file *file;
+    pthread_mutex_lock(&data->lock);
+    HASH_FIND(hh, data->files, &ino, sizeof(ino), file);
+    if (file)
+        file_ref(file);
+    pthread_mutex_unlock(&data->lock);
+    return file;
+}
+
+static struct data_kept *kept_slot(struct data *data, uint64_t ino)
+{
+    return &data->kept[ino % DATA_KEPT_SLOTS];
+}
+
+static struct file *file_new(struct data *data, const struct meta_attr *attr)
+{
+    struct file *file = calloc(1, sizeof(*file));
+    if (!file)
+        return NULL;
+    const struct data_kept *kept = kept_slot(data, attr->ino);
+    file->data = data;
+    file->ino = attr->ino;
+    atomic_init(&file->refs, 1);
+    pthread_mutex_init(&file->lock, NULL);
+    file->attr = *attr;
+    file->size = file->committed_size = attr->size;
+    file->mtime_ns = attr->mtime_ns;
+    file->ctime_ns = attr->ctime_ns;
+    file->data_version = attr->data_version;
+    file->unlinked = attr->nlink == 0;
+    file->truncated_to = UINT64_MAX;
+    file->cache_stale = kept->ino != attr->ino || kept->data_version != attr->data_version;
+    return file;
+}
+
+int file_make(struct data *data, const struct meta_attr *attr, struct file **out)
+{
+    int rc = 0;
+    struct file *file;
+    pthread_mutex_lock(&data->lock);
+    HASH_FIND(hh, data->files, &attr->ino, sizeof(attr->ino), file);
+    if (file) {
+        file_ref(file);
+    } else if ((file = file_new(data, attr))) {
+        HASH_ADD(hh, data->files, ino, sizeof(file->ino), file);
+        atomic_fetch_add_explicit(&data->file_count, 1, memory_order_release);
+    } else {
+        rc = -ENOMEM;
+    }
+    pthread_mutex_unlock(&data->lock);
+    if (!rc)
+        *out = file;
+    return rc;
+}
+
+void file_put(struct file *file)
+{
+    if (!file)
+        return;
+    unsigned refs = atomic_load_explicit(&file->refs, memory_order_relaxed);
+    while (refs > 1)
+        if (atomic_compare_exchange_weak_explicit(&file->refs, &refs, refs - 1,
+                                                  memory_order_acq_rel, memory_order_relaxed))
+            return;
+    /* Perhaps the last one: only under the table lock can nobody find the file any more. */
+    struct data *data = file->data;
+    pthread_mutex_lock(&data->lock);
+    if (atomic_fetch_sub_explicit(&file->refs, 1, memory_order_acq_rel) != 1) {
+        pthread_mutex_unlock(&data->lock);
+        return;
+    }
+    HASH_DEL(data->files, file);
+    atomic_fetch_sub_explicit(&data->file_count, 1, memory_order_release);
+    if (!file->cache_stale)
+        *kept_slot(data, file->ino) =
+            (struct data_kept){.ino = file->ino, .data_version = file->data_version};
+    pthread_mutex_unlock(&data->lock);
+    file_free(file);
+}
+
+void file_dirty_update(struct file *file)
+{
+    struct data *data = file->data;
+    bool removed = false;
+    pthread_mutex_lock(&data->lock);
+    pthread_mutex_lock(&file->lock);
+    bool dirty = file->staging != NULL;
+    pthread_mutex_unlock(&file->lock);
+    if (dirty && !file->in_dirty) {
+        file->in_dirty = true;
+        file_ref(file);
+        DL_APPEND2(data->dirty, file, dirty_prev, dirty_next);
+        atomic_fetch_add_explicit(&data->dirty_files, 1, memory_order_relaxed);
+    } else if (!dirty && file->in_dirty) {
+        file->in_dirty = false;
+        DL_DELETE2(data->dirty, file, dirty_prev, dirty_next);
+        atomic_fetch_sub_explicit(&data->dirty_files, 1, memory_order_relaxed);
+        removed = true;
+    }
+    pthread_mutex_unlock(&data->lock);
+    if (removed)
+        file_put(file);
+}
+
+/* What the metadata says now of a file that is known already. */
+static void file_refresh_locked(struct file *file, const struct meta_attr *attr)
+{
+    if (attr->data_version >= file->data_version)
+        file->attr = *attr;
+    if (attr->data_version <= file->data_version)
+        return;
+    file->data_version = attr->data_version;
+    file->committed_size = attr->size;
+    file_extents_drop_locked(file);
+    if (!file->staging) {
+        file->size = attr->size;
+        file->mtime_ns = attr->mtime_ns;
+        file->ctime_ns = attr->ctime_ns;
+    }
+}
+
+int data_file_open(struct data *data, const struct meta_attr *attr, bool writable,
+                   struct data_handle **out)
+{
+    struct data_handle *handle = calloc(1, sizeof(*handle));
+    if (!handle)
+        return -ENOMEM;
+    int rc = file_make(data, attr, &handle->file);
+    if (rc) {
+        free(handle);
+        return rc;
+    }
+    struct file *file = handle->file;
+    handle->writable = writable;
+    pthread_mutex_lock(&file->lock);
+    if (!file->upload)
+        file_refresh_locked(file, attr);
+    file->handles++;
+    file->writers += writable;
+    handle->outside_changes = file->outside_changes;
+    handle->keep_cache = !file->cache_stale;
+    file->cache_stale = false;
+    pthread_mutex_unlock(&file->lock);
+    *out = handle;
+    return 0;
+}
+
+/* Nobody can reach the bytes of an unlinked file without a handle. */
+static void drop_unlinked(struct file *file)
+{
+    pthread_mutex_lock(&file->lock);
+    bool drop = file->unlinked && file->handles == 0 && file->staging && !file->upload;
+    if (drop) {
+        /* Under the lock: a new staging would have the same name. */
+        staging_free(TAKE_PTR(file->staging));
+        file->size = file->committed_size;
+    }
+    pthread_mutex_unlock(&file->lock);
+    if (drop)
+        file_dirty_update(file);
+}
+
+void data_file_release(struct data_handle *handle)
+{
+    struct file *file = handle->file;
+    read_streams_free(handle->streams);
+    pthread_mutex_lock(&file->lock);
+    file->handles--;
+    file->writers -= handle->writable;
+    bool flush = handle->writable && file->writers == 0 && file->staging && !file->unlinked;
+    bool drop = file->unlinked && file->handles == 0;
+    if (drop)
+        upload_stop_locked(file, 0);
+    pthread_mutex_unlock(&file->lock);
+    free(handle);
+    if (flush)
+        upload_flush(file, NULL);
+    if (drop) {
+        upload_stopped(file);
+        drop_unlinked(file);
+    }
+    file_put(file);
+}
+
+uint64_t data_handle_ino(const struct data_handle *handle)
+{
+    return handle->file->ino;
+}
+
+bool data_handle_keep_cache(const struct data_handle *handle)
+{
+    return handle->keep_cache;
+}
+
+void data_overlay(struct data *data, struct meta_attr *attr)
+{
+    struct file *file = file_get(data, attr->ino);
+    if (!file)
+        return;
+    pthread_mutex_lock(&file->lock);
+    /* An answer that left the metadata before a commit of ours is older than what is known here. */
+    bool older = attr->data_version < file->data_version;
+    if (!older)
+        file->attr = *attr;
+    if (file->staging || older)
+        attr->size = file->size;
+    if ((file->staging && file->time_dirty) || older) {
+        attr->mtime_ns = file->mtime_ns;
+        attr->ctime_ns = MAX(attr->ctime_ns, file->ctime_ns);
+    }
+    pthread_mutex_unlock(&file->lock);
+    file_put(file);
+}
+
+void data_times_set(struct data *data, uint64_t ino, uint64_t mtime_ns, uint64_t ctime_ns)
+{
+    struct file *file = file_get(data, ino);
+    if (!file)
+        return;
+    pthread_mutex_lock(&file->lock);
+    file->mtime_ns = mtime_ns;
+    file->ctime_ns = ctime_ns;
+    file->time_dirty = false;
+    if (file->staging)
+        staging_set_time(file->staging, mtime_ns);
+    upload_times_set_locked(file);
+    pthread_mutex_unlock(&file->lock);
+    file_put(file);
+}
+
+void data_unlinked(struct data *data, uint64_t ino)
+{
+    struct file *file = file_get(data, ino);
+    if (!file)
+        return;
+    pthread_mutex_lock(&file->lock);
+    file->unlinked = true;
+    upload_stop_locked(file, 0);
+    pthread_mutex_unlock(&file->lock);
+    upload_stopped(file);
+    drop_unlinked(file);
+    file_put(file);
+}
+
+void data_linked(struct data *data, uint64_t ino)
+{
+    struct file *file = file_get(data, ino);
+    if (!file)
+        return;
+    pthread_mutex_lock(&file->lock);
+    file->unlinked = false;
+    pthread_mutex_unlock(&file->lock);
+    file_put(file);
+}
+
+struct refresh {
+    struct meta_request request;
+    struct file *file;
+};
+
+static void refresh_done(struct meta_request *request)
+{
+    struct refresh *refresh = container_of(request, struct refresh, request);
+    if (request->result == 0) {
+        pthread_mutex_lock(&refresh->file->lock);
+        file_refresh_locked(refresh->file, &request->reply.attr);
+        pthread_mutex_unlock(&refresh->file->lock);
+    }
+    meta_reply_done(&request->reply);
+    file_put(refresh->file);
+    free(refresh);
+}
+
+void data_extents_changed(struct data *data, uint64_t ino, bool outside)
+{
+    struct file *file = file_get(data, ino);
+    if (!file) {
+        if (outside) {
+            pthread_mutex_lock(&data->lock);
+            if (kept_slot(data, ino)->ino == ino)
+                kept_slot(data, ino)->ino = 0;
+            pthread_mutex_unlock(&data->lock);
+        }
+        return;
+    }
+    pthread_mutex_lock(&file->lock);
+    file_extents_drop_locked(file);
+    if (outside) {
+        file->outside_changes++;
+        file->cache_stale = true;
+    }
+    pthread_mutex_unlock(&file->lock);
+    struct refresh *refresh = outside ? calloc(1, sizeof(*refresh)) : NULL;
+    if (!refresh) {
+        file_put(file);
+        return;
+    }
+    refresh->file = file;
+    refresh->request.op = (struct meta_op){.kind = META_GETATTR, .ino = ino};
+    refresh->request.done = refresh_done;
+    if (meta_submit(data->meta, &refresh->request) != -EINPROGRESS)
+        refresh_done(&refresh->request);
+}
+
+void data_stats(struct data *data, struct data_stats *out)
+{
+    *out = (struct data_stats){
+        .open_files = atomic_load(&data->file_count),
+        .dirty_files = atomic_load(&data->dirty_files),
+        .staged_bytes = data->area ? staging_area_bytes(data->area) : 0,
+        .buffer_bytes = tickets_used(data->read_tickets) + tickets_used(data->upload_tickets),
+        .buffer_peak_bytes = tickets_peak(data->read_tickets) + tickets_peak(data->upload_tickets),
+    };
+    out->dirty_bytes = out->staged_bytes;
+}

@@ -1,0 +1,222 @@
+/* What a flush writes where: the snapshot, as segments of the file. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "staging.h"
+#include "upload_impl.h"
+
+/* Patches that stand inline in a large file, until they are packed into an object. */
+#define INLINE_PATCHES_MAX (1u << 20)
+
+/* Equal parts for the first 16 GiB: a local store joins them without a copy; then larger ones. */
+static uint64_t part_factor(unsigned index)
+{
+    return index < 2000 ? 1 : index < 4000 ? 4 : 8;
+}
+
+uint64_t upload_part_size(const struct data *data, unsigned index)
+{
+    uint64_t size = data->config.part_bytes;
+    return MAX(size, MIN(size * part_factor(index), UPLOAD_PART_MAX));
+}
+
+uint64_t upload_part_offset(const struct data *data, unsigned index)
+{
+    uint64_t offset = 0;
+    static const unsigned steps[] = {0, 2000, 4000, UPLOAD_PARTS_MAX + 1};
+    for (unsigned i = 0; i + 1 < ARRAY_LEN(steps); i++)
+        if (index > steps[i])
+            offset += (MIN(index, steps[i + 1]) - steps[i]) * upload_part_size(data, steps[i]);
+    return offset;
+}
+
+uint64_t upload_object_max(const struct data *data)
+{
+    return upload_part_offset(data, UPLOAD_PARTS_MAX);
+}
+
+bool upload_is_new(const struct file *file)
+{
+    uint64_t old = MIN(MIN(file->committed_size, file->truncated_to), file->size);
+    return old == 0 || staging_covers(file->staging, 0, old);
+}
+
+int upload_parts_grow(struct upload *upload, unsigned count)
+{
+    if (count > upload->part_cap) {
+        unsigned cap = MAX(count, upload->part_cap * 2);
+        struct upload_part *parts = realloc(upload->parts, cap * sizeof(*parts));
+        if (!parts)
+            return -ENOMEM;
+        upload->parts = parts;
+        upload->part_cap = cap;
+    }
+    for (unsigned i = upload->part_count; i < count; i++)
+        upload->parts[i] = (struct upload_part){.got.number = i + 1};
+    upload->part_count = MAX(upload->part_count, count);
+    return 0;
+}
+
+static int add_segment(struct upload *upload, enum meta_extent_kind kind, uint64_t offset,
+                       uint64_t length, uint64_t object_offset)
+{
+    size_t n = upload->segment_count;
+    /* Room doubles at each power of two. */
+    if ((n & (n - 1)) == 0) {
+        size_t cap = n ? n * 2 : 1;
+        struct upload_segment *segments =
+            realloc(upload->segments, cap * sizeof(*upload->segments));
+        if (!segments)
+            return -ENOMEM;
+        upload->segments = segments;
+    }
+    upload->segments[upload->segment_count++] = (struct upload_segment){
+        .kind = kind, .offset = offset, .length = length, .object_offset = object_offset};
+    return 0;
+}
+
+static void take_snapshot(struct upload *upload)
+{
+    struct file *file = upload->file;
+    upload->finishing = true;
+    upload->times_set = false;
+    upload->epoch = staging_freeze(file->staging);
+    upload->size = file->size;
+    upload->mtime_ns = file->mtime_ns;
+    upload->truncated_to = file->truncated_to;
+    upload->truncated_since = UINT64_MAX;
+    upload->valid = META_SET_SIZE | (file->time_dirty ? META_SET_MTIME : 0);
+}
+
+/* The whole file inline: gaps are zeros. */
+static int plan_inline_whole(struct upload *upload)
+{
+    struct staging *staging = upload->file->staging;
+    upload->inlined = calloc(1, upload->size ? upload->size : 1);
+    if (!upload->inlined)
+        return -ENOMEM;
+    uint64_t at = 0;
+    for (struct staging_range r; at < upload->size && staging_next(staging, at, &r);
+         at = r.offset + r.length) {
+        int rc = r.hole ? 0 : staging_read(staging, r.offset, r.length, upload->inlined + r.offset);
+        if (rc)
+            return rc;
+    }
+    upload->flags |= META_REPLACE;
+    upload->inline_total = upload->size;
+    return upload->size ? add_segment(upload, META_EXTENT_INLINE, 0, upload->size, 0) : 0;
+}
+
+static int fill_inlined(struct upload *upload, uint64_t bytes)
+{
+    struct staging *staging = upload->file->staging;
+    upload->inlined = malloc(bytes ? bytes : 1);
+    if (!upload->inlined)
+        return -ENOMEM;
+    upload->inline_total = bytes;
+    for (size_t i = 0; i < upload->segment_count; i++) {
+        const struct upload_segment *s = &upload->segments[i];
+        if (s->kind != META_EXTENT_INLINE)
+            continue;
+        int rc = staging_read(staging, s->offset, s->length, upload->inlined + s->object_offset);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+/* What was cut and not written since is a hole in [from, to). */
+static int add_cut(struct upload *upload, uint64_t from, uint64_t to)
+{
+    from = MAX(from, upload->truncated_to);
+    to = MIN(to, MIN(upload->file->committed_size, upload->size));
+    return from < to ? add_segment(upload, META_EXTENT_HOLE, from, to - from, 0) : 0;
+}
+
+static int plan_ranges(struct upload *upload, enum meta_extent_kind kind)
+{
+    struct staging *staging = upload->file->staging;
+    bool replace = upload->flags & META_REPLACE;
+    uint64_t at = 0, bytes = 0, max = upload_object_max(upload->data);
+    for (struct staging_range r; staging_next(staging, at, &r); at = r.offset + r.length) {
+        int rc = replace ? 0 : add_cut(upload, at, r.offset);
+        uint64_t length = r.length;
+        if (!r.hole && length > max - bytes) {
+            length = max - bytes;
+            upload->partial = true;
+        }
+        if (!rc && r.hole && !replace)
+            rc = add_segment(upload, META_EXTENT_HOLE, r.offset, length, 0);
+        else if (!rc && !r.hole && length)
+            rc = add_segment(upload, kind, r.offset, length, bytes);
+        if (rc)
+            return rc;
+        if (!r.hole)
+            bytes += length;
+    }
+    int rc = replace ? 0 : add_cut(upload, at, UINT64_MAX);
+    if (rc)
+        return rc;
+    if (kind == META_EXTENT_INLINE)
+        return fill_inlined(upload, bytes);
+    upload->total = bytes;
+    upload->internal = true;
+    return 0;
+}
+
+int upload_plan(struct upload *upload)
+{
+    struct file *file = upload->file;
+    struct staging *staging = file->staging;
+    uint64_t bytes = staging_dirty_bytes(staging);
+    take_snapshot(upload);
+    bool new = upload_is_new(file);
+    if (new && upload->size <= upload->data->inline_max)
+        return plan_inline_whole(upload);
+    /* A cut that leaves nothing of the old content, or less than is written anew. */
+    if (new)
+        upload->flags |= META_REPLACE;
+    if (upload->size && staging_reach(staging, 0) >= upload->size) {
+        upload->total = MIN(upload->size, upload_object_max(upload->data));
+        upload->partial = upload->total < upload->size;
+        upload->internal = file->avoid_natural;
+        return add_segment(upload, META_EXTENT_OBJECT, 0, upload->total, 0);
+    }
+    if (bytes == 0 ||
+        (bytes <= upload->data->inline_max && file->inline_bytes + bytes <= INLINE_PATCHES_MAX))
+        return plan_ranges(upload, META_EXTENT_INLINE);
+    return plan_ranges(upload, META_EXTENT_OBJECT);
+}
+
+bool upload_plan_stream(struct upload *upload)
+{
+    struct file *file = upload->file;
+    take_snapshot(upload);
+    uint64_t sent = upload_part_offset(upload->data, upload->part_count);
+    if (upload->stopped || !upload_is_new(file) || staging_reach(file->staging, 0) < upload->size ||
+        upload->size < sent)
+        return false;
+    upload->total = MIN(upload->size, upload_object_max(upload->data));
+    upload->partial = upload->total < upload->size;
+    upload->flags |= META_REPLACE;
+    unsigned count = upload->part_count;
+    while (upload_part_offset(upload->data, count) < upload->total)
+        count++;
+    if (add_segment(upload, META_EXTENT_OBJECT, 0, upload->total, 0) ||
+        upload_parts_grow(upload, count))
+        return false;
+    upload_parts_redo(upload);
+    return true;
+}
+
+void upload_plan_done(struct upload *upload)
+{
+    free(upload->segments);
+    free(upload->inlined);
+    free(upload->parts);
+    free(upload->complete_parts);
+    free(upload->extents);
+    free(upload->upload_id);
+}

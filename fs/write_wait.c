@@ -1,0 +1,75 @@
+#include "write_wait.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "staging.h"
+
+struct write_wait {
+    struct data_handle *handle;
+    struct fuse_bufvec *in; /* the caller's until done */
+    uint64_t offset;
+    bool append;
+    struct data_request *request;
+    struct write_wait *next;
+};
+
+bool write_must_wait(struct data *data)
+{
+    if (staging_area_full(data->area))
+        return true;
+    pthread_mutex_lock(&data->wait_lock);
+    bool waiting = data->waiting != NULL;
+    pthread_mutex_unlock(&data->wait_lock);
+    return waiting;
+}
+
+int write_wait_add(struct data_handle *handle, struct fuse_bufvec *in, uint64_t offset, bool append,
+                   struct data_request *request)
+{
+    struct data *data = handle->file->data;
+    struct write_wait *wait = calloc(1, sizeof(*wait));
+    if (!wait)
+        return -ENOMEM;
+    *wait = (struct write_wait){
+        .handle = handle, .in = in, .offset = offset, .append = append, .request = request};
+    metric_add(data->metrics.waits, 1);
+    pthread_mutex_lock(&data->wait_lock);
+    *data->waiting_end = wait;
+    data->waiting_end = &wait->next;
+    pthread_mutex_unlock(&data->wait_lock);
+    data_tend(data);
+    return -EINPROGRESS;
+}
+
+static void take_first(struct data *data)
+{
+    pthread_mutex_lock(&data->wait_lock);
+    data->waiting = data->waiting->next;
+    if (!data->waiting)
+        data->waiting_end = &data->waiting;
+    pthread_mutex_unlock(&data->wait_lock);
+}
+
+void write_wait_run(struct data *data)
+{
+    for (;;) {
+        /* Before the try: an upload that ends during it calls for another run. */
+        pthread_mutex_lock(&data->wait_lock);
+        struct write_wait *wait = data->waiting;
+        bool hope = data->uploads > 0;
+        pthread_mutex_unlock(&data->wait_lock);
+        if (!wait)
+            return;
+        int64_t n = -ENOSPC;
+        if (!staging_area_full(data->area))
+            n = write_apply(wait->handle, wait->in, wait->offset, wait->append);
+        if ((n == -ENOSPC || n == -EDQUOT) && hope)
+            return;
+        take_first(data);
+        struct data_request *request = wait->request;
+        free(wait);
+        request->result = (int)n;
+        request->done(request);
+    }
+}
