@@ -44,15 +44,16 @@ def is_mounted(path):
 
 
 class Volume:
-    def __init__(self, gateway=None, bucket=None, prefix="", options=(), env=None, settle_delay="200ms"):
+    def __init__(self, gateway=None, bucket=None, prefix="", options=(), env=None, settle_delay="200ms", gc_delay="500ms"):
         self.directory = tempfile.mkdtemp(prefix="sluice-test.")
+        os.chmod(self.directory, 0o711)  # other users reach the mount point, where permissions are tested
         self.mountpoint = os.path.join(self.directory, "mnt")
         os.mkdir(self.mountpoint)
         self.gateway = gateway
         self.prefix = prefix
         self.options = list(options)
         self.env = dict(os.environ, **(env or {}))
-        self.settle_delay = settle_delay
+        self.settle_delay, self.gc_delay = settle_delay, gc_delay
         self.process = None
         if gateway:
             self.bucket = bucket or "t" + uuid.uuid4().hex[:16]
@@ -70,7 +71,7 @@ class Volume:
         return [
             binary(), "mount", self.url, self.mountpoint, "--foreground",
             "--meta-dir", os.path.join(self.directory, "meta"),
-            "--settle-delay", self.settle_delay, "--gc-delay", "500ms",
+            "--settle-delay", self.settle_delay, "--gc-delay", self.gc_delay,
             "--log-file", self.log, *self.options, *extra,
         ]
 
