@@ -72,6 +72,7 @@ struct meta_config {
                        said so */
     bool no_settle; /* tests: background work only when asked by meta_settle_wait */
     unsigned settle_parallel; /* files at once; default 8 */
+    uint32_t owner_renew_ms;  /* default 30,000 */
     const char *owner_text;   /* host and mount point, shown to who is refused */
 };
 void meta_config_init(struct meta_config *config);
