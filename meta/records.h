@@ -1,0 +1,168 @@
+/*
+ * The records of the database: what stands in a key and in a value (docs/data-model.md). Keys are
+ * big-endian, so that RocksDB's order is the order of numbers; the first byte of a value is the
+ * version of its format.
+ *
+ * Decoders take any bytes: 0, or -EBADMSG without having touched *out beyond repair (its content is
+ * undefined then). Pointers in a decoded record point into the input.
+ */
+#ifndef SLUICE_META_RECORDS_H
+#define SLUICE_META_RECORDS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "meta/op.h"
+
+#define RECORD_KEY_MAX 1040
+
+struct record_key {
+    size_t len;
+    uint8_t bytes[RECORD_KEY_MAX];
+};
+
+void record_key_u64(struct record_key *key, uint64_t a);
+void record_key_u64x2(struct record_key *key, uint64_t a, uint64_t b);
+/* a, then the bytes: dentry (parent, name), xattr (ino, name). */
+void record_key_named(struct record_key *key, uint64_t a, const void *name, size_t len);
+/* ino, parent, name */
+void record_key_link(struct record_key *key, uint64_t ino, uint64_t parent, const void *name,
+                     size_t len);
+/* Store id (0: the volume's own), then the bytes: key and claim. */
+void record_key_store(struct record_key *key, const void *bytes, size_t len);
+/* A letter of enum record_work, then one or two numbers. */
+void record_key_work(struct record_key *key, uint8_t kind, uint64_t a);
+void record_key_work2(struct record_key *key, uint8_t kind, uint64_t a, uint64_t b);
+void record_key_text(struct record_key *key, const char *text);
+/* The first key after all that begin with `key`: 0, or -ENOENT if there is none. */
+int record_key_next_prefix(struct record_key *key);
+uint64_t record_get_u64(const uint8_t *bytes);
+
+/* Kinds of records in the work column family. */
+enum record_work {
+    RECORD_WORK_GC = 'G',       /* due, object → nothing */
+    RECORD_WORK_RESERVED = 'R', /* object → nothing */
+    RECORD_WORK_SETTLE = 'S',   /* due, ino → struct record_queue */
+    RECORD_WORK_STEP = 'T',     /* ino → struct record_step */
+    RECORD_WORK_CURSOR = 'V',   /* ino of a directory → name: how far its subtree was queued */
+};
+
+/* Where the bytes of a regular file are. */
+enum record_body {
+    RECORD_BODY_EMPTY = 0,  /* nowhere: size is 0 or all is a hole */
+    RECORD_BODY_OBJECT = 1, /* one extent at offset 0, in this record */
+    RECORD_BODY_INLINE = 2, /* one inline extent at offset 0, in the extent column family */
+    RECORD_BODY_MANY = 3,   /* in the extent column family */
+};
+
+enum record_inode_flag {
+    RECORD_HAS_STEP = 1 << 0,  /* a settle step is recorded */
+    RECORD_EVICT = 1 << 1,     /* its object stands in another file's place: leave that key */
+    RECORD_HURRY = 1 << 2,     /* settle without waiting for quiet */
+    RECORD_ORIGIN = 1 << 3,    /* directory: has a record in origin */
+    RECORD_SUSTAINED = 1 << 4, /* unlinked, until META_DROP */
+    RECORD_TOUCHED = 1 << 5,   /* directory: names were made or removed here */
+};
+
+struct record_inode {
+    uint32_t mode, uid, gid, nlink;
+    uint64_t rdev, size;
+    uint64_t atime_ns, mtime_ns, ctime_ns, btime_ns;
+    uint64_t data_version, meta_version;
+    uint32_t flags, xattrs;
+    uint64_t due_ns;     /* its place in the settle queue; 0: not queued */
+    uint64_t changed_ns; /* last change of content or name, for settle_delay */
+    /* The first link: what settle goes by. parent 0: none. */
+    uint64_t parent;
+    uint16_t name_len;
+    uint8_t name[META_NAME_MAX];
+    /* Regular files. */
+    enum record_body body;
+    uint64_t extents; /* number of records in the extent column family */
+    uint64_t object, object_offset, object_length; /* RECORD_BODY_OBJECT */
+    /* Directories. */
+    uint64_t children;
+    uint64_t listed_ns; /* origin: last complete listing */
+    struct meta_usage usage;
+    /* Symbolic links; not owned. */
+    const uint8_t *target;
+    uint16_t target_len;
+};
+void record_inode_encode(struct buf *b, const struct record_inode *inode);
+int record_inode_decode(const void *data, size_t len, struct record_inode *out);
+
+struct record_dentry {
+    uint64_t ino;
+    uint32_t type; /* S_IFMT bits of the mode */
+};
+#define RECORD_DENTRY_LEN 10
+void record_dentry_encode(uint8_t out[RECORD_DENTRY_LEN], const struct record_dentry *dentry);
+int record_dentry_decode(const void *data, size_t len, struct record_dentry *out);
+
+/* Offset is in the key. */
+void record_extent_encode(struct buf *b, const struct meta_extent *extent);
+int record_extent_decode(const void *data, size_t len, struct meta_extent *out);
+
+/* Names do not live in struct meta_object's fixed room here. */
+struct record_object {
+    enum meta_object_state state;
+    bool foreign, natural; /* natural: the key was some file's natural one when it was given */
+    bool shared;           /* rows (object, ino) say who else may reference it */
+    uint32_t refs;         /* extents that reference it */
+    uint64_t size, mtime_ns, cid;
+    uint64_t ino;    /* who it was reserved for, or who references it */
+    uint64_t due_ns; /* its place in the gc queue; 0: not queued */
+    /* Our garbage that stands (or stood) at the same key, which waits for this one: settle
+     * overwrites it. 0: none. */
+    uint64_t replaces;
+    const char *key; /* in the bucket; not NUL-terminated */
+    size_t key_len;
+    const char *etag;
+    size_t etag_len;
+};
+void record_object_encode(struct buf *b, const struct record_object *object);
+int record_object_decode(const void *data, size_t len, struct record_object *out);
+
+struct record_origin {
+    const char *prefix;
+    size_t prefix_len;
+};
+void record_origin_encode(struct buf *b, const struct record_origin *origin);
+int record_origin_decode(const void *data, size_t len, struct record_origin *out);
+
+struct record_queue {
+    bool subtree;
+    uint64_t since_ns;  /* unsettled since */
+    const char *reason; /* of the last failure */
+    size_t reason_len;
+};
+#define RECORD_REASON_MAX 200
+void record_queue_encode(struct buf *b, const struct record_queue *queue);
+int record_queue_decode(const void *data, size_t len, struct record_queue *out);
+
+struct record_step {
+    enum meta_settle_action action;
+    uint64_t data_version, target;
+    bool natural, replaces;
+    uint64_t old_object; /* replaces: whose key the target takes */
+    const char *old_etag;
+    size_t old_etag_len;
+};
+void record_step_encode(struct buf *b, const struct record_step *step);
+int record_step_decode(const void *data, size_t len, struct record_step *out);
+
+struct record_counters {
+    uint64_t next_ino, next_object, applied, inodes;
+    uint64_t queued_files, queued_bytes, queued_subtrees;
+    uint64_t garbage_objects, garbage_bytes;
+    uint64_t last_ns; /* time of the last operation */
+};
+void record_counters_encode(struct buf *b, const struct record_counters *counters);
+int record_counters_decode(const void *data, size_t len, struct record_counters *out);
+
+void record_volume_encode(struct buf *b, const struct meta_volume *volume);
+int record_volume_decode(const void *data, size_t len, struct meta_volume *out);
+
+#endif
