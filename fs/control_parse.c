@@ -1,10 +1,14 @@
+#include "front_control_parse.h"
+
 #include <errno.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/error.h"
 #include "base/hash.h"
-#include "front_control.h"
 
 static const struct {
     const char *name;

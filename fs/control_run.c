@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <jansson.h>
 #include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>

@@ -10,7 +10,7 @@
 #ifndef SLUICE_FS_FRONT_H
 #define SLUICE_FS_FRONT_H
 
-#include <fuse3/fuse_lowlevel.h>
+#include <fuse_lowlevel.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>

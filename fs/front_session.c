@@ -2,7 +2,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <fuse3/fuse_opt.h>
+#include <fuse_opt.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>

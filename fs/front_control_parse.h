@@ -1,0 +1,69 @@
+/*
+ * The text of requests to the control file, and who may do what. Pure functions, any thread;
+ * bounded for any input (tests/fuzz/fuzz_control.c).
+ */
+#ifndef SLUICE_FS_FRONT_CONTROL_PARSE_H
+#define SLUICE_FS_FRONT_CONTROL_PARSE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "meta/op.h"
+
+struct error;
+
+#define CONTROL_TEXT_MAX 65536 /* bytes of a request */
+#define CONTROL_PATH_MAX 4096
+#define CONTROL_LIST_DEFAULT 1000
+#define CONTROL_LIST_MAX 10000
+
+enum control_op {
+    CONTROL_STATUS,
+    CONTROL_METRICS,
+    CONTROL_REFRESH,
+    CONTROL_SETTLE,
+    CONTROL_USAGE,
+    CONTROL_RENAME,
+    CONTROL_LIST,
+    CONTROL_DRIFT,
+    CONTROL_PATH,
+    CONTROL_STOP,
+};
+
+struct control_text {
+    char *bytes; /* owned, NUL-terminated */
+    size_t len;
+};
+
+struct control_request {
+    enum control_op op;
+    struct control_text path, to; /* of the volume: names joined by single '/', "" is its root */
+    char after[META_NAME_MAX];
+    size_t after_len;
+    uint64_t ino;
+    uint32_t limit;
+};
+
+/* 0, or -EINVAL / -ENOMEM with `error`; *out is filled on success only. */
+int control_parse(const char *text, size_t len, struct control_request *out, struct error *error);
+void control_request_done(struct control_request *request);
+/* The next name of a path: advances *path; len 0 at its end. */
+struct meta_name control_path_next(const char **path);
+/* The path without its last name, and that name (len 0 for the root). */
+void control_path_split(const struct control_text *path, struct control_text *parent,
+                        struct meta_name *name);
+
+/* --- Rights: those of who opened the file */
+struct control_caller {
+    uid_t uid;
+    gid_t gid;
+    gid_t *groups; /* owned */
+    size_t group_count;
+};
+enum { CONTROL_MAY_EXEC = 1, CONTROL_MAY_WRITE = 2, CONTROL_MAY_READ = 4 };
+/* Mode bits as the kernel would judge them. */
+bool control_may(const struct control_caller *caller, const struct meta_attr *attr, unsigned mask);
+
+#endif

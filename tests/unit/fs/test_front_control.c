@@ -1,0 +1,172 @@
+/* Requests of the control file: what is understood, what is refused, and who may do what. */
+#include <errno.h>
+#include <sys/stat.h>
+
+#include "base/error.h"
+#include "front_control_parse.h"
+#include "test.h"
+
+static int parse(const char *text, struct control_request *out, struct error *error)
+{
+    return control_parse(text, strlen(text), out, error);
+}
+
+TEST(control_parse, understands_each_request)
+{
+    static const struct {
+        const char *text;
+        enum control_op op;
+        const char *path, *to;
+    } cases[] = {
+        {"{\"op\":\"status\"}", CONTROL_STATUS, NULL, NULL},
+        {"{\"op\":\"metrics\"}", CONTROL_METRICS, NULL, NULL},
+        {"{\"op\":\"stop\"}\n", CONTROL_STOP, NULL, NULL},
+        {"{\"op\":\"refresh\"}", CONTROL_REFRESH, "", NULL},
+        {"{\"op\":\"refresh\",\"path\":\"/\"}", CONTROL_REFRESH, "", NULL},
+        {"{\"op\":\"settle\",\"path\":\"/a/b\"}", CONTROL_SETTLE, "a/b", NULL},
+        {"{\"op\":\"usage\",\"path\":\"a//b///\"}", CONTROL_USAGE, "a/b", NULL},
+        {"{\"op\":\"usage\",\"path64\":\"L2Ev/2I=\"}", CONTROL_USAGE,
+         "a/\xff"
+         "b",
+         NULL},
+        {"{\"op\":\"drift\",\"path\":\"\\u00e9\"}", CONTROL_DRIFT, "\xc3\xa9", NULL},
+        {"{\"op\":\"rename\",\"path\":\"a\",\"to\":\"/b/c\"}", CONTROL_RENAME, "a", "b/c"},
+        {"{\"op\":\"path\",\"ino\":7}", CONTROL_PATH, NULL, NULL},
+        {"{\"op\":\"list\",\"path\":\"d\",\"after\":\"x\",\"limit\":10}", CONTROL_LIST, "d", NULL},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct control_request request = {0};
+        struct error error = {0};
+        check_int(parse(cases[i].text, &request, &error), 0);
+        check_int(request.op, cases[i].op);
+        check_str(request.path.bytes, cases[i].path);
+        check_str(request.to.bytes, cases[i].to);
+        if (request.op == CONTROL_PATH)
+            check_uint(request.ino, 7);
+        if (request.op == CONTROL_LIST) {
+            check_uint(request.limit, 10);
+            check_uint(request.after_len, 1);
+        }
+        control_request_done(&request);
+    }
+}
+
+TEST(control_parse, lists_a_thousand_names_unless_told)
+{
+    struct control_request request = {0};
+    check_int(parse("{\"op\":\"list\"}", &request, NULL), 0);
+    check_uint(request.limit, CONTROL_LIST_DEFAULT);
+    check_uint(request.after_len, 0);
+    control_request_done(&request);
+}
+
+TEST(control_parse, refuses_with_a_reason)
+{
+    static const struct {
+        const char *text, *reason;
+    } cases[] = {
+        {"", "not JSON"},
+        {"{", "not JSON"},
+        {"hello", "not JSON"},
+        {"[]", "member op"},
+        {"{}", "member op"},
+        {"{\"op\":1}", "member op"},
+        {"{\"op\":\"format\"}", "unknown op format"},
+        {"{\"op\":\"status\",\"op\":\"stop\"}", "not JSON"},
+        {"{\"op\":\"rename\",\"path\":\"a\"}", "to is missing"},
+        {"{\"op\":\"rename\",\"to\":\"a\"}", "path is missing"},
+        {"{\"op\":\"usage\",\"path\":7}", "path must be a string"},
+        {"{\"op\":\"usage\",\"path\":\"a/../b\"}", ". or .."},
+        {"{\"op\":\"usage\",\"path\":\"./b\"}", ". or .."},
+        {"{\"op\":\"usage\",\"path\":\"a\",\"path64\":\"YQ==\"}", "exclude each other"},
+        {"{\"op\":\"usage\",\"path64\":\"Y\"}", "not base64"},
+        {"{\"op\":\"usage\",\"path64\":\"YQBi\"}", "NUL"},
+        {"{\"op\":\"path\"}", "ino is missing"},
+        {"{\"op\":\"path\",\"ino\":0}", "ino must be a number"},
+        {"{\"op\":\"path\",\"ino\":-1}", "ino must be a number"},
+        {"{\"op\":\"path\",\"ino\":\"1\"}", "ino must be a number"},
+        {"{\"op\":\"list\",\"limit\":0}", "limit must be a number"},
+        {"{\"op\":\"list\",\"limit\":10001}", "limit must be a number"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct control_request request = {0};
+        struct error error = {0};
+        check_int(parse(cases[i].text, &request, &error), -EINVAL);
+        if (!strstr(error.message, cases[i].reason))
+            test_fail("\"%s\": \"%s\" does not say \"%s\"", cases[i].text, error.message,
+                      cases[i].reason);
+        check(!request.path.bytes && !request.to.bytes);
+    }
+}
+
+TEST(control_parse, refuses_what_is_too_long)
+{
+    static char text[CONTROL_TEXT_MAX + 100];
+    struct control_request request;
+    int head = snprintf(text, sizeof(text), "{\"op\":\"usage\",\"path\":\"");
+    memset(text + head, 'a', META_NAME_MAX + 1);
+    strcpy(text + head + META_NAME_MAX + 1, "\"}");
+    check_int(parse(text, &request, NULL), -EINVAL);
+
+    for (int i = 0; i < CONTROL_PATH_MAX + 2; i++)
+        text[head + i] = i % 2 ? '/' : 'a';
+    strcpy(text + head + CONTROL_PATH_MAX + 2, "\"}");
+    check_int(parse(text, &request, NULL), -EINVAL);
+
+    memset(text, ' ', CONTROL_TEXT_MAX);
+    strcpy(text + CONTROL_TEXT_MAX, "{\"op\":\"status\"}");
+    check_int(parse(text, &request, NULL), -EINVAL);
+}
+
+TEST(control_path, is_taken_apart)
+{
+    char bytes[] = "a/bc/d";
+    struct control_text path = {.bytes = bytes, .len = strlen(bytes)};
+    struct control_text parent;
+    struct meta_name name;
+    control_path_split(&path, &parent, &name);
+    check_uint(parent.len, 4);
+    check_uint(name.len, 1);
+    check_mem(name.bytes, "d", 1);
+
+    const char *at = bytes;
+    name = control_path_next(&at);
+    check_uint(name.len, 1);
+    name = control_path_next(&at);
+    check_uint(name.len, 2);
+    check_mem(name.bytes, "bc", 2);
+    name = control_path_next(&at);
+    check_uint(name.len, 1);
+    name = control_path_next(&at);
+    check_uint(name.len, 0);
+
+    char root[] = "";
+    path = (struct control_text){.bytes = root};
+    control_path_split(&path, &parent, &name);
+    check_uint(parent.len, 0);
+    check_uint(name.len, 0);
+}
+
+TEST(control_may, judges_as_the_kernel_does)
+{
+    static const struct {
+        uint32_t mode, uid, gid;
+        unsigned mask;
+        bool may;
+    } cases[] = {
+        {0700, 100, 1, 7, true},  {0077, 100, 1, 4, false}, /* the owner's bits, even if less */
+        {0070, 1, 200, 7, true},  {0707, 1, 200, 4, false}, {0070, 1, 201, 6, true},
+        {0007, 1, 2, 7, true},    {0770, 1, 2, 1, false},   {0750, 100, 1, 5, true},
+        {0555, 100, 1, 2, false},
+    };
+    gid_t groups[] = {7, 201};
+    struct control_caller caller = {.uid = 100, .gid = 200, .groups = groups, .group_count = 2};
+    struct control_caller root = {.uid = 0};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct meta_attr attr = {
+            .mode = S_IFDIR | cases[i].mode, .uid = cases[i].uid, .gid = cases[i].gid};
+        if (control_may(&caller, &attr, cases[i].mask) != cases[i].may)
+            test_fail("case %zu", i);
+        check(control_may(&root, &attr, 7));
+    }
+}
