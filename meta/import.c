@@ -1,0 +1,588 @@
+/*
+ * Import: what of the bucket the namespace must know before a request can be served. Requests wait
+ * here until a listing or the answer about one key is applied, then they are tried again. Rules:
+ * docs/import.md.
+ */
+#include "import.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <utlist.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+
+#define DIRS_MAX 65536
+#define NEGATIVES_MAX 65536
+/* A directory whose last listing was no longer than this is listed anew for one name, too. */
+#define SMALL_PAGES 4
+/* So many names asked for one by one, and the directory is listed. */
+#define SINGLES_MAX 16
+
+/* "The bucket has no such name", for a while. */
+struct negative {
+    uint64_t until_ns; /* monotonic */
+    UT_hash_handle hh;
+    size_t key_len;
+    uint8_t key[]; /* parent, name */
+};
+
+/* One name that is being asked for. */
+struct single {
+    struct importer *importer;
+    char key[META_KEY_MAX + 1], below[META_KEY_MAX + 2];
+    struct import_fetch head, list;
+    unsigned pending, refetches;
+    struct import_wait *waits;
+    UT_hash_handle hh;
+    uint64_t parent;
+    size_t name_len, id_len;
+    uint8_t *id; /* parent, name; owned */
+};
+
+/* A user's request that waits. */
+struct request_wait {
+    struct import_wait wait;
+    struct meta *meta;
+    struct meta_request *request;
+};
+
+/* Parent and name as a hash key. */
+static size_t make_id(uint64_t parent, const char *name, size_t len,
+                      uint8_t out[sizeof(uint64_t) + META_NAME_MAX])
+{
+    len = MIN(len, (size_t)META_NAME_MAX);
+    memcpy(out, &parent, sizeof(parent));
+    memcpy(out + sizeof(parent), name, len);
+    return sizeof(parent) + len;
+}
+
+void import_failed(struct importer *importer, const struct error *error)
+{
+    static struct log_limit limit = LOG_LIMIT(5, 60000);
+    importer->failures++;
+    snprintf(importer->last_error, sizeof(importer->last_error), "%s", error_text(error));
+    log_limited(&limit, LOG_WARN, "import failed", "error=\"%s\"", error_text(error));
+}
+
+bool import_is_internal(const struct importer *importer, const char *prefix, const char *name,
+                        size_t len)
+{
+    size_t own = strlen(VOLUME_INTERNAL) - 1;
+    return len == own && !memcmp(name, VOLUME_INTERNAL, own) &&
+           !strcmp(prefix, importer->meta->format.prefix);
+}
+
+struct import_dir *import_dir_get(struct importer *importer, uint64_t ino)
+{
+    struct import_dir *dir, *next;
+    HASH_FIND(hh, importer->dirs, &ino, sizeof(ino), dir);
+    if (dir)
+        return dir;
+    if (HASH_COUNT(importer->dirs) >= DIRS_MAX) {
+        HASH_ITER(hh, importer->dirs, dir, next)
+        {
+            HASH_DEL(importer->dirs, dir);
+            free(dir);
+        }
+    }
+    dir = calloc(1, sizeof(*dir));
+    if (!dir)
+        return NULL;
+    dir->ino = ino;
+    HASH_ADD(hh, importer->dirs, ino, sizeof(dir->ino), dir);
+    return dir;
+}
+
+/* Requests that watch for our own changes */
+
+void import_fetch_submit(struct importer *importer, struct import_fetch *fetch)
+{
+    fetch->changes = NULL;
+    DL_APPEND(importer->fetches, fetch);
+    work_op_submit(importer->meta, &fetch->work);
+}
+
+void import_fetch_done(struct importer *importer, struct import_fetch *fetch)
+{
+    DL_DELETE(importer->fetches, fetch);
+    struct import_change *c, *next;
+    HASH_ITER(hh, fetch->changes, c, next)
+    {
+        HASH_DEL(fetch->changes, c);
+        free(c);
+    }
+}
+
+void importer_key_changed(struct importer *importer, const char *key, bool written)
+{
+    struct import_fetch *fetch;
+    size_t len = strlen(key);
+    DL_FOREACH(importer->fetches, fetch)
+    {
+        struct import_change *c;
+        if (strncmp(key, fetch->watch, strlen(fetch->watch)))
+            continue;
+        HASH_FIND(hh, fetch->changes, key, len, c);
+        if (!c) {
+            c = malloc(sizeof(*c) + len + 1);
+            if (!c)
+                continue;
+            memcpy(c->key, key, len + 1);
+            HASH_ADD(hh, fetch->changes, key, len, c);
+        }
+        c->written = written;
+    }
+}
+
+/* Absence */
+
+bool importer_is_absent(struct importer *importer, uint64_t parent, const struct meta_name *name,
+                        bool now)
+{
+    uint8_t id[sizeof(uint64_t) + META_NAME_MAX];
+    size_t len = make_id(parent, name->bytes, name->len, id);
+    struct negative *n;
+    pthread_mutex_lock(&importer->lock);
+    HASH_FIND(hh, importer->negatives, id, len, n);
+    bool absent = n && (now || clock_monotonic_ns() < n->until_ns);
+    pthread_mutex_unlock(&importer->lock);
+    return absent;
+}
+
+static void negatives_clear_locked(struct importer *importer)
+{
+    struct negative *n, *next;
+    HASH_ITER(hh, importer->negatives, n, next)
+    {
+        HASH_DEL(importer->negatives, n);
+        free(n);
+    }
+}
+
+static void negative_set(struct importer *importer, uint64_t parent, const char *name, size_t len,
+                         bool absent)
+{
+    uint8_t id[sizeof(uint64_t) + META_NAME_MAX];
+    size_t id_len = make_id(parent, name, len, id);
+    struct negative *n;
+    pthread_mutex_lock(&importer->lock);
+    HASH_FIND(hh, importer->negatives, id, id_len, n);
+    if (n && !absent) {
+        HASH_DEL(importer->negatives, n);
+        free(n);
+    } else if (absent) {
+        if (!n) {
+            if (HASH_COUNT(importer->negatives) >= NEGATIVES_MAX)
+                negatives_clear_locked(importer);
+            n = malloc(sizeof(*n) + id_len);
+            if (n) {
+                n->key_len = id_len;
+                memcpy(n->key, id, id_len);
+                HASH_ADD(hh, importer->negatives, key, id_len, n);
+            }
+        }
+        if (n)
+            n->until_ns = clock_monotonic_ns() + importer->meta->negative_ttl_ns;
+    }
+    pthread_mutex_unlock(&importer->lock);
+}
+
+/* One name */
+
+static int look(struct meta *meta, uint64_t parent, const char *name, size_t len,
+                struct meta_attr *attr)
+{
+    struct meta_op op = {.kind = META_LOOKUP, .parent = parent, .name = {name, len}};
+    struct meta_reply reply;
+    int rc = volume_read(meta, &op, &reply);
+    *attr = reply.attr;
+    meta_reply_done(&reply);
+    if (rc)
+        *attr = (struct meta_attr){0};
+    return rc;
+}
+
+int import_one(struct importer *importer, uint64_t parent, const char *name, size_t len,
+               const struct meta_entry *entry)
+{
+    struct meta *meta = importer->meta;
+    struct meta_attr before, after;
+    look(meta, parent, name, len, &before);
+    struct meta_op op = {.kind = META_IMPORT_ONE,
+                         .parent = parent,
+                         .name = {name, len},
+                         .entries = entry,
+                         .entry_count = entry ? 1 : 0};
+    struct meta_reply reply;
+    int rc = volume_apply(meta, &op, &reply);
+    meta_reply_done(&reply);
+    if (rc)
+        return rc;
+    negative_set(importer, parent, name, len, !entry);
+    look(meta, parent, name, len, &after);
+    if (before.ino != after.ino)
+        volume_entry_changed(meta, parent, name, len);
+    else if (after.ino && (before.data_version != after.data_version ||
+                           before.meta_version != after.meta_version))
+        volume_inode_changed(meta, after.ino, before.data_version != after.data_version);
+    return 0;
+}
+
+static void single_free(struct single *s)
+{
+    store_op_reset(&s->head.work.op);
+    store_op_reset(&s->list.work.op);
+    free(s->id);
+    free(s);
+}
+
+static void single_end(struct single *s, int rc, const struct error *error)
+{
+    struct importer *importer = s->importer;
+    struct meta *meta = importer->meta;
+    HASH_DEL(importer->singles, s);
+    if (rc)
+        import_failed(importer, error);
+    struct import_wait *wait = s->waits;
+    single_free(s);
+    for (struct import_wait *next; wait; wait = next) {
+        next = wait->next;
+        wait->done(wait, rc, error);
+    }
+    work_end(meta);
+}
+
+static void single_ask(struct single *s);
+
+/* "There is no such key" in the words of all stores. */
+static bool is_absence(int result)
+{
+    return result == -ENOENT || result == -ENOTDIR || result == -EISDIR;
+}
+
+static int single_apply(struct single *s)
+{
+    const struct store_op *head = &s->head.work.op, *list = &s->list.work.op;
+    const char *name = (const char *)s->id + sizeof(uint64_t);
+    struct meta_entry entry = {.name = name, .name_len = s->name_len};
+    bool file = !head->result && s->key[0];
+    if (list->out_list.count) {
+        entry.is_dir = true;
+        if (file)
+            names_hidden_add(s->importer->hidden, s->parent, s->key, NAMES_BESIDE);
+    } else if (file) {
+        entry.size = head->info.size;
+        entry.mtime_ns = head->info.mtime_ns;
+        memcpy(entry.etag, head->info.etag, sizeof(entry.etag));
+        entry.attr.size = head->info.size;
+        entry.has_attr = tags_parse(head, &entry.attr);
+    } else {
+        return import_one(s->importer, s->parent, name, s->name_len, NULL);
+    }
+    return import_one(s->importer, s->parent, name, s->name_len, &entry);
+}
+
+static void single_answered(struct work_op *work)
+{
+    struct single *s = work->arg;
+    if (--s->pending)
+        return;
+    struct store_op *head = &s->head.work.op, *list = &s->list.work.op;
+    bool changed = s->head.changes || s->list.changes;
+    import_fetch_done(s->importer, &s->head);
+    import_fetch_done(s->importer, &s->list);
+    struct error error = {0};
+    int rc = 0;
+    if (head->result && !is_absence(head->result)) {
+        rc = head->result;
+        error = head->error;
+    } else if (list->result && !is_absence(list->result)) {
+        rc = list->result;
+        error = list->error;
+    } else if (changed && s->refetches++ < 20 && !s->importer->stopped) {
+        single_ask(s);
+        return;
+    } else {
+        rc = single_apply(s);
+    }
+    if (rc && !error.code)
+        error_set(&error, rc, "import of \"%s\": %s", s->key, strerror(-rc));
+    single_end(s, rc, &error);
+}
+
+static void single_ask(struct single *s)
+{
+    s->pending = 2;
+    s->head.work.op = (struct store_op){.kind = STORE_HEAD, .key = s->key};
+    s->list.work.op = (struct store_op){.kind = STORE_LIST, .prefix = s->below, .max_keys = 1};
+    s->head.work.done = s->list.work.done = single_answered;
+    s->head.work.arg = s->list.work.arg = s;
+    strcpy(s->head.watch, s->key);
+    strcpy(s->list.watch, s->below);
+    import_fetch_submit(s->importer, &s->head);
+    import_fetch_submit(s->importer, &s->list);
+}
+
+/* A name that cannot be a key of the bucket is absent without asking. */
+static bool cannot_be_key(const struct importer *importer, const char *prefix,
+                          const struct meta_name *name)
+{
+    return names_check(name->bytes, name->len) || strlen(prefix) + name->len > META_KEY_MAX ||
+           import_is_internal(importer, prefix, name->bytes, name->len);
+}
+
+static void end_wait(struct import_wait *wait, int rc)
+{
+    struct error error = {0};
+    if (rc)
+        error_set(&error, rc, "import: %s", strerror(-rc));
+    wait->done(wait, rc, &error);
+}
+
+static struct single *single_new(struct importer *importer, uint64_t parent,
+                                 const struct meta_name *name, const char *prefix)
+{
+    struct single *s = calloc(1, sizeof(*s));
+    if (!s)
+        return NULL;
+    s->id = malloc(sizeof(uint64_t) + META_NAME_MAX);
+    if (!s->id) {
+        free(s);
+        return NULL;
+    }
+    s->importer = importer;
+    s->parent = parent;
+    s->name_len = name->len;
+    s->id_len = make_id(parent, name->bytes, name->len, s->id);
+    snprintf(s->key, sizeof(s->key), "%s%.*s", prefix, (int)name->len, name->bytes);
+    snprintf(s->below, sizeof(s->below), "%s/", s->key);
+    return s;
+}
+
+void import_ask(struct importer *importer, uint64_t parent, const struct meta_name *name,
+                struct import_wait *wait)
+{
+    uint8_t id[sizeof(uint64_t) + META_NAME_MAX];
+    size_t len = make_id(parent, name->bytes, name->len, id);
+    struct single *s;
+    HASH_FIND(hh, importer->singles, id, len, s);
+    wait->next = NULL;
+    if (s) {
+        LL_PREPEND(s->waits, wait);
+        return;
+    }
+    char prefix[META_KEY_MAX + 1];
+    uint64_t listed_ns;
+    int rc = importer->stopped ? -ECANCELED
+                               : engine_origin(importer->meta->engine, parent, prefix, &listed_ns);
+    if (!rc && cannot_be_key(importer, prefix, name)) {
+        end_wait(wait, import_one(importer, parent, name->bytes, name->len, NULL));
+        return;
+    }
+    s = rc ? NULL : single_new(importer, parent, name, prefix);
+    if (!s) {
+        end_wait(wait, rc ? rc : -ENOMEM);
+        return;
+    }
+    LL_PREPEND(s->waits, wait);
+    HASH_ADD_KEYPTR(hh, importer->singles, s->id, s->id_len, s);
+    work_begin(importer->meta);
+    importer->asked_names++;
+    metric_add(importer->names, 1);
+    struct import_dir *dir = import_dir_get(importer, parent);
+    if (dir && ++dir->singles == SINGLES_MAX)
+        listing_join(importer, parent, NULL);
+    single_ask(s);
+}
+
+/* Requests */
+
+/* What a request may lack, in the order to look for it. */
+struct need {
+    uint64_t dir;
+    struct meta_name name; /* len 0: the whole listing */
+};
+
+static bool is_missing(struct meta *meta, const struct need *need)
+{
+    struct meta_op op = {.kind = META_LOOKUP, .parent = need->dir, .name = need->name};
+    if (!need->name.len)
+        op = (struct meta_op){.kind = META_READDIR, .ino = need->dir, .count = 1};
+    struct meta_reply reply;
+    int rc = volume_read(meta, &op, &reply);
+    bool missing = rc == -EAGAIN && reply.need_import;
+    meta_reply_done(&reply);
+    return missing &&
+           (!need->name.len || !importer_is_absent(meta->importer, need->dir, &need->name, false));
+}
+
+/* The directory that stands at a name, 0 if none. */
+static uint64_t directory_at(struct meta *meta, uint64_t parent, const struct meta_name *name)
+{
+    struct meta_attr attr;
+    return !look(meta, parent, name->bytes, name->len, &attr) && S_ISDIR(attr.mode) ? attr.ino : 0;
+}
+
+/* A change can lack names in one or two directories, or the listing of a directory that must be
+ * empty. False: nothing that we know of. */
+static bool find_need(struct meta *meta, const struct meta_op *op, struct need *out)
+{
+    struct need needs[4];
+    unsigned count = 0;
+    if (op->parent && op->name.len)
+        needs[count++] = (struct need){op->parent, op->name};
+    if (op->new_parent && op->new_name.len)
+        needs[count++] = (struct need){op->new_parent, op->new_name};
+    for (unsigned i = 0, names = count; i < names; i++) {
+        uint64_t dir = directory_at(meta, needs[i].dir, &needs[i].name);
+        if (dir)
+            needs[count++] = (struct need){.dir = dir};
+    }
+    for (unsigned i = 0; i < count; i++) {
+        if (is_missing(meta, &needs[i])) {
+            *out = needs[i];
+            return true;
+        }
+    }
+    return false;
+}
+
+static void resume_request(struct import_wait *wait, int result, const struct error *error)
+{
+    struct request_wait *r = container_of(wait, struct request_wait, wait);
+    struct meta *meta = r->meta;
+    struct meta_request *request = r->request;
+    free(r);
+    if (result == -ECANCELED || result == -ETIMEDOUT || (result && is_absence(result)))
+        result = -EIO;
+    volume_resume(meta, request, result);
+}
+
+/* For one name in a directory: the whole listing if that is as cheap. */
+static bool prefers_listing(struct importer *importer, uint64_t ino)
+{
+    struct import_dir *dir;
+    HASH_FIND(hh, importer->dirs, &ino, sizeof(ino), dir);
+    return dir && dir->pages && dir->pages <= SMALL_PAGES;
+}
+
+static void take_request(struct importer *importer, struct meta_request *request)
+{
+    const struct meta_op *op = &request->op;
+    struct meta *meta = importer->meta;
+    struct request_wait *r = calloc(1, sizeof(*r));
+    if (!r) {
+        volume_resume(meta, request, -ENOMEM);
+        return;
+    }
+    r->meta = meta;
+    r->request = request;
+    r->wait.done = resume_request;
+    struct need need = {0};
+    if (op->kind == META_READDIR)
+        need.dir = op->ino;
+    else if (op->kind == META_LOOKUP)
+        need = (struct need){op->parent, op->name};
+    else if (!find_need(meta, op, &need)) {
+        /* Somebody else's import has brought it. */
+        end_wait(&r->wait, 0);
+        return;
+    }
+    if (!need.name.len || prefers_listing(importer, need.dir))
+        listing_join(importer, need.dir, &r->wait);
+    else
+        import_ask(importer, need.dir, &need.name, &r->wait);
+}
+
+static void take_incoming(struct loop_task *task)
+{
+    struct importer *importer = container_of(task, struct importer, take);
+    pthread_mutex_lock(&importer->lock);
+    struct meta_request *requests = importer->incoming;
+    importer->incoming = NULL;
+    importer->incoming_end = &importer->incoming;
+    importer->take_posted = false;
+    pthread_mutex_unlock(&importer->lock);
+    for (struct meta_request *next; requests; requests = next) {
+        next = requests->next;
+        requests->next = NULL;
+        take_request(importer, requests);
+    }
+}
+
+void importer_wait(struct meta *meta, struct meta_request *request)
+{
+    struct importer *importer = meta->importer;
+    request->next = NULL;
+    pthread_mutex_lock(&importer->lock);
+    *importer->incoming_end = request;
+    importer->incoming_end = &request->next;
+    bool post = !importer->take_posted;
+    importer->take_posted = true;
+    pthread_mutex_unlock(&importer->lock);
+    if (post)
+        loop_post(meta->work, &importer->take);
+}
+
+/* Life */
+
+int importer_new(struct meta *meta, struct importer **out)
+{
+    struct importer *importer = calloc(1, sizeof(*importer));
+    if (!importer)
+        return -ENOMEM;
+    if (names_hidden_new(&importer->hidden)) {
+        free(importer);
+        return -ENOMEM;
+    }
+    struct metrics *metrics = meta->config.metrics;
+    importer->meta = meta;
+    importer->incoming_end = &importer->incoming;
+    importer->take.run = take_incoming;
+    pthread_mutex_init(&importer->lock, NULL);
+    importer->keys = metrics_counter(metrics, "sluice_meta_import_entries_total", "",
+                                     "Entries of listings that were applied.");
+    importer->listings_total = metrics_counter(metrics, "sluice_meta_import_listings_total", "",
+                                               "Directories that were listed.");
+    importer->names = metrics_counter(metrics, "sluice_meta_import_names_total", "",
+                                      "Names that were asked for one by one.");
+    *out = importer;
+    return 0;
+}
+
+void importer_stop(struct importer *importer)
+{
+    importer->stopped = true;
+}
+
+void importer_free(struct importer *importer)
+{
+    if (!importer)
+        return;
+    assert(!importer->listings && !importer->singles && !importer->fetches);
+    struct import_dir *dir, *next;
+    HASH_ITER(hh, importer->dirs, dir, next)
+    {
+        HASH_DEL(importer->dirs, dir);
+        free(dir);
+    }
+    negatives_clear_locked(importer);
+    names_hidden_free(importer->hidden);
+    pthread_mutex_destroy(&importer->lock);
+    free(importer);
+}
+
+void importer_status(struct importer *importer, json_t *out)
+{
+    json_object_set_new(out, "listed_directories", json_integer((json_int_t)importer->listed_dirs));
+    json_object_set_new(out, "listed_entries", json_integer((json_int_t)importer->listed_keys));
+    json_object_set_new(out, "asked_names", json_integer((json_int_t)importer->asked_names));
+    json_object_set_new(out, "running_listings", json_integer(importer->running));
+    json_object_set_new(out, "failures", json_integer((json_int_t)importer->failures));
+    json_object_set_new(out, "last_error", json_string(importer->last_error));
+    names_hidden_status(importer->hidden, out);
+}

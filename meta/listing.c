@@ -1,0 +1,682 @@
+/*
+ * One listing of one directory: pages are fetched one ahead of the one that is being applied.
+ *
+ * A store lists keys bytewise, the namespace orders names. They differ where a directory's name is
+ * a prefix of other names: "a-b" < "a/" in the store, "a" < "a-b" here. So at the end of a page
+ * a directory may be still to come whose name lies inside the range of names that the page covers.
+ * Such names are prefixes of the page's last key, followed by a character below '/'. What the
+ * database has under them as directories is kept until the end of the listing (`doubts`); what
+ * comes late is applied by its name.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <utlist.h>
+
+#include "base/cleanup.h"
+#include "import.h"
+
+#define REFETCH_MAX 20
+#define SNAPSHOT_STEP 1000
+
+struct page {
+    struct import_fetch fetch;
+    char *token; /* owned */
+    bool in_flight, ready;
+};
+
+/* A name that a later page may say more about. */
+struct doubt {
+    struct doubt *next;
+    bool has_file; /* a file of this name was listed */
+    struct meta_entry file;
+    size_t len;
+    char name[META_NAME_MAX + 1];
+};
+
+struct listing {
+    uint64_t ino;
+    struct importer *importer;
+    struct meta *meta;
+    char prefix[META_KEY_MAX + 1];
+    size_t prefix_len;
+    bool known_before; /* the mount may have cached names of it */
+    struct page pages[2];
+    unsigned current;
+    unsigned refetches, page_count;
+    char from[META_NAME_MAX + 1]; /* names up to here are applied */
+    size_t from_len;
+    struct doubt *files;  /* listed as files; directories of these names may come */
+    struct doubt *doubts; /* directories of the database that were not listed yet */
+    struct import_wait *waits, *again;
+    UT_hash_handle hh;
+};
+
+/* A page as it goes to the engine. */
+struct batch {
+    struct meta_entry *entries; /* owned */
+    size_t count, cap;
+    char last_key[META_KEY_MAX + 1]; /* below the prefix */
+};
+
+static int compare_names(const char *a, size_t a_len, const char *b, size_t b_len)
+{
+    int order = memcmp(a, b, MIN(a_len, b_len));
+    return order ? order : (a_len > b_len) - (a_len < b_len);
+}
+
+/* By name; a directory before a file of the same name. */
+static int compare_entries(const void *a, const void *b)
+{
+    const struct meta_entry *x = a, *y = b;
+    int order = compare_names(x->name, x->name_len, y->name, y->name_len);
+    return order ? order : y->is_dir - x->is_dir;
+}
+
+static struct meta_entry *batch_find(const struct batch *batch, const char *name, size_t len)
+{
+    struct meta_entry key = {.name = name, .name_len = len, .is_dir = true};
+    size_t low = 0, high = batch->count;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (compare_entries(&batch->entries[mid], &key) < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    struct meta_entry *e = &batch->entries[low];
+    return low < batch->count && !compare_names(e->name, e->name_len, name, len) ? e : NULL;
+}
+
+static int batch_insert(struct batch *batch, const struct meta_entry *entry)
+{
+    if (batch->count == batch->cap) {
+        size_t cap = batch->cap ? 2 * batch->cap : 64;
+        struct meta_entry *grown = reallocarray(batch->entries, cap, sizeof(*grown));
+        if (!grown)
+            return -ENOMEM;
+        batch->entries = grown;
+        batch->cap = cap;
+    }
+    size_t at = batch->count;
+    while (at && compare_entries(&batch->entries[at - 1], entry) > 0)
+        at--;
+    memmove(batch->entries + at + 1, batch->entries + at,
+            (batch->count - at) * sizeof(*batch->entries));
+    batch->entries[at] = *entry;
+    batch->count++;
+    return 0;
+}
+
+static struct doubt *doubt_find(struct doubt *list, const char *name, size_t len)
+{
+    while (list && compare_names(list->name, list->len, name, len))
+        list = list->next;
+    return list;
+}
+
+static struct doubt *doubt_add(struct doubt **list, const char *name, size_t len)
+{
+    struct doubt *d = calloc(1, sizeof(*d));
+    if (!d)
+        return NULL;
+    memcpy(d->name, name, len);
+    d->len = len;
+    LL_PREPEND(*list, d);
+    return d;
+}
+
+static void doubts_free(struct doubt **list)
+{
+    while (*list) {
+        struct doubt *d = *list;
+        *list = d->next;
+        free(d);
+    }
+}
+
+static void hide(struct listing *l, const char *name, size_t len, enum names_problem problem)
+{
+    char key[META_KEY_MAX + 1];
+    len = MIN(len, META_KEY_MAX - l->prefix_len);
+    memcpy(key, l->prefix, l->prefix_len);
+    memcpy(key + l->prefix_len, name, len);
+    key[l->prefix_len + len] = '\0';
+    names_hidden_add(l->importer->hidden, l->ino, key, problem);
+}
+
+/* Page → batch */
+
+/* 1: left out, 0: filled, -EAGAIN: the page is older than a write of ours. */
+static int convert(struct listing *l, const struct import_fetch *fetch,
+                   const struct store_entry *from, struct meta_entry *to)
+{
+    if (strncmp(from->name, l->prefix, l->prefix_len))
+        return 1;
+    const char *name = from->name + l->prefix_len;
+    size_t len = strlen(name);
+    if (!len && !from->is_prefix) {
+        if (from->size)
+            hide(l, name, len, NAMES_SLASH_DATA);
+        return 1;
+    }
+    if (from->is_prefix)
+        len--;
+    if (import_is_internal(l->importer, l->prefix, name, len))
+        return 1;
+    enum names_problem problem = names_check(name, len);
+    if (problem) {
+        hide(l, name, strlen(name), problem);
+        return 1;
+    }
+    struct import_change *change;
+    HASH_FIND_STR(fetch->changes, from->name, change);
+    if (change && !from->is_prefix)
+        return change->written ? -EAGAIN : 1;
+    *to = (struct meta_entry){.name = name,
+                              .name_len = len,
+                              .is_dir = from->is_prefix,
+                              .mtime_ns = from->mtime_ns,
+                              .size = from->size};
+    memcpy(to->etag, from->etag, sizeof(to->etag));
+    return 0;
+}
+
+/* A key of this directory that we wrote while the page was fetched may be missing in it. */
+static bool wrote_meanwhile(const struct listing *l, const struct import_fetch *fetch)
+{
+    for (const struct import_change *c = fetch->changes; c; c = c->hh.next)
+        if (c->written && !strchr(c->key + l->prefix_len, '/'))
+            return true;
+    return false;
+}
+
+static int fill_batch(struct listing *l, const struct import_fetch *fetch, struct batch *batch)
+{
+    const struct store_list *list = &fetch->work.op.out_list;
+    if (wrote_meanwhile(l, fetch))
+        return -EAGAIN;
+    batch->cap = list->count + 16;
+    batch->entries = calloc(batch->cap, sizeof(*batch->entries));
+    if (!batch->entries)
+        return -ENOMEM;
+    for (size_t i = 0; i < list->count; i++) {
+        int rc = convert(l, fetch, &list->entries[i], &batch->entries[batch->count]);
+        if (rc < 0)
+            return rc;
+        batch->count += !rc;
+    }
+    if (list->count) {
+        const char *last = list->entries[list->count - 1].name;
+        snprintf(batch->last_key, sizeof(batch->last_key), "%s",
+                 strlen(last) >= l->prefix_len ? last + l->prefix_len : "");
+    }
+    qsort(batch->entries, batch->count, sizeof(*batch->entries), compare_entries);
+    return 0;
+}
+
+/* A directory hides the file of the same name, on this page or an earlier one. */
+static void hide_twins(struct listing *l, struct batch *batch)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < batch->count; i++) {
+        const struct meta_entry *e = &batch->entries[i];
+        const struct meta_entry *before = kept ? &batch->entries[kept - 1] : NULL;
+        if (before && !compare_names(before->name, before->name_len, e->name, e->name_len)) {
+            hide(l, e->name, e->name_len, NAMES_BESIDE);
+            continue;
+        }
+        struct doubt *doubt = e->is_dir ? doubt_find(l->doubts, e->name, e->name_len) : NULL;
+        if (e->is_dir && (doubt_find(l->files, e->name, e->name_len) || (doubt && doubt->has_file)))
+            hide(l, e->name, e->name_len, NAMES_BESIDE);
+        if (doubt) {
+            LL_DELETE(l->doubts, doubt);
+            free(doubt);
+        }
+        batch->entries[kept++] = *e;
+    }
+    batch->count = kept;
+}
+
+/* A directory of this name may still come. If the database has one, it stays for now. */
+static int keep_doubtful(struct listing *l, struct batch *batch, const char *name, size_t len)
+{
+    if (compare_names(name, len, l->from, l->from_len) <= 0 || names_check(name, len))
+        return 0;
+    struct meta_entry *listed = batch_find(batch, name, len);
+    if (listed && listed->is_dir)
+        return 0;
+    struct meta_op op = {.kind = META_LOOKUP, .parent = l->ino, .name = {name, len}};
+    struct meta_reply reply;
+    int rc = volume_read(l->meta, &op, &reply);
+    bool is_dir = !rc && S_ISDIR(reply.attr.mode);
+    meta_reply_done(&reply);
+    if (!is_dir)
+        return 0;
+    struct doubt *doubt = doubt_add(&l->doubts, name, len);
+    if (!doubt)
+        return -ENOMEM;
+    if (listed) {
+        doubt->has_file = true;
+        doubt->file = *listed;
+        doubt->file.name = doubt->name;
+        *listed = (struct meta_entry){.name = doubt->name, .name_len = len, .is_dir = true};
+        return 0;
+    }
+    struct meta_entry entry = {.name = doubt->name, .name_len = len, .is_dir = true};
+    return batch_insert(batch, &entry);
+}
+
+/* Whether the directory `name` may be listed after `last`. */
+static bool may_come_back(const char *last, const char *name, size_t len)
+{
+    return !strncmp(last, name, len) && (unsigned char)last[len] < '/';
+}
+
+/* For each prefix of the last key that may come back as a directory. */
+static int keep_all_doubtful(struct listing *l, struct batch *batch)
+{
+    const char *last = batch->last_key;
+    for (size_t i = 1; last[i - 1] && last[i - 1] != '/' && i <= META_NAME_MAX; i++) {
+        int rc = may_come_back(last, last, i) ? keep_doubtful(l, batch, last, i) : 0;
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+/* Remembers the files whose names may come again as directories. */
+static int remember_files(struct listing *l, const struct batch *batch)
+{
+    struct doubt *d, *next;
+    LL_FOREACH_SAFE(l->files, d, next)
+    {
+        if (!may_come_back(batch->last_key, d->name, d->len)) {
+            LL_DELETE(l->files, d);
+            free(d);
+        }
+    }
+    for (size_t i = 0; i < batch->count; i++) {
+        const struct meta_entry *e = &batch->entries[i];
+        if (!e->is_dir && may_come_back(batch->last_key, e->name, e->name_len) &&
+            !doubt_add(&l->files, e->name, e->name_len))
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+/* What changed for the mount */
+
+struct seen {
+    uint64_t ino, data_version, meta_version;
+    size_t len;
+    char *name; /* owned */
+};
+
+struct snapshot {
+    struct seen *entries; /* owned */
+    size_t count, cap;
+};
+
+static void snapshot_done(struct snapshot *s)
+{
+    for (size_t i = 0; i < s->count; i++)
+        free(s->entries[i].name);
+    free(s->entries);
+}
+
+static int snapshot_add(struct snapshot *s, const struct meta_entry *e)
+{
+    if (s->count == s->cap) {
+        size_t cap = s->cap ? 2 * s->cap : 256;
+        struct seen *grown = reallocarray(s->entries, cap, sizeof(*grown));
+        if (!grown)
+            return -ENOMEM;
+        s->entries = grown;
+        s->cap = cap;
+    }
+    char *name = strndup(e->name, e->name_len);
+    if (!name)
+        return -ENOMEM;
+    s->entries[s->count++] = (struct seen){.ino = e->attr.ino,
+                                           .data_version = e->attr.data_version,
+                                           .meta_version = e->attr.meta_version,
+                                           .len = e->name_len,
+                                           .name = name};
+    return 0;
+}
+
+/* What the database has after l->from up to `to` (len 0: the end). */
+static int snapshot_take(struct listing *l, const char *to, size_t to_len, struct snapshot *s)
+{
+    char after[META_NAME_MAX + 1];
+    size_t after_len = l->from_len;
+    memcpy(after, l->from, sizeof(after));
+    bool end = false;
+    while (!end) {
+        struct meta_op op = {.kind = META_READDIR,
+                             .ino = l->ino,
+                             .name = {after, after_len},
+                             .count = SNAPSHOT_STEP,
+                             .plus = true};
+        struct meta_reply reply;
+        int rc = volume_read(l->meta, &op, &reply);
+        end = rc || reply.end || !reply.entry_count;
+        for (size_t i = 0; !rc && i < reply.entry_count; i++) {
+            const struct meta_entry *e = &reply.entries[i];
+            if (to_len && compare_names(e->name, e->name_len, to, to_len) > 0) {
+                end = true;
+                break;
+            }
+            rc = snapshot_add(s, e);
+            after_len = MIN(e->name_len, (size_t)META_NAME_MAX);
+            memcpy(after, e->name, after_len);
+        }
+        meta_reply_done(&reply);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+static void tell_difference(struct listing *l, const struct snapshot *before,
+                            const struct snapshot *after)
+{
+    size_t i = 0, j = 0;
+    while (i < before->count || j < after->count) {
+        const struct seen *b = i < before->count ? &before->entries[i] : NULL;
+        const struct seen *a = j < after->count ? &after->entries[j] : NULL;
+        int order = !b ? 1 : !a ? -1 : compare_names(b->name, b->len, a->name, a->len);
+        if (order < 0 || (!order && b->ino != a->ino))
+            volume_entry_changed(l->meta, l->ino, b->name, b->len);
+        else if (order > 0)
+            volume_entry_changed(l->meta, l->ino, a->name, a->len);
+        else if (b->data_version != a->data_version || b->meta_version != a->meta_version)
+            volume_inode_changed(l->meta, a->ino, b->data_version != a->data_version);
+        i += order <= 0;
+        j += order >= 0;
+    }
+}
+
+/* Applying a page */
+
+static int apply_range(struct listing *l, const struct batch *batch, size_t first, bool last)
+{
+    size_t count = batch->count - first;
+    const struct meta_entry *end = count ? &batch->entries[batch->count - 1] : NULL;
+    struct meta_op op = {.kind = META_IMPORT_DIR,
+                         .ino = l->ino,
+                         .name = {l->from, l->from_len},
+                         .entries = batch->entries + first,
+                         .entry_count = count,
+                         .flags = last ? META_IMPORT_LAST : 0};
+    if (!last)
+        op.new_name = (struct meta_name){end->name, end->name_len};
+    struct snapshot before = {0}, after = {0};
+    struct meta_reply reply;
+    int rc = l->known_before ? snapshot_take(l, op.new_name.bytes, op.new_name.len, &before) : 0;
+    if (!rc) {
+        rc = volume_apply(l->meta, &op, &reply);
+        meta_reply_done(&reply);
+    }
+    if (!rc && l->known_before) {
+        rc = snapshot_take(l, op.new_name.bytes, op.new_name.len, &after);
+        if (!rc)
+            tell_difference(l, &before, &after);
+    }
+    snapshot_done(&before);
+    snapshot_done(&after);
+    if (!rc && end) {
+        memcpy(l->from, end->name, end->name_len);
+        l->from_len = end->name_len;
+    }
+    l->importer->listed_keys += count;
+    metric_add(l->importer->keys, count);
+    return rc;
+}
+
+/* Directories of the database that the listing did not show after all. */
+static int resolve_doubts(struct listing *l)
+{
+    int rc = 0;
+    for (struct doubt *d = l->doubts; d && !rc; d = d->next)
+        rc = import_one(l->importer, l->ino, d->name, d->len, d->has_file ? &d->file : NULL);
+    return rc;
+}
+
+static int apply_page(struct listing *l, const struct import_fetch *fetch, bool last)
+{
+    struct batch batch = {0};
+    int rc = fill_batch(l, fetch, &batch);
+    if (!rc)
+        hide_twins(l, &batch);
+    if (!rc && !last)
+        rc = keep_all_doubtful(l, &batch);
+    size_t first = 0;
+    while (!rc && first < batch.count && l->from_len &&
+           compare_names(batch.entries[first].name, batch.entries[first].name_len, l->from,
+                         l->from_len) <= 0) {
+        const struct meta_entry *late = &batch.entries[first++];
+        rc = import_one(l->importer, l->ino, late->name, late->name_len, late);
+    }
+    if (!rc && !last)
+        rc = remember_files(l, &batch);
+    if (!rc && (last || first < batch.count))
+        rc = apply_range(l, &batch, first, last);
+    if (!rc && last)
+        rc = resolve_doubts(l);
+    free(batch.entries);
+    return rc;
+}
+
+/* The way of a listing */
+
+static void page_done(struct work_op *work);
+
+static void fetch_page(struct listing *l, struct page *page)
+{
+    page->in_flight = true;
+    page->ready = false;
+    struct import_fetch *fetch = &page->fetch;
+    fetch->work.op = (struct store_op){.kind = STORE_LIST,
+                                       .priority = STORE_DEMAND,
+                                       .prefix = l->prefix,
+                                       .delimiter = "/",
+                                       .token = page->token};
+    fetch->work.done = page_done;
+    fetch->work.arg = l;
+    memcpy(fetch->watch, l->prefix, l->prefix_len + 1);
+    import_fetch_submit(l->importer, fetch);
+}
+
+static void page_release(struct listing *l, struct page *page)
+{
+    if (page->ready)
+        import_fetch_done(l->importer, &page->fetch);
+    store_op_reset(&page->fetch.work.op);
+    free(TAKE_PTR(page->token));
+    page->ready = false;
+}
+
+static void call_waits(struct import_wait *wait, int rc, const struct error *error)
+{
+    for (struct import_wait *next; wait; wait = next) {
+        next = wait->next;
+        wait->done(wait, rc, error);
+    }
+}
+
+static void start(struct listing *l);
+
+static void finish(struct listing *l, int rc, const struct error *error)
+{
+    struct importer *importer = l->importer;
+    struct import_dir *dir = import_dir_get(importer, l->ino);
+    if (rc) {
+        import_failed(importer, error);
+    } else {
+        l->known_before = true;
+        importer->listed_dirs++;
+        metric_add(importer->listings_total, 1);
+        if (dir) {
+            dir->pages = l->page_count;
+            dir->singles = 0;
+        }
+    }
+    struct import_wait *waits = TAKE_PTR(l->waits);
+    if (l->again && !importer->stopped) {
+        l->waits = TAKE_PTR(l->again);
+        start(l);
+        call_waits(waits, rc, error);
+        return;
+    }
+    struct import_wait *again = TAKE_PTR(l->again);
+    HASH_DEL(importer->listings, l);
+    importer->running--;
+    struct meta *meta = l->meta;
+    call_waits(waits, rc, error);
+    call_waits(again, rc ? rc : -ECANCELED, error);
+    doubts_free(&l->files);
+    doubts_free(&l->doubts);
+    free(l);
+    work_end(meta);
+}
+
+/* A page in flight must come back before the listing can end. */
+static void fail(struct listing *l, int rc, const struct error *why)
+{
+    struct error error = {0};
+    if (why)
+        error = *why;
+    if (!error.code)
+        error_set(&error, rc, "listing of \"%s\": %s", l->prefix, strerror(-rc));
+    for (unsigned i = 0; i < 2; i++)
+        page_release(l, &l->pages[i]);
+    finish(l, rc, &error);
+}
+
+static void advance(struct listing *l)
+{
+    for (;;) {
+        struct page *page = &l->pages[l->current], *other = &l->pages[1 - l->current];
+        if (!page->ready)
+            return;
+        struct store_op *op = &page->fetch.work.op;
+        if (op->result || l->importer->stopped) {
+            if (other->in_flight)
+                return; /* it fails or is dropped when it comes back */
+            struct error error = op->error;
+            fail(l, op->result ? op->result : -ECANCELED, &error);
+            return;
+        }
+        const char *token = op->out_list.next_token;
+        if (token && !other->in_flight && !other->ready) {
+            free(other->token);
+            other->token = strdup(token);
+            fetch_page(l, other);
+        }
+        int rc = apply_page(l, &page->fetch, !token);
+        if (rc == -EAGAIN && ++l->refetches < REFETCH_MAX) {
+            import_fetch_done(l->importer, &page->fetch);
+            store_op_reset(op);
+            fetch_page(l, page);
+            return;
+        }
+        if (rc) {
+            op->result = rc; /* the page failed here, not in the store */
+            error_clear(&op->error);
+            continue;
+        }
+        l->page_count++;
+        bool last = !token;
+        page_release(l, page);
+        l->current = 1 - l->current;
+        if (last) {
+            finish(l, 0, NULL);
+            return;
+        }
+    }
+}
+
+static void page_done(struct work_op *work)
+{
+    struct listing *l = work->arg;
+    struct import_fetch *fetch = container_of(work, struct import_fetch, work);
+    struct page *page = container_of(fetch, struct page, fetch);
+    page->in_flight = false;
+    page->ready = true;
+    advance(l);
+}
+
+static void start(struct listing *l)
+{
+    doubts_free(&l->files);
+    doubts_free(&l->doubts);
+    l->current = 0;
+    l->refetches = l->page_count = 0;
+    l->from_len = 0;
+    names_hidden_reset(l->importer->hidden, l->ino);
+    fetch_page(l, &l->pages[0]);
+}
+
+static struct listing *listing_new(struct importer *importer, uint64_t ino, int *rc)
+{
+    struct listing *l = calloc(1, sizeof(*l));
+    uint64_t listed_ns = 0;
+    *rc = -ENOMEM;
+    if (!l)
+        return NULL;
+    *rc = importer->stopped ? -ECANCELED
+                            : engine_origin(importer->meta->engine, ino, l->prefix, &listed_ns);
+    if (*rc) {
+        free(l);
+        return NULL;
+    }
+    l->ino = ino;
+    l->importer = importer;
+    l->meta = importer->meta;
+    l->prefix_len = strlen(l->prefix);
+    l->known_before = listed_ns != 0;
+    HASH_ADD(hh, importer->listings, ino, sizeof(l->ino), l);
+    importer->running++;
+    work_begin(l->meta);
+    return l;
+}
+
+static void join(struct importer *importer, uint64_t ino, struct import_wait *wait, bool again)
+{
+    struct listing *l;
+    HASH_FIND(hh, importer->listings, &ino, sizeof(ino), l);
+    if (wait)
+        wait->next = NULL;
+    if (l) {
+        if (wait && again)
+            LL_PREPEND(l->again, wait);
+        else if (wait)
+            LL_PREPEND(l->waits, wait);
+        return;
+    }
+    int rc;
+    l = listing_new(importer, ino, &rc);
+    if (!l) {
+        struct error error;
+        error_set(&error, rc, "cannot list a directory: %s", strerror(-rc));
+        if (wait)
+            wait->done(wait, rc, &error);
+        return;
+    }
+    if (wait)
+        LL_PREPEND(l->waits, wait);
+    start(l);
+}
+
+void listing_join(struct importer *importer, uint64_t ino, struct import_wait *wait)
+{
+    join(importer, ino, wait, false);
+}
+
+void listing_again(struct importer *importer, uint64_t ino, struct import_wait *wait)
+{
+    join(importer, ino, wait, true);
+}

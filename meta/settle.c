@@ -1,0 +1,423 @@
+/*
+ * Settle: makes every quiet file one plain object at its own key. Here: which files, how many at
+ * once, who waits for them. The steps of one file: settle_job.c. docs/open-layout.md.
+ */
+#include "settle.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+
+#define DUE_STEP 256
+#define SUBTREE_STEP 256
+#define FAILURES_MAX 4096
+#define HOLD_NS NS_PER_S              /* for what is due and yet has nothing to do */
+#define WAIT_LOOK_NS (10 * NS_PER_MS) /* while somebody waits */
+#define MEMORY_MAX (48ull << 20)
+
+static void pump(struct settler *settler);
+
+/* Failures */
+
+static struct settle_failure *failure_find(struct settler *settler, uint64_t ino)
+{
+    struct settle_failure *f;
+    HASH_FIND(hh, settler->failures, &ino, sizeof(ino), f);
+    return f;
+}
+
+static void failure_forget(struct settler *settler, struct settle_failure *f)
+{
+    HASH_DEL(settler->failures, f);
+    free(f);
+}
+
+static struct settle_failure *failure_get(struct settler *settler, uint64_t ino)
+{
+    struct settle_failure *f = failure_find(settler, ino);
+    if (f)
+        return f;
+    if (HASH_COUNT(settler->failures) >= FAILURES_MAX)
+        failure_forget(settler, settler->failures);
+    f = calloc(1, sizeof(*f));
+    if (!f)
+        return NULL;
+    f->ino = ino;
+    HASH_ADD(hh, settler->failures, ino, sizeof(f->ino), f);
+    return f;
+}
+
+/* Waiters */
+
+static void wait_end(struct settler *settler, struct meta_task *task, int rc, const char *reason)
+{
+    LL_DELETE(settler->waits, task);
+    task->next = NULL;
+    task->result = rc;
+    if (rc)
+        error_set(&task->error, rc, "%s", reason);
+    task->done(task);
+}
+
+static int hurry(struct settler *settler, uint64_t ino)
+{
+    struct meta_op op = {.kind = META_SETTLE_HURRY, .ino = ino};
+    struct meta_reply reply;
+    int rc = volume_apply(settler->meta, &op, &reply);
+    meta_reply_done(&reply);
+    return rc;
+}
+
+static void path_of(struct meta *meta, uint64_t ino, char *out, size_t cap)
+{
+    struct meta_op op = {.kind = META_PATH, .ino = ino};
+    struct meta_reply reply;
+    if (!volume_read(meta, &op, &reply))
+        snprintf(out, cap, "%.*s", (int)reply.data_len, (const char *)reply.data);
+    else
+        snprintf(out, cap, "inode %llu", (unsigned long long)ino);
+    meta_reply_done(&reply);
+}
+
+/* What the waiter's time of asking was: failures after it are his. */
+static uint64_t asked_ns(const struct meta_task *task)
+{
+    return (uint64_t)(uintptr_t)task->impl;
+}
+
+/* One waiter, when nothing is being settled (idle) or after a step. */
+static void wait_check(struct settler *settler, struct meta_task *task, bool idle)
+{
+    if (task->cancel || settler->stopped) {
+        wait_end(settler, task, -ECANCELED, "settle: given up");
+        return;
+    }
+    uint64_t ino = engine_unsettled_below(settler->meta->engine, task->ino);
+    if (!ino) {
+        __atomic_store_n(&task->remaining, 0, __ATOMIC_RELAXED);
+        wait_end(settler, task, 0, NULL);
+        return;
+    }
+    struct meta_op op = {.kind = META_DRIFT, .ino = task->ino};
+    struct meta_reply reply;
+    if (!volume_read(settler->meta, &op, &reply))
+        __atomic_store_n(&task->remaining, reply.drift.files, __ATOMIC_RELAXED);
+    meta_reply_done(&reply);
+    if (!idle)
+        return;
+    struct settle_failure *f = failure_find(settler, ino);
+    if (f && f->attempts && f->time_ns >= asked_ns(task)) {
+        char path[256], text[512];
+        path_of(settler->meta, ino, path, sizeof(path));
+        snprintf(text, sizeof(text), "%s: %s", path, f->reason);
+        wait_end(settler, task, -EIO, text);
+        return;
+    }
+    int rc = hurry(settler, task->ino);
+    if (rc)
+        wait_end(settler, task, rc, strerror(-rc));
+}
+
+static void check_waits(struct settler *settler, bool idle)
+{
+    struct meta_task *task, *next;
+    LL_FOREACH_SAFE(settler->waits, task, next)
+    {
+        wait_check(settler, task, idle);
+    }
+}
+
+/* The queue */
+
+static void subtree_step(struct settler *settler, uint64_t ino)
+{
+    static struct log_limit limit = LOG_LIMIT(1, 60000);
+    struct meta_op op = {.kind = META_SETTLE_SUBTREE, .ino = ino, .count = SUBTREE_STEP};
+    struct meta_reply reply;
+    int rc = volume_apply(settler->meta, &op, &reply);
+    meta_reply_done(&reply);
+    if (!rc)
+        return;
+    log_limited(&limit, LOG_ERROR, "renamed directory not queued", "ino=%llu error=%d",
+                (unsigned long long)ino, -rc);
+    struct settle_failure *f = failure_get(settler, ino);
+    if (f)
+        f->hold_until_ns = clock_monotonic_ns() + 10 * NS_PER_S;
+}
+
+static void start_job(struct settler *settler, uint64_t ino)
+{
+    struct settle_job *job = calloc(1, sizeof(*job));
+    if (!job)
+        return;
+    job->settler = settler;
+    job->meta = settler->meta;
+    job->ino = ino;
+    HASH_ADD(hh, settler->jobs, ino, sizeof(job->ino), job);
+    settler->active++;
+    work_begin(settler->meta);
+    settle_job_start(job);
+}
+
+/* Starts what is due and not held. Sets when to look again (ns from now, 0: not before a kick).
+ * True: a subtree was worked on, look again at once. */
+static bool start_due(struct settler *settler, uint64_t *look_again_ns)
+{
+    struct meta *meta = settler->meta;
+    struct engine_work due[DUE_STEP];
+    uint64_t now = meta_time_ns(meta), next_due = 0, monotonic = clock_monotonic_ns();
+    int count = engine_settle_due(meta->engine, now, due, DUE_STEP, &next_due);
+    *look_again_ns = next_due > now ? next_due - now : 0;
+    for (int i = 0; i < count && settler->active < meta->config.settle_parallel; i++) {
+        struct settle_job *job;
+        HASH_FIND(hh, settler->jobs, &due[i].id, sizeof(due[i].id), job);
+        if (job)
+            continue;
+        struct settle_failure *f = failure_find(settler, due[i].id);
+        if (f && f->hold_until_ns > monotonic) {
+            uint64_t left = f->hold_until_ns - monotonic;
+            if (!*look_again_ns || left < *look_again_ns)
+                *look_again_ns = left;
+            continue;
+        }
+        if (due[i].subtree) {
+            subtree_step(settler, due[i].id);
+            return true;
+        }
+        start_job(settler, due[i].id);
+    }
+    return false;
+}
+
+static void run_again(struct loop_task *task)
+{
+    struct settler *settler = container_of(task, struct settler, again);
+    settler->again_posted = false;
+    pump(settler);
+}
+
+static void pump_soon(struct settler *settler)
+{
+    if (settler->again_posted)
+        return;
+    settler->again_posted = true;
+    settler->again.run = run_again;
+    loop_post(settler->meta->work, &settler->again);
+}
+
+static void pump(struct settler *settler)
+{
+    struct meta *meta = settler->meta;
+    if (settler->stopped || meta->config.read_only || atomic_load(&meta->refuse)) {
+        check_waits(settler, settler->active == 0);
+        return;
+    }
+    if (meta->config.no_settle && !settler->waits)
+        return;
+    uint64_t look_again_ns = 0;
+    bool more = start_due(settler, &look_again_ns);
+    if (!more && settler->waits) {
+        bool idle = settler->active == 0;
+        check_waits(settler, idle);
+        if (idle && settler->waits && (!look_again_ns || look_again_ns > WAIT_LOOK_NS))
+            look_again_ns = WAIT_LOOK_NS;
+    }
+    if (more)
+        pump_soon(settler);
+    else if (look_again_ns)
+        loop_timer_start(&settler->timer, look_again_ns / NS_PER_MS + 1);
+}
+
+static void run_timer(struct loop_timer *timer)
+{
+    pump(container_of(timer, struct settler, timer));
+}
+
+void settler_kick(struct settler *settler)
+{
+    pump(settler);
+}
+
+static void note_end(struct settle_job *job, enum settle_end end)
+{
+    static struct log_limit limit = LOG_LIMIT(10, 60000);
+    struct settler *settler = job->settler;
+    struct settle_failure *f = failure_find(settler, job->ino);
+    switch (end) {
+    case SETTLE_END_SWAPPED:
+        settler->settled++;
+        metric_add(settler->done_total, 1);
+        metric_add(settler->bytes_total, job->plan.size);
+        if (f)
+            failure_forget(settler, f);
+        break;
+    case SETTLE_END_SUPERSEDED:
+        settler->superseded++;
+        break;
+    case SETTLE_END_NOTHING:
+        /* If it stays due all the same, do not ask again at once. */
+        f = failure_get(settler, job->ino);
+        if (f) {
+            f->attempts = 0;
+            f->hold_until_ns = clock_monotonic_ns() + HOLD_NS;
+        }
+        break;
+    case SETTLE_END_FAILED:
+        settler->failed++;
+        metric_add(settler->failed_total, 1);
+        f = failure_get(settler, job->ino);
+        if (f) {
+            f->attempts++;
+            f->time_ns = clock_monotonic_ns();
+            if (job->hold)
+                f->hold_until_ns = f->time_ns + 5 * HOLD_NS;
+            snprintf(f->reason, sizeof(f->reason), "%s", job->reason);
+        }
+        if (!settler->stopped)
+            log_limited(&limit, LOG_WARN, "file not settled", "ino=%llu key=%s reason=\"%s\"",
+                        (unsigned long long)job->ino, job->plan.target.key, job->reason);
+        break;
+    }
+}
+
+void settle_job_ended(struct settle_job *job, enum settle_end end)
+{
+    struct settler *settler = job->settler;
+    struct meta *meta = job->meta;
+    note_end(job, end);
+    HASH_DEL(settler->jobs, job);
+    settler->active--;
+    settle_job_clear(job);
+    free(job);
+    pump_soon(settler);
+    work_end(meta);
+}
+
+/* Waiting */
+
+struct wait_start {
+    struct loop_task task;
+    struct meta *meta;
+    struct meta_task *wait;
+};
+
+static void run_wait(struct loop_task *task)
+{
+    struct wait_start *start = container_of(task, struct wait_start, task);
+    struct settler *settler = start->meta->settler;
+    struct meta_task *wait = start->wait;
+    free(start);
+    wait->impl = (void *)(uintptr_t)clock_monotonic_ns();
+    LL_PREPEND(settler->waits, wait);
+    if (settler->stopped) {
+        wait_end(settler, wait, -ECANCELED, "settle: the volume is being closed");
+        return;
+    }
+    int rc = settler->meta->config.read_only ? -EROFS : hurry(settler, wait->ino);
+    if (rc)
+        wait_end(settler, wait, rc, strerror(-rc));
+    else
+        pump_soon(settler);
+}
+
+void settler_wait(struct meta *meta, struct meta_task *task)
+{
+    struct wait_start *start = malloc(sizeof(*start));
+    if (!start) {
+        task->result = error_set(&task->error, -ENOMEM, "settle: out of memory");
+        syncer_task(meta->syncer, task);
+        return;
+    }
+    start->meta = meta;
+    start->wait = task;
+    start->task.run = run_wait;
+    loop_post(meta->work, &start->task);
+}
+
+/* Life */
+
+static void init_timer(void *arg)
+{
+    struct settler *settler = arg;
+    loop_timer_init(settler->meta->work, &settler->timer, run_timer);
+}
+
+int settler_new(struct meta *meta, struct settler **out)
+{
+    struct settler *settler = calloc(1, sizeof(*settler));
+    if (!settler)
+        return -ENOMEM;
+    int rc = tickets_new(&settler->memory, MEMORY_MAX);
+    if (rc) {
+        free(settler);
+        return rc;
+    }
+    struct metrics *metrics = meta->config.metrics;
+    settler->meta = meta;
+    settler->done_total = metrics_counter(metrics, "sluice_meta_settled_files_total", "",
+                                          "Files that became one object at their own key.");
+    settler->failed_total = metrics_counter(metrics, "sluice_meta_settle_failures_total", "",
+                                            "Tries to settle a file that failed.");
+    settler->bytes_total =
+        metrics_counter(metrics, "sluice_meta_settled_bytes_total", "", "Bytes of settled files.");
+    loop_call(meta->work, init_timer, settler);
+    *out = settler;
+    return 0;
+}
+
+void settler_stop(struct settler *settler)
+{
+    settler->stopped = true;
+    loop_timer_close(&settler->timer, NULL);
+    check_waits(settler, true);
+}
+
+void settler_free(struct settler *settler)
+{
+    if (!settler)
+        return;
+    assert(!settler->jobs);
+    while (settler->failures)
+        failure_forget(settler, settler->failures);
+    tickets_free(settler->memory);
+    free(settler);
+}
+
+bool settler_uses_key(const struct settler *settler, const char *key)
+{
+    for (const struct settle_job *job = settler->jobs; job; job = job->hh.next)
+        if (!strcmp(job->plan.target.key, key))
+            return true;
+    return false;
+}
+
+#define STATUS_FAILURES 20
+
+void settler_status(struct settler *settler, json_t *out)
+{
+    json_object_set_new(out, "running", json_integer(settler->active));
+    json_object_set_new(out, "settled", json_integer((json_int_t)settler->settled));
+    json_object_set_new(out, "changed_meanwhile", json_integer((json_int_t)settler->superseded));
+    json_object_set_new(out, "failed_tries", json_integer((json_int_t)settler->failed));
+    json_t *list = json_array();
+    for (struct settle_failure *f = settler->failures; f; f = f->hh.next) {
+        if (!f->attempts || json_array_size(list) == STATUS_FAILURES)
+            continue;
+        char path[512];
+        path_of(settler->meta, f->ino, path, sizeof(path));
+        json_t *name = json_string(path);
+        if (!name)
+            name = json_string("(not UTF-8)");
+        json_t *reason = json_string(f->reason);
+        if (!reason)
+            reason = json_string("(not UTF-8)");
+        json_array_append_new(list, json_pack("{s:o, s:o, s:i}", "path", name, "reason", reason,
+                                              "tries", (int)f->attempts));
+    }
+    json_object_set_new(out, "failing", list);
+}

@@ -1,0 +1,301 @@
+/*
+ * The steps of one file: begin (recorded), read where its bytes are, write the object
+ * (settle_write.c), verify, swap. Whatever fails is recorded with the time of the next try; what
+ * was written by then is garbage, and gc finds it by its record.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/crash.h"
+#include "settle.h"
+
+#define DELAY_FIRST_NS NS_PER_S
+#define DELAY_MAX_NS (300 * NS_PER_S)
+#define DELAY_TAKEN_NS (600 * NS_PER_S) /* the key is somebody else's */
+
+void settle_job_submit(struct settle_job *job, void (*done)(struct work_op *work))
+{
+    job->op.op.priority = STORE_BACKGROUND;
+    job->op.done = done;
+    job->op.arg = job;
+    work_op_submit(job->meta, &job->op);
+}
+
+const struct meta_object *settle_job_object(const struct settle_job *job, uint64_t id)
+{
+    for (size_t i = 0; i < job->body.object_count; i++)
+        if (job->body.objects[i].id == id)
+            return &job->body.objects[i];
+    return NULL;
+}
+
+static void ticket_back(struct settle_job *job)
+{
+    if (job->has_ticket)
+        tickets_return(job->settler->memory, job->ticket.bytes);
+    job->has_ticket = false;
+}
+
+void settle_job_clear(struct settle_job *job)
+{
+    store_op_reset(&job->op.op);
+    meta_reply_done(&job->call.request.reply);
+    if (job->has_body)
+        meta_reply_done(&job->body);
+    settle_parts_done(&job->parts);
+    free(TAKE_PTR(job->done_parts));
+    free(TAKE_PTR(job->upload_id));
+    free(TAKE_PTR(job->buffer));
+    ticket_back(job);
+}
+
+static void call(struct settle_job *job, const struct meta_op *op, bool durable,
+                 void (*done)(struct work_call *call))
+{
+    meta_reply_done(&job->call.request.reply);
+    job->call.request.op = *op;
+    job->call.request.durable = durable;
+    job->call.done = done;
+    job->call.arg = job;
+    work_call_submit(job->meta, &job->call);
+}
+
+/* Failing */
+
+static void retry_recorded(struct work_call *done)
+{
+    struct settle_job *job = done->arg;
+    job->hold = done->request.result != 0;
+    settle_job_ended(job, SETTLE_END_FAILED);
+}
+
+static void record_retry(struct settle_job *job)
+{
+    struct meta_op op = {.kind = META_SETTLE_RETRY,
+                         .ino = job->ino,
+                         .data = job->reason,
+                         .data_len = strlen(job->reason)};
+    op.attr.mtime_ns = meta_time_ns(job->meta) + job->delay_ns;
+    call(job, &op, false, retry_recorded);
+}
+
+static void aborted(struct work_op *work)
+{
+    struct settle_job *job = work->arg;
+    store_op_reset(&work->op);
+    free(TAKE_PTR(job->upload_id));
+    record_retry(job);
+}
+
+/* Ends the try: an upload that was begun is given up first. If that fails, the object's record in
+ * gc sees to it. */
+static void give_up(struct settle_job *job)
+{
+    ticket_back(job);
+    free(TAKE_PTR(job->buffer));
+    store_op_reset(&job->op.op);
+    if (!job->upload_id) {
+        record_retry(job);
+        return;
+    }
+    job->op.op = (struct store_op){.kind = STORE_MPU_ABORT,
+                                   .key = job->plan.target.key,
+                                   .upload_id = job->upload_id,
+                                   .timeout_ms = job->settler->stopped ? 5000 : 0};
+    settle_job_submit(job, aborted);
+}
+
+void settle_job_fail(struct settle_job *job, uint64_t delay_ns, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(job->reason, sizeof(job->reason), fmt, ap);
+    va_end(ap);
+    job->delay_ns = delay_ns;
+    give_up(job);
+}
+
+static uint64_t backoff(struct settle_job *job)
+{
+    struct settle_failure *f;
+    HASH_FIND(hh, job->settler->failures, &job->ino, sizeof(job->ino), f);
+    unsigned attempts = f ? MIN(f->attempts, 16u) : 0;
+    return MIN((uint64_t)DELAY_FIRST_NS << attempts, (uint64_t)DELAY_MAX_NS);
+}
+
+void settle_job_fail_op(struct settle_job *job)
+{
+    const struct store_op *op = &job->op.op;
+    if (op->result == -ENOTDIR || op->result == -EISDIR || op->result == -ENAMETOOLONG)
+        settle_job_fail(job, DELAY_TAKEN_NS, "the store cannot have this key: %s",
+                        error_text(&op->error));
+    else
+        settle_job_fail(job, backoff(job), "%s", error_text(&op->error));
+}
+
+static void source_task_done(struct meta_task *task)
+{
+    free(task);
+}
+
+void settle_job_source_changed(struct settle_job *job, uint64_t object)
+{
+    struct meta_task *task = calloc(1, sizeof(*task));
+    if (task) {
+        task->ino = job->ino;
+        task->done = source_task_done;
+        importer_object_changed(job->meta, task, object);
+    }
+    settle_job_fail(job, backoff(job), "its content was changed from outside");
+}
+
+static void taken_looked(struct work_op *work)
+{
+    struct settle_job *job = work->arg;
+    const struct store_op *op = &work->op;
+    if (!op->result && tags_compare(op, &job->meta->format, job->plan.target.id) == TAGS_SAME) {
+        /* It was done, only the reply was lost. */
+        free(TAKE_PTR(job->upload_id));
+        memcpy(job->etag, op->info.etag, sizeof(job->etag));
+        settle_job_verify(job);
+    } else if (!op->result) {
+        settle_job_fail(job, DELAY_TAKEN_NS,
+                        "the key %s is taken by an object that is not this volume's",
+                        job->plan.target.key);
+    } else if (op->result == -ENOENT) {
+        settle_job_fail(job, backoff(job), "the key %s was changed meanwhile",
+                        job->plan.target.key);
+    } else {
+        settle_job_fail_op(job);
+    }
+}
+
+void settle_job_taken(struct settle_job *job)
+{
+    store_op_reset(&job->op.op);
+    job->op.op = (struct store_op){.kind = STORE_HEAD, .key = job->plan.target.key};
+    settle_job_submit(job, taken_looked);
+}
+
+/* The end: verify and swap */
+
+static void swapped(struct work_call *done)
+{
+    struct settle_job *job = done->arg;
+    struct meta *meta = job->meta;
+    int rc = done->request.result;
+    bool swap = !rc && done->request.reply.end;
+    crash_point("settle.swapped");
+    if (job->plan.target_is_natural)
+        importer_key_changed(meta->importer, job->plan.target.key, true);
+    if (rc) {
+        settle_job_fail(job, backoff(job), "cannot record the new object: %s", strerror(-rc));
+        return;
+    }
+    if (swap)
+        volume_extents_changed(meta, job->ino);
+    settle_job_ended(job, swap ? SETTLE_END_SWAPPED : SETTLE_END_SUPERSEDED);
+}
+
+static void verified(struct work_op *work)
+{
+    struct settle_job *job = work->arg;
+    const struct store_op *op = &work->op;
+    const struct store_info *info = &op->info;
+    if (op->result) {
+        settle_job_fail_op(job);
+        return;
+    }
+    bool ours = tags_compare(op, &job->meta->format, job->plan.target.id) == TAGS_SAME;
+    bool same = !job->etag[0] || !strcmp(job->etag, info->etag);
+    if (!ours || !same || info->size != job->plan.size) {
+        settle_job_fail(job, backoff(job),
+                        "the object at %s is not what was written (%llu bytes, expected %llu)",
+                        job->plan.target.key, (unsigned long long)info->size,
+                        (unsigned long long)job->plan.size);
+        return;
+    }
+    struct meta_object *target = &job->plan.target;
+    target->size = info->size;
+    target->mtime_ns = info->mtime_ns;
+    memcpy(target->etag, info->etag, sizeof(target->etag));
+    crash_point("settle.verified");
+    struct meta_op done = {.kind = META_SETTLE_DONE,
+                           .ino = job->ino,
+                           .settle = &job->plan,
+                           .objects = target,
+                           .object_count = 1};
+    call(job, &done, true, swapped);
+}
+
+void settle_job_verify(struct settle_job *job)
+{
+    ticket_back(job);
+    free(TAKE_PTR(job->buffer));
+    store_op_reset(&job->op.op);
+    crash_point("settle.completed");
+    job->op.op = (struct store_op){.kind = STORE_HEAD, .key = job->plan.target.key};
+    settle_job_submit(job, verified);
+}
+
+/* The beginning */
+
+static void read_body(struct settle_job *job)
+{
+    if (job->settler->stopped) {
+        settle_job_fail(job, 0, "the volume is being closed");
+        return;
+    }
+    struct meta_op op = {
+        .kind = META_EXTENTS, .ino = job->ino, .offset = 0, .length = job->plan.size};
+    int rc = volume_read(job->meta, &op, &job->body);
+    job->has_body = true;
+    if (rc)
+        settle_job_fail(job, backoff(job), "cannot read the extents: %s", strerror(-rc));
+    else if (job->body.attr.data_version != job->plan.data_version)
+        settle_job_fail(job, DELAY_FIRST_NS, "it is being changed");
+    else
+        settle_write_start(job);
+}
+
+static void unblocked(struct loop_task *task)
+{
+    struct settle_job *job = container_of(task, struct settle_job, unblocked);
+    if (collector_uses_key(job->meta->collector, job->plan.target.key, task))
+        return;
+    read_body(job);
+}
+
+static void begun(struct work_call *done)
+{
+    struct settle_job *job = done->arg;
+    int rc = done->request.result;
+    if (rc) {
+        snprintf(job->reason, sizeof(job->reason), "cannot begin: %s", strerror(-rc));
+        job->hold = true;
+        settle_job_ended(job, rc == -ENOENT ? SETTLE_END_NOTHING : SETTLE_END_FAILED);
+        return;
+    }
+    job->plan = done->request.reply.settle;
+    if (job->plan.action == META_SETTLE_NOTHING) {
+        settle_job_ended(job, SETTLE_END_NOTHING);
+        return;
+    }
+    crash_point("settle.begun");
+    job->tag_count =
+        meta_object_tags(&job->meta->format, &job->plan.target, &job->plan.attr, &job->tags);
+    /* gc may be deleting what is to be replaced; identical bytes have an identical ETag, so that
+     * If-Match would not keep it from deleting the new object. */
+    job->unblocked.run = unblocked;
+    unblocked(&job->unblocked);
+}
+
+void settle_job_start(struct settle_job *job)
+{
+    struct meta_op op = {.kind = META_SETTLE_BEGIN, .ino = job->ino};
+    /* Durable: after a power loss, too, what stands at the key must be known as ours. */
+    call(job, &op, true, begun);
+}

@@ -1,0 +1,462 @@
+/*
+ * Writing the object of a settle step, in the one way that is allowed for its key (I2):
+ *
+ *   internal key, bytes small or inline     PUT
+ *   internal key, one object                CopyObject
+ *   natural key                             PUT or CompleteMultipartUpload with If-None-Match: *,
+ * or with If-Match of our own unreferenced object there natural key, no conditional writes HEAD,
+ * then the same without a condition
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/crash.h"
+#include "settle.h"
+
+#define PART_UNIT (8ull << 20)
+/* Up to this size a copy is cheaper as GET and PUT than as a multipart upload. */
+#define SMALL_COPY (256ull << 10)
+
+static const struct store_caps *caps_of(const struct settle_job *job)
+{
+    return store_caps(job->meta->store);
+}
+
+static bool needs_condition(const struct settle_job *job)
+{
+    return job->plan.target_is_natural;
+}
+
+/* Sets the condition of the write that makes the object. */
+static void set_condition(struct settle_job *job, struct store_op *op, bool honoured)
+{
+    if (!needs_condition(job) || !honoured)
+        return;
+    if (job->plan.replaces && !job->absent_before)
+        op->if_match = job->plan.old_etag;
+    else
+        op->if_none_match = true;
+}
+
+/* The result of the write that makes the object. True: it is done. */
+static bool check_written(struct settle_job *job, void (*again)(struct settle_job *job))
+{
+    const struct store_op *op = &job->op.op;
+    if (!op->result) {
+        memcpy(job->etag, op->info.etag, sizeof(job->etag));
+        return true;
+    }
+    bool no_upload = !strcmp(op->error.store_code, "NoSuchUpload");
+    if (op->result == -ENOENT && op->if_match && !no_upload) {
+        /* What it should replace is gone: the key is free. */
+        job->absent_before = true;
+        again(job);
+    } else if (op->result == -EEXIST || (op->result == -ENOENT && no_upload)) {
+        settle_job_taken(job);
+    } else {
+        settle_job_fail_op(job);
+    }
+    return false;
+}
+
+/* Bytes of a part, collected in the buffer one source at a time */
+
+static void fill(struct settle_job *job);
+
+static void filled_from_object(struct work_op *work)
+{
+    struct settle_job *job = work->arg;
+    struct store_op *op = &work->op;
+    uint64_t wanted = op->length;
+    if (op->result == -EEXIST || op->result == -ENOENT || op->result == -ERANGE) {
+        settle_job_source_changed(job, job->source);
+        return;
+    }
+    if (op->result) {
+        settle_job_fail_op(job);
+        return;
+    }
+    if (op->got != wanted) {
+        settle_job_source_changed(job, job->source);
+        return;
+    }
+    job->filled += wanted;
+    store_op_reset(op);
+    fill(job);
+}
+
+/* The extent at a file offset, or the first behind it. */
+static const struct meta_extent *extent_at(const struct settle_job *job, uint64_t offset)
+{
+    const struct meta_extent *extents = job->body.extents;
+    size_t low = 0, high = job->body.extent_count;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (extents[mid].offset + extents[mid].length <= offset)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low < job->body.extent_count ? &extents[low] : NULL;
+}
+
+static void fetch(struct settle_job *job, const struct meta_extent *e, uint64_t at, uint64_t len)
+{
+    const struct meta_object *object = settle_job_object(job, e->object);
+    if (!object) {
+        settle_job_fail(job, NS_PER_S, "an extent's object is not known");
+        return;
+    }
+    job->source = object->id;
+    job->op.op = (struct store_op){.kind = STORE_GET,
+                                   .key = object->key,
+                                   .if_match = object->etag,
+                                   .offset = e->object_offset + (at - e->offset),
+                                   .length = len,
+                                   .buf = job->buffer + job->filled,
+                                   .buf_len = len};
+    settle_job_submit(job, filled_from_object);
+}
+
+static void fill(struct settle_job *job)
+{
+    if (job->settler->stopped) {
+        settle_job_fail(job, 0, "the volume is being closed");
+        return;
+    }
+    while (job->filled < job->buffer_len) {
+        uint64_t at = job->buffer_at + job->filled, left = job->buffer_len - job->filled;
+        const struct meta_extent *e = extent_at(job, at);
+        if (!e || e->offset > at) {
+            uint64_t len = e ? MIN(left, e->offset - at) : left;
+            memset(job->buffer + job->filled, 0, len);
+            job->filled += len;
+            continue;
+        }
+        uint64_t len = MIN(left, e->offset + e->length - at);
+        if (e->kind == META_EXTENT_OBJECT) {
+            fetch(job, e, at, len);
+            return;
+        }
+        memcpy(job->buffer + job->filled, (const uint8_t *)e->data + (at - e->offset), len);
+        job->filled += len;
+    }
+    job->iov = (struct iovec){.iov_base = job->buffer, .iov_len = job->buffer_len};
+    job->after_fill(job);
+}
+
+static void run_granted(struct loop_task *task)
+{
+    struct settle_job *job = container_of(task, struct settle_job, granted);
+    struct meta *meta = job->meta;
+    job->has_ticket = true;
+    job->buffer = malloc(job->buffer_len + 1);
+    job->filled = 0;
+    if (job->buffer)
+        fill(job);
+    else
+        settle_job_fail(job, NS_PER_S, "out of memory");
+    work_end(meta);
+}
+
+static void granted(struct ticket_wait *wait)
+{
+    struct settle_job *job = container_of(wait, struct settle_job, ticket);
+    job->granted.run = run_granted;
+    loop_post(job->meta->work, &job->granted);
+}
+
+/* Collects bytes [at, at + len) of the file in the buffer, then calls `after`. */
+static void collect(struct settle_job *job, uint64_t at, uint64_t len,
+                    void (*after)(struct settle_job *job))
+{
+    job->buffer_at = at;
+    job->buffer_len = len;
+    job->after_fill = after;
+    job->ticket.bytes = MAX(len, 1);
+    job->ticket.granted = granted;
+    work_begin(job->meta);
+    if (!tickets_take(job->settler->memory, &job->ticket))
+        granted(&job->ticket);
+}
+
+static void release_buffer(struct settle_job *job)
+{
+    free(TAKE_PTR(job->buffer));
+    if (job->has_ticket)
+        tickets_return(job->settler->memory, job->ticket.bytes);
+    job->has_ticket = false;
+}
+
+/* One PUT */
+
+static void put(struct settle_job *job);
+
+static void put_done(struct work_op *work)
+{
+    struct settle_job *job = work->arg;
+    if (check_written(job, put))
+        settle_job_verify(job);
+}
+
+static void put(struct settle_job *job)
+{
+    store_op_reset(&job->op.op);
+    job->op.op = (struct store_op){.kind = STORE_PUT,
+                                   .key = job->plan.target.key,
+                                   .iov = &job->iov,
+                                   .iov_count = 1,
+                                   .meta = job->tags.pairs,
+                                   .meta_count = job->tag_count};
+    set_condition(job, &job->op.op, caps_of(job)->put_if_none_match);
+    crash_point("settle.putting");
+    settle_job_submit(job, put_done);
+}
+
+/* One CopyObject, onto an internal key */
+
+static void copy_done(struct work_op *work)
+{
+    struct settle_job *job = work->arg;
+    int rc = work->op.result;
+    if (rc == -EEXIST || rc == -ENOENT) {
+        settle_job_source_changed(job, job->source);
+    } else if (rc) {
+        settle_job_fail_op(job);
+    } else {
+        memcpy(job->etag, work->op.info.etag, sizeof(job->etag));
+        settle_job_verify(job);
+    }
+}
+
+static void copy_whole(struct settle_job *job, const struct meta_object *source)
+{
+    job->source = source->id;
+    job->op.op = (struct store_op){.kind = STORE_COPY,
+                                   .key = job->plan.target.key,
+                                   .source_key = source->key,
+                                   .source_if_match = source->etag,
+                                   .meta = job->tags.pairs,
+                                   .meta_count = job->tag_count};
+    crash_point("settle.copying");
+    settle_job_submit(job, copy_done);
+}
+
+/* Multipart */
+
+static void complete(struct settle_job *job);
+static void next_part(struct settle_job *job);
+
+static void completed(struct work_op *work)
+{
+    struct settle_job *job = work->arg;
+    if (!check_written(job, complete))
+        return;
+    free(TAKE_PTR(job->upload_id));
+    settle_job_verify(job);
+}
+
+static void complete(struct settle_job *job)
+{
+    store_op_reset(&job->op.op);
+    job->op.op = (struct store_op){.kind = STORE_MPU_COMPLETE,
+                                   .key = job->plan.target.key,
+                                   .upload_id = job->upload_id,
+                                   .parts = job->done_parts,
+                                   .part_count = (unsigned)job->parts.count,
+                                   .meta = job->tags.pairs,
+                                   .meta_count = job->tag_count};
+    set_condition(job, &job->op.op, caps_of(job)->complete_if_none_match);
+    crash_point("settle.completing");
+    settle_job_submit(job, completed);
+}
+
+static void part_done(struct work_op *work)
+{
+    struct settle_job *job = work->arg;
+    struct store_op *op = &work->op;
+    const struct settle_part *part = &job->parts.parts[job->part];
+    bool source = op->result == -EEXIST ||
+                  (op->result == -ENOENT && strcmp(op->error.store_code, "NoSuchUpload") != 0);
+    if (part->copy && source) {
+        settle_job_source_changed(job, part->object);
+        return;
+    }
+    if (op->result) {
+        settle_job_fail_op(job);
+        return;
+    }
+    job->done_parts[job->part] = op->out_part;
+    job->done_parts[job->part].number = (uint32_t)job->part + 1;
+    job->part++;
+    crash_point("settle.copied");
+    store_op_reset(op);
+    release_buffer(job);
+    next_part(job);
+}
+
+static bool has_copies(const struct settle_job *job)
+{
+    for (size_t i = 0; i < job->parts.count; i++)
+        if (job->parts.parts[i].copy)
+            return true;
+    return false;
+}
+
+static void send_part(struct settle_job *job)
+{
+    job->op.op = (struct store_op){.kind = STORE_MPU_PART,
+                                   .key = job->plan.target.key,
+                                   .upload_id = job->upload_id,
+                                   .part_number = (uint32_t)job->part + 1,
+                                   .iov = &job->iov,
+                                   .iov_count = 1,
+                                   .copied_parts = has_copies(job)};
+    settle_job_submit(job, part_done);
+}
+
+static void copy_part(struct settle_job *job, const struct settle_part *part)
+{
+    const struct meta_object *source = settle_job_object(job, part->object);
+    if (!source) {
+        settle_job_fail(job, NS_PER_S, "an extent's object is not known");
+        return;
+    }
+    bool whole = !part->object_offset && part->length == source->size;
+    job->op.op = (struct store_op){.kind = STORE_MPU_PART_COPY,
+                                   .key = job->plan.target.key,
+                                   .upload_id = job->upload_id,
+                                   .part_number = (uint32_t)job->part + 1,
+                                   .source_key = source->key,
+                                   .source_if_match = source->etag,
+                                   .offset = part->object_offset,
+                                   .length = whole ? 0 : part->length};
+    settle_job_submit(job, part_done);
+}
+
+static void next_part(struct settle_job *job)
+{
+    if (job->settler->stopped) {
+        settle_job_fail(job, 0, "the volume is being closed");
+        return;
+    }
+    if (job->part == job->parts.count) {
+        complete(job);
+        return;
+    }
+    const struct settle_part *part = &job->parts.parts[job->part];
+    if (part->copy)
+        copy_part(job, part);
+    else
+        collect(job, part->offset, part->length, send_part);
+}
+
+static void created(struct work_op *work)
+{
+    struct settle_job *job = work->arg;
+    if (work->op.result) {
+        settle_job_fail_op(job);
+        return;
+    }
+    job->upload_id = strdup(work->op.out_upload_id);
+    store_op_reset(&work->op);
+    crash_point("settle.created");
+    if (job->upload_id)
+        next_part(job);
+    else
+        settle_job_fail(job, NS_PER_S, "out of memory");
+}
+
+/* Ranges of objects that are at least one part long are copied by the store. `unit`: of the parts
+ * whose bytes go through us. */
+static void multipart(struct settle_job *job, uint64_t unit)
+{
+    const struct store_caps *caps = caps_of(job);
+    struct settle_limits limits = {
+        .part_min = MAX(caps->part_min, 1),
+        .part_unit = unit,
+        .copy_max = caps->server_copy && caps->copy_if_match
+                        ? MIN(caps->copy_max, MAX(caps->part_max, 1))
+                        : 0,
+        .count_max = caps->part_count_max ? caps->part_count_max : 10000,
+    };
+    int rc = settle_plan(job->body.extents, job->body.extent_count, job->plan.size, &limits,
+                         &job->parts);
+    if (!rc) {
+        job->done_parts = calloc(job->parts.count, sizeof(*job->done_parts));
+        rc = job->done_parts ? 0 : -ENOMEM;
+    }
+    if (rc) {
+        settle_job_fail(job, 60 * NS_PER_S, "cannot be made of parts: %s", strerror(-rc));
+        return;
+    }
+    job->op.op = (struct store_op){.kind = STORE_MPU_CREATE,
+                                   .key = job->plan.target.key,
+                                   .meta = job->tags.pairs,
+                                   .meta_count = job->tag_count,
+                                   .copied_parts = has_copies(job)};
+    settle_job_submit(job, created);
+}
+
+/* A file that is one whole object. */
+static const struct meta_object *whole_object(const struct settle_job *job)
+{
+    if (job->body.extent_count != 1 || job->body.extents[0].kind != META_EXTENT_OBJECT)
+        return NULL;
+    const struct meta_extent *e = &job->body.extents[0];
+    const struct meta_object *object = settle_job_object(job, e->object);
+    bool whole = object && !e->offset && !e->object_offset && e->length == job->plan.size &&
+                 object->size == job->plan.size;
+    return whole ? object : NULL;
+}
+
+static bool has_objects(const struct settle_job *job)
+{
+    for (size_t i = 0; i < job->body.extent_count; i++)
+        if (job->body.extents[i].kind == META_EXTENT_OBJECT)
+            return true;
+    return false;
+}
+
+static void write_object(struct settle_job *job)
+{
+    const struct store_caps *caps = caps_of(job);
+    const struct meta_object *source = whole_object(job);
+    bool may_copy = caps->server_copy && caps->copy_if_match;
+    if (job->plan.size <= SMALL_COPY || (!has_objects(job) && job->plan.size <= PART_UNIT))
+        collect(job, 0, job->plan.size, put);
+    else if (source && may_copy && !needs_condition(job) && source->size <= caps->copy_max)
+        copy_whole(job, source);
+    else
+        multipart(job, source ? 0 : PART_UNIT);
+}
+
+/* Without conditional writes: look, then write. */
+static void looked(struct work_op *work)
+{
+    struct settle_job *job = work->arg;
+    const struct store_op *op = &work->op;
+    bool replaceable =
+        !op->result && job->plan.replaces && !strcmp(op->info.etag, job->plan.old_etag);
+    if (op->result == -ENOENT || replaceable) {
+        store_op_reset(&work->op);
+        write_object(job);
+    } else if (!op->result) {
+        settle_job_taken(job);
+    } else {
+        settle_job_fail_op(job);
+    }
+}
+
+void settle_write_start(struct settle_job *job)
+{
+    const struct store_caps *caps = caps_of(job);
+    if (!needs_condition(job) || (caps->put_if_none_match && caps->complete_if_none_match)) {
+        write_object(job);
+        return;
+    }
+    job->op.op = (struct store_op){.kind = STORE_HEAD, .key = job->plan.target.key};
+    settle_job_submit(job, looked);
+}

@@ -1,0 +1,360 @@
+/*
+ * The door of a volume: requests come in, changes are applied in order, durable ones are handed to
+ * the syncer, those that need a listing to the importer. Opening and closing: volume_open.c.
+ */
+#include "volume.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+
+/* More imports than this for one request mean that engine and importer do not agree. */
+#define IMPORTS_MAX 64
+
+uint64_t meta_time_ns(struct meta *meta)
+{
+    uint64_t now = clock_wall_ns();
+    uint64_t last = atomic_load(&meta->last_time_ns);
+    while (now > last)
+        if (atomic_compare_exchange_weak(&meta->last_time_ns, &last, now))
+            return now;
+    return last;
+}
+
+const struct meta_volume *meta_volume(const struct meta *meta)
+{
+    return &meta->format;
+}
+
+/* The time is taken under the lock, so that it never steps back from one change to the next. */
+static int apply(struct meta *meta, struct meta_op *op, struct meta_reply *reply,
+                 uint64_t *sequence)
+{
+    pthread_mutex_lock(&meta->write_lock);
+    op->time_ns = meta_time_ns(meta);
+    int rc = engine_apply(meta->engine, op, reply);
+    *sequence = engine_sequence(meta->engine);
+    pthread_mutex_unlock(&meta->write_lock);
+    if (!rc)
+        atomic_store(&meta->changed, true);
+    return rc;
+}
+
+int volume_apply(struct meta *meta, struct meta_op *op, struct meta_reply *reply)
+{
+    uint64_t sequence;
+    meta_reply_init(reply);
+    int rc = apply(meta, op, reply, &sequence);
+    if (!rc)
+        syncer_note(meta->syncer);
+    return rc;
+}
+
+int volume_read(struct meta *meta, struct meta_op *op, struct meta_reply *reply)
+{
+    meta_reply_init(reply);
+    op->time_ns = meta_time_ns(meta);
+    return engine_read(meta->engine, op, 0, reply);
+}
+
+static bool is_durable(const struct meta *meta, const struct meta_request *request)
+{
+    return request->durable || request->op.kind == META_RENAME ||
+           meta->config.sync == META_SYNC_ALWAYS;
+}
+
+static uintptr_t imports_done(const struct meta_request *request)
+{
+    return (uintptr_t)request->impl;
+}
+
+/* One try. -EINPROGRESS: an answer will come by `done`. */
+static int serve(struct meta *meta, struct meta_request *request)
+{
+    int rc;
+    meta_reply_init(&request->reply);
+    if (meta_kind_changes(request->op.kind)) {
+        rc = apply(meta, &request->op, &request->reply, &request->sequence);
+    } else {
+        /* What was imported for this request is new enough for it, however short the TTL. */
+        uint64_t ttl = imports_done(request) ? 0 : meta->import_ttl_ns;
+        request->op.time_ns = meta_time_ns(meta);
+        rc = engine_read(meta->engine, &request->op, ttl, &request->reply);
+    }
+    if (rc == -EAGAIN && request->reply.need_import && request->op.kind == META_LOOKUP &&
+        importer_is_absent(meta->importer, request->op.parent, &request->op.name,
+                           imports_done(request) > 0))
+        return request->result = -ENOENT;
+    if (rc == -EAGAIN && request->reply.need_import) {
+        if (imports_done(request) >= IMPORTS_MAX) {
+            log_error("import does not end", "kind=%s", meta_kind_name(request->op.kind));
+            return request->result = -EIO;
+        }
+        request->impl = (void *)(imports_done(request) + 1);
+        importer_wait(meta, request);
+        return -EINPROGRESS;
+    }
+    request->result = rc;
+    if (rc || !meta_kind_changes(request->op.kind))
+        return rc;
+    if (is_durable(meta, request)) {
+        syncer_request(meta->syncer, request);
+        return -EINPROGRESS;
+    }
+    syncer_note(meta->syncer);
+    return 0;
+}
+
+int volume_submit(struct meta *meta, struct meta_request *request, bool internal)
+{
+    bool change = meta_kind_changes(request->op.kind);
+    int refuse = change && !internal ? atomic_load(&meta->refuse) : 0;
+    request->impl = NULL;
+    request->next = NULL;
+    if (!internal && (unsigned)request->op.kind < META_FORMAT)
+        metric_add(meta->requests[request->op.kind], 1);
+    if (!internal && request->op.kind > META_PUNCH)
+        refuse = -EINVAL;
+    if (refuse) {
+        meta_reply_init(&request->reply);
+        return request->result = refuse;
+    }
+    return serve(meta, request);
+}
+
+int meta_submit(struct meta *meta, struct meta_request *request)
+{
+    return volume_submit(meta, request, false);
+}
+
+void volume_resume(struct meta *meta, struct meta_request *request, int result)
+{
+    if (result) {
+        request->result = result;
+    } else {
+        meta_reply_done(&request->reply);
+        if (serve(meta, request) == -EINPROGRESS)
+            return;
+    }
+    request->done(request);
+}
+
+static void wake_caller(struct meta_request *request)
+{
+    sem_post(request->arg);
+}
+
+int meta_call(struct meta *meta, struct meta_request *request)
+{
+    sem_t answered;
+    void *arg = request->arg;
+    sem_init(&answered, 0, 0);
+    request->done = wake_caller;
+    request->arg = &answered;
+    if (meta_submit(meta, request) == -EINPROGRESS)
+        while (sem_wait(&answered) < 0 && errno == EINTR)
+            ;
+    request->arg = arg;
+    sem_destroy(&answered);
+    return request->result;
+}
+
+void volume_refuse(struct meta *meta, const char *why)
+{
+    int expected = 0;
+    if (atomic_compare_exchange_strong(&meta->refuse, &expected, -EROFS))
+        log_error("volume is read-only now", "volume=%s reason=\"%s\"", meta->format.id, why);
+}
+
+/* Kicks */
+
+static void run_kick(struct loop_task *task)
+{
+    struct meta *meta = container_of(task, struct meta, kick_task);
+    atomic_store(&meta->kick_posted, false);
+    if (meta->closing)
+        return;
+    settler_kick(meta->settler);
+    collector_kick(meta->collector);
+}
+
+void volume_kick(struct meta *meta)
+{
+    if (atomic_exchange(&meta->kick_posted, true))
+        return;
+    meta->kick_task.run = run_kick;
+    loop_post(meta->work, &meta->kick_task);
+}
+
+/* Events */
+
+void volume_entry_changed(struct meta *meta, uint64_t parent, const char *name, size_t len)
+{
+    const struct meta_events *events = &meta->config.events;
+    if (events->entry_changed)
+        events->entry_changed(events->arg, parent, name, len);
+}
+
+void volume_inode_changed(struct meta *meta, uint64_t ino, bool data)
+{
+    const struct meta_events *events = &meta->config.events;
+    if (events->inode_changed)
+        events->inode_changed(events->arg, ino, data);
+}
+
+void volume_extents_changed(struct meta *meta, uint64_t ino)
+{
+    const struct meta_events *events = &meta->config.events;
+    if (events->extents_changed)
+        events->extents_changed(events->arg, ino);
+}
+
+/* Tasks */
+
+static void init_task(struct meta_task *task)
+{
+    task->result = 0;
+    task->remaining = 0;
+    error_clear(&task->error);
+    task->next = NULL;
+    task->cancel = false;
+    task->impl = NULL;
+}
+
+void meta_sync(struct meta *meta, struct meta_task *task)
+{
+    init_task(task);
+    syncer_task(meta->syncer, task);
+}
+
+void meta_refresh(struct meta *meta, struct meta_task *task)
+{
+    init_task(task);
+    importer_refresh(meta, task);
+}
+
+void meta_settle_wait(struct meta *meta, struct meta_task *task)
+{
+    init_task(task);
+    settler_wait(meta, task);
+}
+
+void meta_object_changed(struct meta *meta, struct meta_task *task, uint64_t object)
+{
+    init_task(task);
+    importer_object_changed(meta, task, object);
+}
+
+struct cancel {
+    struct meta *meta;
+    struct meta_task *task;
+};
+
+static void run_cancel(void *arg)
+{
+    struct cancel *cancel = arg;
+    cancel->task->cancel = true;
+    settler_kick(cancel->meta->settler);
+}
+
+void meta_task_cancel(struct meta *meta, struct meta_task *task)
+{
+    struct cancel cancel = {.meta = meta, .task = task};
+    loop_call(meta->work, run_cancel, &cancel);
+}
+
+/* Status */
+
+struct status {
+    struct meta *meta;
+    json_t *root;
+};
+
+static json_t *engine_status(struct meta *meta)
+{
+    struct engine_stats stats;
+    engine_stats(meta->engine, &stats);
+    return json_pack("{s:I, s:I, s:I, s:I}", "inodes", (json_int_t)stats.inodes, "memory_bytes",
+                     (json_int_t)stats.memory_bytes, "disk_bytes", (json_int_t)stats.disk_bytes,
+                     "applied", (json_int_t)stats.applied);
+}
+
+static json_t *usage_status(struct meta *meta)
+{
+    struct meta_op op = {.kind = META_USAGE, .ino = META_ROOT_INO};
+    struct meta_reply reply;
+    json_t *out = NULL;
+    if (!volume_read(meta, &op, &reply))
+        out = json_pack("{s:I, s:I, s:I}", "bytes", (json_int_t)reply.usage.bytes, "files",
+                        (json_int_t)reply.usage.files, "directories",
+                        (json_int_t)reply.usage.directories);
+    meta_reply_done(&reply);
+    return out;
+}
+
+static json_t *drift_status(struct meta *meta)
+{
+    struct meta_op op = {.kind = META_DRIFT, .ino = META_ROOT_INO};
+    struct meta_reply reply;
+    json_t *out = NULL;
+    if (!volume_read(meta, &op, &reply))
+        out =
+            json_pack("{s:I, s:I, s:I, s:I, s:I}", "files", (json_int_t)reply.drift.files, "bytes",
+                      (json_int_t)reply.drift.bytes, "oldest_ns", (json_int_t)reply.drift.oldest_ns,
+                      "garbage_objects", (json_int_t)reply.drift.garbage_objects, "garbage_bytes",
+                      (json_int_t)reply.drift.garbage_bytes);
+    meta_reply_done(&reply);
+    return out;
+}
+
+static json_t *volume_status(struct meta *meta)
+{
+    return json_pack("{s:s, s:s%, s:s%, s:s, s:b, s:b}", "id", meta->format.id, "store",
+                     meta->format.store, strlen(meta->format.store), "prefix", meta->format.prefix,
+                     strlen(meta->format.prefix), "database", meta->directory, "read_only",
+                     meta->config.read_only, "refuses_changes", atomic_load(&meta->refuse) != 0);
+}
+
+static void fill_status(void *arg)
+{
+    struct status *status = arg;
+    struct meta *meta = status->meta;
+    json_t *root = status->root;
+    json_object_set_new(root, "volume", volume_status(meta));
+    json_object_set_new(root, "usage", usage_status(meta));
+    json_object_set_new(root, "drift", drift_status(meta));
+    json_object_set_new(root, "database", engine_status(meta));
+    json_t *part = json_object();
+    settler_status(meta->settler, part);
+    json_object_set_new(root, "settle", part);
+    part = json_object();
+    collector_status(meta->collector, part);
+    json_object_set_new(root, "gc", part);
+    part = json_object();
+    importer_status(meta->importer, part);
+    json_object_set_new(root, "import", part);
+    if (meta->owner) {
+        part = json_object();
+        owner_status(meta->owner, part);
+        json_object_set_new(root, "owner", part);
+    }
+}
+
+static int dump(const char *text, size_t len, void *arg)
+{
+    buf_put(arg, text, len);
+    return 0;
+}
+
+void meta_status_json(struct meta *meta, struct buf *out)
+{
+    struct status status = {.meta = meta, .root = json_object()};
+    loop_call(meta->work, fill_status, &status);
+    if (json_dump_callback(status.root, dump, out, JSON_COMPACT))
+        buf_put(out, "{}", 2);
+    json_decref(status.root);
+}

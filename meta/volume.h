@@ -1,0 +1,202 @@
+/*
+ * Private to meta: a volume and its parts.
+ *
+ * Threads
+ *   callers     meta_submit: reads beside everything, changes one at a time under write_lock.
+ *   meta-sync   syncer: makes changes durable, in groups, and answers those who wait for it.
+ *   meta-work   the loop `work`: import, settle, gc, ownership. All their state is owned by this
+ *               thread and has no locks. It applies to the engine like a caller.
+ *   store loop  only hands results of store requests over to meta-work (worker.c).
+ *
+ * Locks: write_lock and the syncer's lock are leaves: nothing else is locked, no callback is
+ * called and no network is waited for while one is held. Under write_lock there is RocksDB's I/O.
+ */
+#ifndef SLUICE_META_VOLUME_H
+#define SLUICE_META_VOLUME_H
+
+#include <jansson.h>
+#include <limits.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+
+#include "base/clock.h"
+#include "base/loop.h"
+#include "meta/engine.h"
+#include "meta/meta.h"
+
+#define VOLUME_INTERNAL ".sluice/" /* below the prefix: keys of the volume's own */
+
+struct syncer;
+struct importer;
+struct settler;
+struct collector;
+struct owner;
+
+struct meta {
+    /* Immutable after meta_open. */
+    struct engine *engine;
+    struct store *store; /* borrowed */
+    struct loop *work;
+    struct meta_config config; /* strings: owned copies */
+    struct meta_volume format;
+    char directory[PATH_MAX];        /* of the database */
+    char internal[META_KEY_MAX + 1]; /* prefix + VOLUME_INTERNAL */
+    uint64_t import_ttl_ns, negative_ttl_ns;
+    struct syncer *syncer;
+    struct importer *importer;
+    struct settler *settler;
+    struct collector *collector;
+    struct owner *owner; /* NULL: read_only */
+    struct metric *requests[META_LAST_READ + 128], *imports;
+
+    /* Any thread. */
+    pthread_mutex_t write_lock;
+    _Atomic uint64_t last_time_ns;
+    _Atomic int refuse;   /* 0, or -errno for every change that a user asks for */
+    _Atomic bool changed; /* since the last kick */
+    _Atomic bool kick_posted;
+    struct loop_task kick_task;
+
+    /* Work thread. */
+    struct work_op *ops; /* in flight */
+    unsigned busy;       /* operations and jobs that must end before meta-work may */
+    bool closing;
+    sem_t idle; /* posted once, when closing and busy == 0 */
+};
+
+/* As meta_submit, for the volume's own use too: also kinds after META_PUNCH, and changes where a
+ * user's would be refused. */
+int volume_submit(struct meta *meta, struct meta_request *request, bool internal);
+/* One change, applied now and not waited for; `reply` is initialised here. Any thread. */
+int volume_apply(struct meta *meta, struct meta_op *op, struct meta_reply *reply);
+/* One read that never imports and never finds a listing too old. */
+int volume_read(struct meta *meta, struct meta_op *op, struct meta_reply *reply);
+/* Work thread: a request whose import has ended: tries again, or is answered with `result`. */
+void volume_resume(struct meta *meta, struct meta_request *request, int result);
+/* From now on changes are refused; `why` for the log. Any thread. */
+void volume_refuse(struct meta *meta, const char *why);
+/* Any thread: meta-work looks for due work soon. */
+void volume_kick(struct meta *meta);
+
+void volume_entry_changed(struct meta *meta, uint64_t parent, const char *name, size_t len);
+void volume_inode_changed(struct meta *meta, uint64_t ino, bool data);
+void volume_extents_changed(struct meta *meta, uint64_t ino);
+
+/* volume_sync.c */
+
+/* `synced` (may be NULL) is called on meta-sync after each sync. */
+int syncer_new(struct engine *engine, uint32_t interval_ms, struct metrics *metrics,
+               void (*synced)(void *arg), void *arg, struct syncer **out);
+/* Answers all that waits, syncs a last time. Returns that sync's result. */
+int syncer_free(struct syncer *syncer);
+/* Something was applied that nobody waits for. */
+void syncer_note(struct syncer *syncer);
+/* request->done or task->done is called when all that was applied up to now survives a power loss;
+ * a request keeps the result 0 of its apply, or gets the sync's error. */
+void syncer_request(struct syncer *syncer, struct meta_request *request);
+void syncer_task(struct syncer *syncer, struct meta_task *task);
+
+/* worker.c: store requests and metadata requests of the work thread. */
+
+/* A store request. `op` is filled by the caller (not op.done, op.arg); `done` runs on the work
+ * thread. */
+struct work_op {
+    struct store_op op;
+    void (*done)(struct work_op *work);
+    void *arg;
+    /* worker.c's own */
+    struct meta *meta;
+    struct loop_task back;
+    struct work_op *next, *prev;
+    bool ended; /* store loop */
+};
+void work_op_submit(struct meta *meta, struct work_op *work);
+/* Asks all store requests in flight to end early. */
+void work_cancel_all(struct meta *meta);
+
+/* A metadata request, submitted as internal. `done` runs on the work thread, never inside
+ * work_call_submit. */
+struct work_call {
+    struct meta_request request;
+    void (*done)(struct work_call *call);
+    void *arg;
+    struct meta *meta;
+    struct loop_task back;
+};
+void work_call_submit(struct meta *meta, struct work_call *call);
+
+/* Work thread: something that must end before the thread may. */
+void work_begin(struct meta *meta);
+void work_end(struct meta *meta);
+
+/* import.c */
+
+int importer_new(struct meta *meta, struct importer **out);
+void importer_free(struct importer *importer); /* after the work thread has ended */
+/* Any thread: the request could not be served because a listing is not there. volume_resume comes
+ * later. */
+void importer_wait(struct meta *meta, struct meta_request *request);
+/* Work thread, at close: ends what waits. */
+void importer_stop(struct importer *importer);
+/* Work thread. A key of the bucket was written or deleted by us: a listing that was asked for
+ * before must not take it away, or bring it back. */
+void importer_key_changed(struct importer *importer, const char *key, bool written);
+/* Any thread: is it known, and new enough (or just found: `now`), that the bucket has no such
+ * name? */
+bool importer_is_absent(struct importer *importer, uint64_t parent, const struct meta_name *name,
+                        bool now);
+void importer_status(struct importer *importer, json_t *out);
+void importer_refresh(struct meta *meta, struct meta_task *task);
+void importer_object_changed(struct meta *meta, struct meta_task *task, uint64_t object);
+
+/* settle.c */
+
+int settler_new(struct meta *meta, struct settler **out);
+void settler_free(struct settler *settler);
+void settler_kick(struct settler *settler); /* work thread: looks at the queue */
+void settler_stop(struct settler *settler);
+void settler_wait(struct meta *meta, struct meta_task *task);
+void settler_status(struct settler *settler, json_t *out);
+/* True while a settle step writes this key. */
+bool settler_uses_key(const struct settler *settler, const char *key);
+
+/* gc.c */
+
+int collector_new(struct meta *meta, struct collector **out);
+void collector_free(struct collector *collector);
+void collector_kick(struct collector *collector);
+void collector_stop(struct collector *collector);
+void collector_status(struct collector *collector, json_t *out);
+/* True while this key is being deleted; `wait` (may be NULL) is posted to the work thread when it
+ * is not any more. */
+bool collector_uses_key(struct collector *collector, const char *key, struct loop_task *wait);
+/* At open, before the threads work: what a crash left reserved or sustained. */
+int collector_recover(struct meta *meta, struct error *error);
+
+/* owner.c */
+
+/* Blocking: takes `<prefix>.sluice/volume`. -EBUSY with the owner's name. */
+int owner_take(struct meta *meta, struct owner **out, struct error *error);
+/* Work thread: begins to renew. */
+void owner_start(struct owner *owner);
+void owner_stop(struct owner *owner); /* work thread */
+/* Blocking, after the work thread has stopped its work: says in the bucket that nobody has it. */
+void owner_give_back(struct owner *owner);
+void owner_free(struct owner *owner);
+void owner_status(struct owner *owner, json_t *out);
+
+/* tags.c */
+
+enum tags_match {
+    TAGS_NONE,  /* no tags: not written by Sluice */
+    TAGS_OTHER, /* another volume's, or another object of ours */
+    TAGS_SAME,
+};
+enum tags_match tags_compare(const struct store_op *head, const struct meta_volume *volume,
+                             uint64_t object);
+/* Fills mode (permissions only), uid, gid, mtime from user metadata. False: there is none that
+ * makes sense, and nothing is filled. */
+bool tags_parse(const struct store_op *head, struct meta_attr *attr);
+
+#endif

@@ -1,0 +1,409 @@
+/* What of a bucket becomes names, and when. */
+#include <errno.h>
+#include <jansson.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "volume_lib.h"
+
+static struct volume v;
+
+static void init(void)
+{
+    volume_begin(&v);
+}
+
+static void fini(void)
+{
+    volume_end(&v);
+}
+
+static void check_list(uint64_t dir, const char *expected)
+{
+    int rc = 0;
+    cleanup(free_ptr) char *names = name_list(&v, dir, &rc);
+    check_int(rc, 0);
+    check_str(names, expected);
+}
+
+static uint64_t seen(enum store_kind kind)
+{
+    return store_fault_seen(v.store, kind);
+}
+
+TEST(import, lists_a_bucket_that_was_there, .init = init, .fini = fini)
+{
+    bucket_put(&v, "a", "1");
+    bucket_put(&v, "dir/b", "22");
+    bucket_put(&v, "dir/sub/c", "333");
+    volume_open(&v);
+    check_list(META_ROOT_INO, "a,dir/");
+    uint64_t dir = name_ino(&v, META_ROOT_INO, "dir");
+    check_list(dir, "b,sub/");
+    struct meta_attr attr;
+    check_int(name_lookup(&v, dir, "b", &attr), 0);
+    check_uint(attr.size, 2);
+    check(S_ISREG(attr.mode));
+    cleanup(free_ptr) char *text = file_read(&v, attr.ino, NULL);
+    check_str(text, "22");
+}
+
+TEST(import, respects_the_prefix, .init = init, .fini = fini)
+{
+    bucket_put(&v, "p/a", "1");
+    bucket_put(&v, "q", "2");
+    v.config.prefix = "p/";
+    volume_open(&v);
+    check_list(META_ROOT_INO, "a");
+}
+
+TEST(import, lookup_asks_for_one_key_only, .init = init, .fini = fini)
+{
+    bucket_put(&v, "dir/file", "1");
+    bucket_put(&v, "dir/other", "1");
+    volume_open(&v);
+    uint64_t lists = seen(STORE_LIST);
+    uint64_t dir = name_ino(&v, META_ROOT_INO, "dir");
+    name_ino(&v, dir, "file");
+    check_uint(seen(STORE_LIST) - lists, 2);
+    /* Known now: no request. */
+    uint64_t heads = seen(STORE_HEAD);
+    name_ino(&v, dir, "file");
+    check_uint(seen(STORE_HEAD), heads);
+    check_list(dir, "file,other");
+}
+
+TEST(import, absence_is_believed_for_its_time, .init = init, .fini = fini)
+{
+    v.config.negative_ttl_ms = 100000;
+    volume_open(&v);
+    check_int(name_lookup(&v, META_ROOT_INO, "late", NULL), -ENOENT);
+    uint64_t heads = seen(STORE_HEAD);
+    bucket_put(&v, "late", "x");
+    check_int(name_lookup(&v, META_ROOT_INO, "late", NULL), -ENOENT);
+    check_uint(seen(STORE_HEAD), heads);
+    volume_close(&v);
+    v.config.negative_ttl_ms = 0;
+    volume_open(&v);
+    check_int(name_lookup(&v, META_ROOT_INO, "later", NULL), -ENOENT);
+    bucket_put(&v, "later", "x");
+    check_int(name_lookup(&v, META_ROOT_INO, "later", NULL), 0);
+}
+
+TEST(import, listing_is_believed_for_its_time, .init = init, .fini = fini)
+{
+    bucket_put(&v, "a", "1");
+    v.config.import_ttl_ms = 100000;
+    volume_open(&v);
+    check_list(META_ROOT_INO, "a");
+    bucket_put(&v, "b", "1");
+    check_list(META_ROOT_INO, "a");
+    volume_close(&v);
+    v.config.import_ttl_ms = 1;
+    volume_open(&v);
+    sleep_ms(5);
+    check_list(META_ROOT_INO, "a,b");
+    bucket_delete(&v, "a");
+    sleep_ms(5);
+    check_list(META_ROOT_INO, "b");
+    sleep_ms(5);
+    check_int(name_lookup(&v, META_ROOT_INO, "a", NULL), -ENOENT);
+}
+
+TEST(import, refresh_finds_what_changed, .init = init, .fini = fini)
+{
+    bucket_put(&v, "same", "1");
+    bucket_put(&v, "changed", "1");
+    bucket_put(&v, "gone", "1");
+    bucket_put(&v, "dir/gone", "1");
+    bucket_put(&v, "dir/kept", "1");
+    volume_open(&v);
+    check_list(META_ROOT_INO, "changed,dir/,gone,same");
+    uint64_t dir = name_ino(&v, META_ROOT_INO, "dir");
+    check_list(dir, "gone,kept");
+    uint64_t same = name_ino(&v, META_ROOT_INO, "same");
+    bucket_put(&v, "changed", "22");
+    bucket_put(&v, "new", "1");
+    bucket_delete(&v, "gone");
+    bucket_delete(&v, "dir/gone");
+    events_clear(&v);
+    check_int(volume_refresh_now(&v, META_ROOT_INO), 0);
+    check_list(META_ROOT_INO, "changed,dir/,new,same");
+    check_list(dir, "kept");
+    check(event_seen(&v, "entry 1 gone;"));
+    check(event_seen(&v, "entry 1 new;"));
+    check(!event_seen(&v, "same"));
+    check_uint(name_ino(&v, META_ROOT_INO, "same"), same);
+    struct meta_attr attr;
+    check_int(name_lookup(&v, META_ROOT_INO, "changed", &attr), 0);
+    check_uint(attr.size, 2);
+    cleanup(free_ptr) char *text = file_read(&v, attr.ino, NULL);
+    check_str(text, "22");
+}
+
+TEST(import, refresh_of_one_file_asks_for_its_key, .init = init, .fini = fini)
+{
+    bucket_put(&v, "dir/a", "1");
+    volume_open(&v);
+    uint64_t dir = name_ino(&v, META_ROOT_INO, "dir"), a = name_ino(&v, dir, "a");
+    bucket_put(&v, "dir/a", "4444");
+    check_int(volume_refresh_now(&v, a), 0);
+    struct meta_attr attr;
+    check_int(name_lookup(&v, dir, "a", &attr), 0);
+    check_uint(attr.size, 4);
+}
+
+/* Names that order differently from their keys, over several pages. */
+TEST(import, pages_and_directories_in_between, .init = init, .fini = fini)
+{
+    static char big[64 * 1024];
+    for (int i = 0; i < 2500; i++) {
+        char key[64];
+        snprintf(key, sizeof(key), "part-%05d", i);
+        bucket_put(&v, key, "x");
+    }
+    bucket_put(&v, "part/inside", "x");
+    bucket_put(&v, "part-00000/inside", "x");
+    volume_open(&v);
+    for (int round = 0; round < 3; round++) {
+        int rc = 0;
+        cleanup(free_ptr) char *names = name_list(&v, META_ROOT_INO, &rc);
+        check_int(rc, 0);
+        snprintf(big, sizeof(big), "%s", names);
+        unsigned count = 1;
+        for (const char *p = big; *p; p++)
+            count += *p == ',';
+        check_uint(count, 2501);
+        check(strstr(big, "part/,part-00000/,part-00001") != NULL);
+        check(strstr(big, ",part-02499") != NULL);
+        uint64_t dir = name_ino(&v, META_ROOT_INO, "part");
+        check_list(dir, "inside");
+        if (round == 1)
+            events_clear(&v);
+        check_int(volume_refresh_now(&v, META_ROOT_INO), 0);
+        /* The directory has not been taken away and made again. */
+        check_uint(name_ino(&v, META_ROOT_INO, "part"), dir);
+        if (round == 1)
+            check_uint(v.events.len, 0);
+    }
+    bucket_delete(&v, "part/inside");
+    bucket_delete(&v, "part-01234");
+    check_int(volume_refresh_now(&v, META_ROOT_INO), 0);
+    check_int(name_lookup(&v, META_ROOT_INO, "part", NULL), -ENOENT);
+    check_int(name_lookup(&v, META_ROOT_INO, "part-01234", NULL), -ENOENT);
+    check_int(name_lookup(&v, META_ROOT_INO, "part-01235", NULL), 0);
+}
+
+TEST(import, keys_that_are_no_paths_are_counted, .init = init, .fini = fini)
+{
+    char name[400];
+    memset(name, 'n', sizeof(name));
+    name[300] = '\0';
+    bucket_put(&v, "good", "1");
+    bucket_put(&v, "a//b", "1");
+    bucket_put(&v, "../up", "1");
+    bucket_put(&v, "./here", "1");
+    bucket_put(&v, "dir/", "data");
+    bucket_put(&v, "empty/", "");
+    bucket_put(&v, "x", "file");
+    bucket_put(&v, "x/y", "below");
+    bucket_put(&v, name, "1");
+    volume_open(&v);
+    check_list(META_ROOT_INO, "a/,dir/,empty/,good,x/");
+    check_list(name_ino(&v, META_ROOT_INO, "a"), "");
+    check_list(name_ino(&v, META_ROOT_INO, "dir"), "");
+    check_list(name_ino(&v, META_ROOT_INO, "empty"), "");
+    check_list(name_ino(&v, META_ROOT_INO, "x"), "y");
+    cleanup(free_ptr) char *status = volume_status(&v);
+    json_t *root = json_loads(status, 0, NULL);
+    json_t *import = json_object_get(root, "import");
+    check_int(json_integer_value(json_object_get(import, "hidden_keys")), 6);
+    json_decref(root);
+    static const char *const hidden[] = {"\"a//\"", "\"../\"", "\"./\"", "\"dir/\"", "\"x\""};
+    for (size_t i = 0; i < ARRAY_LEN(hidden); i++)
+        check(strstr(status, hidden[i]) != NULL);
+}
+
+TEST(import, own_keys_are_no_files, .init = init, .fini = fini)
+{
+    bucket_put(&v, "a", "1");
+    volume_open(&v);
+    check_list(META_ROOT_INO, "a");
+    check_int(name_lookup(&v, META_ROOT_INO, ".sluice", NULL), -ENOENT);
+}
+
+TEST(import, mode_and_time_of_our_objects_come_back, .init = init, .fini = fini)
+{
+    struct meta_volume volume = {.id = "0123456789abcdef0123456789abcdef"};
+    struct meta_object object = {.id = 5};
+    struct meta_attr attr = {
+        .mode = S_IFREG | 04751, .uid = 12, .gid = 34, .mtime_ns = 1234567890123456789};
+    struct meta_object_tags tags;
+    struct iovec iov = {.iov_base = (char *)"x", .iov_len = 1};
+    struct store_op put = {.kind = STORE_PUT,
+                           .key = "tagged",
+                           .iov = &iov,
+                           .iov_count = 1,
+                           .meta = tags.pairs,
+                           .meta_count = meta_object_tags(&volume, &object, &attr, &tags)};
+    check_int(store_wait(v.store, &put), 0);
+    store_op_reset(&put);
+    volume_open(&v);
+    struct meta_attr found;
+    check_int(name_lookup(&v, META_ROOT_INO, "tagged", &found), 0);
+    check_uint(found.mode, S_IFREG | 04751);
+    check_uint(found.uid, 12);
+    check_uint(found.gid, 34);
+    check_uint(found.mtime_ns, 1234567890123456789);
+}
+
+TEST(import, store_errors_reach_the_caller, .init = init, .fini = fini)
+{
+    volume_open(&v);
+    volume_fault(&v, (struct store_fault_rule){.kind = STORE_LIST, .result = -EACCES});
+    int rc = 0;
+    check(name_list(&v, META_ROOT_INO, &rc) == NULL);
+    check_int(rc, -EACCES);
+    check_int(name_lookup(&v, META_ROOT_INO, "x", NULL), -EACCES);
+    volume_no_fault(&v);
+    check_list(META_ROOT_INO, "");
+}
+
+TEST(import, error_on_a_later_page_is_no_listing, .init = init, .fini = fini)
+{
+    for (int i = 0; i < 2100; i++) {
+        char key[64];
+        snprintf(key, sizeof(key), "k%05d", i);
+        bucket_put(&v, key, "x");
+    }
+    volume_open(&v);
+    volume_fault(
+        &v, (struct store_fault_rule){.kind = STORE_LIST, .skip = 1, .count = 1, .result = -EIO});
+    int rc = 0;
+    check(name_list(&v, META_ROOT_INO, &rc) == NULL);
+    check_int(rc, -EIO);
+    volume_no_fault(&v);
+    cleanup(free_ptr) char *names = name_list(&v, META_ROOT_INO, &rc);
+    check_int(rc, 0);
+    check(strstr(names, "k02099") != NULL);
+}
+
+#define ASKERS 8
+
+static void *list_root(void *arg)
+{
+    int rc = 0;
+    char *names = name_list(&v, META_ROOT_INO, &rc);
+    free(names);
+    return (void *)(intptr_t)rc;
+}
+
+TEST(import, askers_share_one_listing, .init = init, .fini = fini)
+{
+    bucket_put(&v, "a", "1");
+    volume_open(&v);
+    uint64_t lists = seen(STORE_LIST);
+    volume_fault(&v, (struct store_fault_rule){.kind = STORE_LIST, .delay_ms = 300});
+    pthread_t threads[ASKERS];
+    for (int i = 0; i < ASKERS; i++)
+        pthread_create(&threads[i], NULL, list_root, NULL);
+    void *rc = NULL;
+    for (int i = 0; i < ASKERS; i++) {
+        pthread_join(threads[i], &rc);
+        check(!rc);
+    }
+    check(seen(STORE_LIST) - lists < ASKERS);
+}
+
+TEST(import, close_ends_what_waits, .init = init, .fini = fini)
+{
+    volume_open(&v);
+    volume_fault(&v, (struct store_fault_rule){.kind = STORE_LIST, .delay_ms = 200});
+    pthread_t thread;
+    uint64_t lists = seen(STORE_LIST);
+    pthread_create(&thread, NULL, list_root, NULL);
+    eventually(seen(STORE_LIST) > lists);
+    volume_close(&v);
+    void *rc = NULL;
+    pthread_join(thread, &rc);
+    check((intptr_t)rc == -EIO || (intptr_t)rc == 0);
+}
+
+TEST(import, rename_keeps_the_origin, .init = init, .fini = fini)
+{
+    bucket_put(&v, "dir/a", "1");
+    bucket_put(&v, "dir/b", "2");
+    volume_open(&v);
+    uint64_t dir = name_ino(&v, META_ROOT_INO, "dir");
+    check_int(name_rename(&v, META_ROOT_INO, "dir", META_ROOT_INO, "moved"), 0);
+    check_list(dir, "a,b");
+    check_int(name_lookup(&v, META_ROOT_INO, "dir", NULL), -ENOENT);
+    check_int(volume_refresh_now(&v, META_ROOT_INO), 0);
+    check_list(META_ROOT_INO, "moved/");
+    uint64_t b = name_ino(&v, dir, "b");
+    cleanup(free_ptr) char *text = file_read(&v, b, NULL);
+    check_str(text, "2");
+}
+
+TEST(import, rmdir_looks_whether_it_is_empty, .init = init, .fini = fini)
+{
+    bucket_put(&v, "full/a", "1");
+    bucket_put(&v, "empty/", "");
+    volume_open(&v);
+    name_ino(&v, META_ROOT_INO, "full");
+    name_ino(&v, META_ROOT_INO, "empty");
+    check_int(name_rmdir(&v, META_ROOT_INO, "full"), -ENOTEMPTY);
+    check_int(name_rmdir(&v, META_ROOT_INO, "empty"), 0);
+}
+
+/* I5: a reader that finds the object changed. */
+TEST(import, changed_object_is_noticed, .init = init, .fini = fini)
+{
+    bucket_put(&v, "f", "first");
+    volume_open(&v);
+    uint64_t ino = name_ino(&v, META_ROOT_INO, "f");
+    struct meta_request request = {.op = {.kind = META_EXTENTS, .ino = ino}};
+    check_int(meta_call(v.meta, &request), 0);
+    uint64_t object = request.reply.objects[0].id;
+    meta_reply_done(&request.reply);
+    check_int(volume_object_changed(&v, ino, object), 0);
+    bucket_put(&v, "f", "second!");
+    check(file_read(&v, ino, NULL) == NULL);
+    check_int(volume_object_changed(&v, ino, object), -ESTALE);
+    cleanup(free_ptr) char *text = file_read(&v, ino, NULL);
+    check_str(text, "second!");
+    check(event_seen(&v, "data"));
+}
+
+TEST(import, deleted_object_is_noticed, .init = init, .fini = fini)
+{
+    bucket_put(&v, "f", "first");
+    volume_open(&v);
+    uint64_t ino = name_ino(&v, META_ROOT_INO, "f");
+    struct meta_request request = {.op = {.kind = META_EXTENTS, .ino = ino}};
+    check_int(meta_call(v.meta, &request), 0);
+    uint64_t object = request.reply.objects[0].id;
+    meta_reply_done(&request.reply);
+    bucket_delete(&v, "f");
+    check_int(volume_object_changed(&v, ino, object), -ESTALE);
+    check_int(name_lookup(&v, META_ROOT_INO, "f", NULL), -ENOENT);
+}
+
+/* What was deleted here does not come back by a listing that was asked for before. */
+TEST(import, deleted_file_does_not_come_back, .init = init, .fini = fini)
+{
+    bucket_put(&v, "f", "1");
+    bucket_put(&v, "g", "1");
+    volume_open(&v);
+    check_list(META_ROOT_INO, "f,g");
+    /* The listing has its answer, and brings it late. */
+    volume_fault(&v, (struct store_fault_rule){
+                         .kind = STORE_LIST, .count = 1, .delay_ms = 400, .after = true});
+    pthread_t thread;
+    pthread_create(&thread, NULL, list_root, NULL);
+    check_int(name_unlink(&v, META_ROOT_INO, "f"), 0);
+    eventually(!bucket_has(&v, "f"));
+    check_int(volume_refresh_now(&v, META_ROOT_INO), 0);
+    pthread_join(thread, NULL);
+    check_list(META_ROOT_INO, "g");
+}
