@@ -1,0 +1,260 @@
+"""Rows on names: create, stat, rename, unlink, small files; directories renamed and listed."""
+
+import multiprocessing
+import os
+import re
+import select
+import subprocess
+import time
+
+import places
+from places import Sluice, Used, run
+from process import cpu_s
+from results import Row
+
+NULL_FDATASYNC = "null_fuse + fdatasync"
+TITLES = {
+    "create": "create and close an empty file",
+    "stat": "stat, from the kernel's cache where allowed",
+    "stat_sync": "stat that asks the file system",
+    "absent": "stat of a name that does not exist",
+    "open_read": "open, read, close",
+    "rename": "rename a file",
+    "unlink": "unlink",
+    "small": "create, write 4 KiB, close",
+    "small_unlink": "unlink of those",
+}
+# (operation, what of it is to be reached against the null file system)
+REACH = {"create": 0.7, "stat": 0.7, "stat_sync": 0.7, "rename": 0.7, "unlink": 0.7, "small": 0.4}
+
+
+def metabench(place, threads, files, at_row=None):
+    """Runs bench/metabench; {operation: (per second, daemon's CPU µs per operation or None)}. Its output is read as
+    each row ends, so that the daemon's time is known for each."""
+    command = ["stdbuf", "-o0", places.tool("bench", "metabench"), place.path(), "-t", str(threads), "-n", str(files)]
+    text, found = "", {}
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        before = cpu_s(place.pid) if place.pid else 0
+        while True:
+            select.select([child.stdout], [], [])
+            data = os.read(child.stdout.fileno(), 65536)
+            if not data:
+                break
+            text += data.decode()
+            now = cpu_s(place.pid) if place.pid else 0
+            for name, rate in re.findall(r'"([a-z_]+)":(\d+)(?=,|\}|$)', text.partition("per_second")[2]):
+                if name not in found:
+                    found[name] = (float(rate), (now - before) * 1e6 / (threads * files) if place.pid else None)
+                    if at_row:
+                        at_row(name)
+            before = now
+        errors = child.stderr.read().decode()
+        if child.wait() != 0:
+            raise RuntimeError("metabench on %s: %s" % (place.name, errors.strip()))
+    return found
+
+
+def in_order(made, number):
+    """Each second round the other way round, so that no place always follows the same other."""
+    return made if number % 2 == 0 else made[::-1]
+
+
+def syncs_per_operation(volume, threads, files):
+    """{operation: how many of its calls waited for the disk}, from the volume's own counter. Also warms up."""
+    waits = [volume.metrics().get("sluice_meta_sync_requests_total", 0)]
+    names = []
+
+    def at_row(name):
+        names.append(name)
+        waits.append(volume.metrics().get("sluice_meta_sync_requests_total", 0))
+
+    metabench(volume, threads, files, at_row)
+    return {name: (b - a) / (threads * files) for name, a, b in zip(names, waits, waits[1:])}
+
+
+def with_fdatasync(rate, threads, sync_s):
+    """What a file system would do that answers like the null one, after the disk has its data."""
+    return threads / (threads / rate + sync_s)
+
+
+def metadata(machine, out):
+    gateway = machine.gateway()
+    for threads in (1, 4):
+        files = 100 if machine.options.quick else 4000 // threads + 1000
+        rows = {op: Row("%s-%d" % (op.replace("_", "-"), threads), "%s, %d thread%s" % (title, threads, "s" * (threads > 1)), "op/s")
+                for op, title in TITLES.items()}
+        with machine.places("null", lambda: Sluice("sluice", gateway),
+                            lambda: Sluice("sluice --sync=always", gateway, options=["--sync", "always"]),
+                            "local", "refs") as made:
+            syncs = syncs_per_operation(made[1], threads, files)
+            for place in made:
+                if place is not made[1]:
+                    metabench(place, threads, min(files, 200))
+            for number in range(machine.options.rounds):
+                sync_s = machine.fdatasync_s()
+                for place in in_order(made, number):
+                    machine.say("%d thread%s, round %d: %s" % (threads, "s" * (threads > 1), number + 1, place.name))
+                    for op, (rate, cpu) in metabench(place, threads, files).items():
+                        rows[op].add(place.name, rate, cpu_us_per_op=cpu)
+                        if place.name == "null_fuse":
+                            rows[op].add(NULL_FDATASYNC, with_fdatasync(rate, threads, sync_s))
+                out.used_fdatasync(sync_s)
+        for op, row in rows.items():
+            waited = syncs.get(op, 0)
+            reach = (">=", REACH[op]) if op in REACH else None
+            if waited > 0.05:
+                row.note("%.2f of its calls wait for the disk, so its reference has that wait added" % waited)
+            row.ratio("sluice", NULL_FDATASYNC if waited > 0.05 else "null_fuse", reach)
+            if waited > 0.05:
+                row.ratio("sluice", "null_fuse")
+            row.ratio("sluice --sync=always", NULL_FDATASYNC if op in ("create", "rename", "unlink", "small", "small_unlink") else "null_fuse")
+            for name, _ in machine.refs:
+                row.ratio("sluice", name)
+            out.rows.append(row)
+
+
+def latency(machine, out):
+    """Small files do not wait for the store: the same with 20 ms in front of it."""
+    gateway = machine.gateway()
+    for threads in (1, 4):
+        files = 100 if machine.options.quick else 1500
+        row = Row("small-latency-%d" % threads, "create, write 4 KiB, close, %d thread%s, the store 20 ms away" % (threads, "s" * (threads > 1)), "op/s")
+        with machine.proxy(20) as proxy, machine.places(
+                lambda: Sluice("sluice", gateway), lambda: Sluice("sluice, 20 ms", gateway, proxy=proxy)) as made:
+            for place in made:
+                metabench(place, threads, min(files, 200))
+            for number in range(machine.options.rounds):
+                for place in in_order(made, number):
+                    machine.say("%d thread%s, round %d: %s" % (threads, "s" * (threads > 1), number + 1, place.name))
+                    rate, cpu = metabench(place, threads, files)["small"]
+                    row.add(place.name, rate, cpu_us_per_op=cpu)
+        row.ratio("sluice, 20 ms", "sluice", (">=", 0.9))
+        out.rows.append(row)
+
+
+def _fill(arguments):
+    path, first, last, per_directory, data = arguments
+    for i in range(first, last):
+        if per_directory and (i % per_directory == 0 or i == first):
+            at = "%s/d%05d" % (path, i // per_directory)
+            os.makedirs(at, exist_ok=True)
+        name = "%s/f%07d" % (at if per_directory else path, i)
+        fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        if data:
+            os.write(fd, data)
+        os.close(fd)
+
+
+def fill(path, count, per_directory=0, data=b""):
+    """`count` files, by four processes."""
+    os.makedirs(path, exist_ok=True)
+    step = -(-count // 16)
+    work = [(path, i, min(i + step, count), per_directory, data) for i in range(0, count, step)]
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        for _ in pool.imap_unordered(_fill, work):
+            pass
+
+
+def rename_dir(machine, out):
+    count = 1000 if machine.options.quick else 1_000_000 if machine.options.full else 100_000
+    row = Row("rename-dir", "rename a directory with %d files below it" % count, "ms", better="lower")
+    gateway = machine.gateway()
+    with machine.places(lambda: Sluice("sluice", gateway, options=["--no-settle"]), "local", "refs") as made:
+        for place in made:
+            machine.say("filling %s" % place.name)
+            fill(place.path("a", "tree"), count, per_directory=1000)
+            os.mkdir(place.path("b"))
+        for number in range(max(5, machine.options.rounds)):
+            for place in in_order(made, number):
+                one, other = place.path("a", "tree"), place.path("b", "tree")
+                used = place.used()
+                began = time.perf_counter()
+                os.rename(*((one, other) if number % 2 == 0 else (other, one)))
+                took = time.perf_counter() - began
+                row.add(place.name, took * 1000, **used.end())
+    row.absolute("sluice", ("<=", 5), "ms")
+    row.absolute("sluice", ("<=", 0), "requests to the store", used="store_requests")
+    row.note("with --no-settle, so that no background work is counted as the rename's")
+    out.rows.append(row)
+
+
+def ls(machine, out):
+    count = 500 if machine.options.quick else 100_000
+    warm = Row("ls-l", "ls -l of %d files in one directory, again" % count, "s", better="lower")
+    cold = Row("ls-l-cold", "ls -l of them after a new mount (local disk: dropped caches)", "s", better="lower")
+    gateway = machine.gateway()
+
+    def list_once(place, row):
+        used = place.used()
+        began = time.perf_counter()
+        run("ls", "-l", place.path("many"), env=dict(os.environ, LC_ALL="C"), stdout=subprocess.DEVNULL)
+        took = time.perf_counter() - began
+        row.add(place.name, took, **used.end(operations=count))
+
+    with machine.places(lambda: Sluice("sluice", gateway, options=["--no-settle"]), "local", "refs") as made:
+        for place in made:
+            machine.say("filling %s" % place.name)
+            fill(place.path("many"), count)
+        for number in range(min(3, machine.options.rounds)):
+            for place in in_order(made, number):
+                machine.say("round %d: %s" % (number + 1, place.name))
+                place.drop_caches()
+                list_once(place, cold)
+        for number in range(machine.options.rounds):
+            for place in in_order(made, number):
+                machine.say("round %d: %s, again" % (number + 1, place.name))
+                list_once(place, warm)
+    warm.ratio("local", "sluice", (">=", 0.5), "speed against the local disk")
+    cold.ratio("local", "sluice", None, "speed against the local disk")
+    out.rows += [warm, cold]
+
+
+def put_keys(gateway, bucket, count, prefix):
+    """`count` small objects, by four processes of curl-like clients."""
+    step = -(-count // 8)
+    work = [(gateway.port, gateway.access, gateway.secret, bucket, prefix, i, min(i + step, count)) for i in range(0, count, step)]
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        for _ in pool.imap_unordered(_put_keys, work):
+            pass
+
+
+def _put_keys(arguments):
+    port, access, secret, bucket, prefix, first, last = arguments
+    client = places.Client("127.0.0.1", port, access, secret)
+    for i in range(first, last):
+        client.put(bucket, "%s%07d" % (prefix, i), b"x")
+
+
+def list_prefix(machine, out):
+    """The first listing of a prefix that nobody looked at, on the S3 server and on a directory."""
+    quick, full = machine.options.quick, machine.options.full
+    for kind, count in (("s3", 300 if quick else 100_000 if full else 20_000), ("file", 300 if quick else 100_000)):
+        gateway = machine.gateway() if kind == "s3" else None
+        row = Row("list-%s" % kind, "first listing of a prefix with %d keys, %s://" % (count, kind), "s", better="lower")
+        with machine.places(lambda: Sluice("sluice", gateway, settle_delay="1h")) as (volume,):
+            machine.say("%s: filling the bucket" % kind)
+            if gateway:
+                put_keys(gateway, volume.bucket, count, "data/")
+            else:
+                os.makedirs(os.path.join(volume.bucket, "data"))
+                for i in range(count):
+                    with open("%s/data/%07d" % (volume.bucket, i), "wb") as f:
+                        f.write(b"x")
+            for number in range(machine.options.rounds):
+                machine.say("%s, round %d: bare listing" % (kind, number + 1))
+                began = time.perf_counter()
+                run(places.tool("tests", "tools", "store_tool"), volume.url.rstrip("/"), "list", "data/", env=volume.env, stdout=subprocess.DEVNULL)
+                row.add("bare listing", time.perf_counter() - began)
+                machine.say("%s, round %d: sluice" % (kind, number + 1))
+                volume.fresh()
+                used = volume.used()
+                began = time.perf_counter()
+                found = len(os.listdir(volume.path("data")))
+                took = time.perf_counter() - began
+                row.add("sluice", took, **used.end(operations=count))
+                if found != count:
+                    raise RuntimeError("%d of %d keys were listed" % (found, count))
+        row.ratio("sluice", "bare listing", ("<=", 1.2))
+        if kind == "s3":
+            row.note("the server scans the whole directory for each page, so its listing is quadratic")
+        out.rows.append(row)
