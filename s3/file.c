@@ -18,9 +18,10 @@
 #include "base/log.h"
 #include "file.h"
 
-/* So that copies in the background never stand before a reader. */
-#define POOL_THREADS 6
-#define BACKGROUND_THREADS 2
+/* Two pools, so that copies in the background never stand before a reader. Mostly they wait for the
+ * disk, and syncs that wait together are one for the filesystem. */
+#define POOL_THREADS 8
+#define BACKGROUND_THREADS 8
 #define GIB (1024ull * 1024 * 1024)
 #define OPEN_LOCK FILE_LOCKS /* the byte of `lock` that is held while a store is opened */
 
@@ -38,7 +39,8 @@ struct job {
 int file_fail(struct store_op *op, int code, const char *store_code, const char *why)
 {
     const char *key = op->key ? op->key : op->prefix ? op->prefix : "";
-    error_set(&op->error, code, "%s %s: %s", store_kind_name(op->kind), key, why);
+    error_set(&op->error, code, "%s %s/%s: %s", store_kind_name(op->kind), store_name(op->store),
+              key, why);
     snprintf(op->error.store_code, sizeof(op->error.store_code), "%s", store_code);
     return code;
 }

@@ -98,19 +98,20 @@ static uint64_t decide_regular_size(int dir, uint32_t number, uint64_t size)
 
 static int read_part(int dir, uint32_t number, struct upload_part *out)
 {
-    char name[16], text[128], kind;
-    unsigned long long size;
-    int end = 0;
+    char name[16], text[128], *end;
     snprintf(name, sizeof(name), "%05u", number);
     ssize_t len = readlinkat(dir, name, text, sizeof(text) - 1);
     if (len < 0)
         return -errno;
     text[len] = 0;
-    if (sscanf(text, "%c %llu %63[0-9a-f-]%n", &kind, &size, out->etag, &end) != 3 || text[end] ||
-        (kind != 's' && kind != 'f'))
+    if ((text[0] != 's' && text[0] != 'f') || text[1] != ' ')
         return -ENOENT;
-    out->in_data = kind == 's';
-    out->size = size;
+    out->in_data = text[0] == 's';
+    out->size = strtoull(text + 2, &end, 10);
+    size_t etag_len = strspn(end + (*end == ' '), "0123456789abcdef-");
+    if (*end != ' ' || !etag_len || etag_len >= sizeof(out->etag) || end[1 + etag_len])
+        return -ENOENT;
+    memcpy(out->etag, end + 1, etag_len + 1);
     return 0;
 }
 
@@ -184,8 +185,12 @@ static int finish_slot(struct file_store *f, struct store_op *op, int dir, struc
         rc = errno == ENOENT ? file_no_upload(op) : file_error(op, errno, "recording the part");
     if (rc) {
         unlinkat(dir, temp, 0);
+        /* Nothing of it may keep space; the length of `data` is for COMPLETE to judge. */
         if (!part->in_data)
             unlinkat(dir, part->etag, 0);
+        else
+            fallocate(slot->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)slot->offset,
+                      (off_t)part->size);
     } else {
         if (replaces && !old.in_data)
             unlinkat(dir, old.etag, 0);
@@ -359,18 +364,36 @@ static int join_parts(struct file_store *f, struct store_op *op, int dir, int da
     return rc;
 }
 
+/* Makes `data`, which is locked, the object; false: that would lose parts. A failed condition must
+ * leave all that were uploaded, so only what no part claims is cut off. */
+static bool trim_data(int dir, int data, uint64_t total, unsigned part_count)
+{
+    struct stat st;
+    if (fstat(data, &st) < 0 || (uint64_t)st.st_size < total)
+        return false;
+    if ((uint64_t)st.st_size == total)
+        return true;
+    int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d) {
+        close_fd(&fd);
+        return false;
+    }
+    unsigned recorded = 0;
+    for (struct dirent *e; (e = readdir(d));)
+        recorded += strlen(e->d_name) == 5 && strspn(e->d_name, "0123456789") == 5;
+    closedir(d);
+    return recorded == part_count && !ftruncate(data, (off_t)total);
+}
+
 static int complete(struct file_store *f, struct store_op *op, const struct file_key *key, int dir,
                     const struct upload_part *parts, uint64_t total, bool in_place)
 {
     cleanup(close_fd) int data = openat(dir, "data", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (data < 0)
         return errno == ENOENT ? file_no_upload(op) : file_error(op, errno, "opening the upload");
-    struct stat st;
-    if (fstat(data, &st) < 0)
-        return file_error(op, errno, "stat");
-    /* Not in place either if a part is being written just now, or more parts were uploaded than
-     * are asked for: a failed condition must leave them. */
-    if (in_place && (uint64_t)st.st_size == total && !lock_range(data, 0, 0))
+    /* Not in place either if a part is being written just now. */
+    if (in_place && !lock_range(data, 0, 0) && trim_data(dir, data, total, op->part_count))
         return file_publish(f, op, key, data, dir, "data");
     char name[FILE_NAME_SIZE];
     cleanup(close_fd) int fd = -1;

@@ -561,9 +561,9 @@ static void copy_of_a_large_object(struct run *r)
 static void bad_requests_are_refused(struct run *r)
 {
     char buf[4];
-    struct store_op *op = run_begin(r, STORE_KIND_COUNT, "k");
+    run_begin(r, STORE_KIND_COUNT, "k");
     want_int(r, run_do(r), -EINVAL);
-    op = run_begin(r, STORE_GET, "k");
+    struct store_op *op = run_begin(r, STORE_GET, "k");
     op->buf = buf;
     op->buf_len = 4;
     op->length = 5;
