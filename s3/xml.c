@@ -224,7 +224,9 @@ uint64_t xml_parse_time(const char *text)
     tm.tm_year -= 1900;
     tm.tm_mon -= 1;
     time_t t = timegm(&tm);
-    return t < 0 ? 0 : (uint64_t)t * NS_PER_S + ns;
+    if (t < 0)
+        return 0;
+    return (uint64_t)t < UINT64_MAX / NS_PER_S ? (uint64_t)t * NS_PER_S + ns : UINT64_MAX;
 }
 
 static int hex_value(char c)

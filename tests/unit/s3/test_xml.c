@@ -248,6 +248,7 @@ TEST(xml_parse_time, knows_fractions_and_nonsense)
     check_uint(xml_parse_time("1970-01-01T00:00:01Z"), NS_PER_S);
     check_uint(xml_parse_time("2009-10-12T17:50:30.000Z"), 1255369830 * NS_PER_S);
     check_uint(xml_parse_time("2009-10-12T17:50:30.123456789012Z"), 1255369830123456789);
+    check_uint(xml_parse_time("2999-01-01T00:00:00Z"), UINT64_MAX);
     check_uint(xml_parse_time("yesterday"), 0);
     check_uint(xml_parse_time(""), 0);
     check_uint(xml_parse_time("1900-01-01T00:00:00Z"), 0);
