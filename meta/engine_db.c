@@ -1,7 +1,8 @@
 /*
  * RocksDB under the engine. All is in one directory:
  *
- *   db/       RocksDB's own files, without its info log (it aborts when that cannot be written)
+ *   db/       RocksDB's own files, without its info log: it cannot be told to have none, but aborts
+ *             when it cannot write it; so the log is made elsewhere, and removed at once
  *   synced    how many applies were synced: what the write-ahead log must at least hold
  *   reserve   bytes that are given back when the disk is full, so that deleting still works
  *
@@ -12,6 +13,7 @@
  * When the disk is full, RocksDB keeps answering reads and refuses writes until it is opened again;
  * that is tried before each later apply, as soon as there is room.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -33,6 +35,7 @@
 
 /* Values of RocksDB's WALRecoveryMode. */
 enum { RECOVER_TOLERATE_TAIL = 0, RECOVER_POINT_IN_TIME = 2 };
+#define INFO_LOG_FATAL 4
 
 static const char *const table_names[TABLE_COUNT] = {"default", "inode",  "dentry",    "link",
                                                      "extent",  "object", "key",       "claim",
@@ -82,8 +85,7 @@ static rocksdb_options_t *options_new(struct engine *engine, enum engine_table t
     rocksdb_options_set_create_if_missing(o, !engine->read_only);
     rocksdb_options_set_create_missing_column_families(o, !engine->read_only);
     rocksdb_options_set_wal_recovery_mode(o, RECOVER_TOLERATE_TAIL);
-    /* A directory that cannot be: RocksDB then goes without its info log. */
-    rocksdb_options_set_db_log_dir(o, "/dev/null/none");
+    rocksdb_options_set_info_log_level(o, INFO_LOG_FATAL);
     rocksdb_options_set_max_open_files(o, 256);
     rocksdb_options_set_max_background_jobs(o, 2);
     rocksdb_options_set_stats_dump_period_sec(o, 0);
@@ -115,10 +117,34 @@ static rocksdb_options_t *options_new(struct engine *engine, enum engine_table t
     return o;
 }
 
+/* A new directory for the info log, in memory if it can be; "" if none can be made. */
+static void log_dir_make(struct engine *engine, char dir[4096])
+{
+    snprintf(dir, 4096, "/dev/shm/sluice-log-XXXXXX");
+    if (mkdtemp(dir))
+        return;
+    path_of(engine, "log-XXXXXX", dir);
+    if (engine->read_only || !mkdtemp(dir))
+        dir[0] = '\0';
+}
+
+static void log_dir_remove(const char *dir)
+{
+    DIR *list = dir[0] ? opendir(dir) : NULL;
+    if (!list)
+        return;
+    for (struct dirent *e; (e = readdir(list));)
+        unlinkat(dirfd(list), e->d_name, 0); /* not "." and "..": they are directories */
+    closedir(list);
+    rmdir(dir);
+}
+
 static int open_rocksdb(struct engine *engine, bool read_only, int mode, char **message)
 {
-    char path[4096];
+    char path[4096], log_dir[4096];
     path_of(engine, "db", path);
+    log_dir_make(engine, log_dir);
+    rocksdb_options_set_db_log_dir(engine->options[TABLE_SYSTEM], log_dir);
     rocksdb_options_set_wal_recovery_mode(engine->options[TABLE_SYSTEM], mode);
     const rocksdb_options_t *options[TABLE_COUNT];
     for (int i = 0; i < TABLE_COUNT; i++)
@@ -131,6 +157,7 @@ static int open_rocksdb(struct engine *engine, bool read_only, int mode, char **
     else
         engine->db = rocksdb_open_column_families(engine->options[TABLE_SYSTEM], path, TABLE_COUNT,
                                                   table_names, options, engine->tables, message);
+    log_dir_remove(log_dir);
     return *message ? -EIO : 0;
 }
 

@@ -345,7 +345,7 @@ static int new_inode(struct engine_txn *t, const struct meta_op *op,
 int engine_apply_mknod(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply)
 {
     uint32_t mode = op->attr.mode & (S_IFMT | 07777);
-    struct engine_node *parent, *node;
+    struct engine_node *parent = NULL, *node = NULL;
     struct record_dentry dentry;
     if ((mode & S_IFMT) == 0)
         mode |= S_IFREG;
@@ -379,7 +379,7 @@ int engine_apply_mknod(struct engine_txn *t, const struct meta_op *op, struct me
 
 int engine_apply_link(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply)
 {
-    struct engine_node *parent, *node;
+    struct engine_node *parent = NULL, *node = NULL;
     struct record_dentry dentry;
     int rc = engine_name_check(&op->name);
     if (rc == 0)
@@ -426,7 +426,7 @@ static int check_empty(const struct engine_node *dir, struct meta_reply *reply)
 
 int engine_apply_unlink(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply)
 {
-    struct engine_node *parent, *node;
+    struct engine_node *parent = NULL, *node = NULL;
     struct record_dentry dentry;
     int rc = engine_name_check(&op->name);
     if (rc == 0)
