@@ -272,7 +272,7 @@ static int open_private(struct file_store *f, const char *directory, struct erro
 static int open_root(struct file_store *f, const char *directory, bool read_only,
                      struct error *error)
 {
-    if (!read_only && mkdir(directory, 0777) < 0 && errno != EEXIST)
+    if (!read_only && mkdir(directory, 0755) < 0 && errno != EEXIST)
         return error_set(error, -errno, "%s: making the directory: %s", directory, strerror(errno));
     f->root = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (f->root < 0)
@@ -299,7 +299,7 @@ static void file_free(struct store *store)
             close(fds[i]);
     for (unsigned i = 0; i < FILE_LOCKS; i++)
         pthread_mutex_destroy(&f->key_locks[i]);
-    pthread_mutex_destroy(&f->dirs_lock);
+    pthread_mutex_destroy(&f->dirs_mutex);
     store_done(store);
     free(f);
 }
@@ -322,7 +322,7 @@ int store_file_new(const char *directory, bool read_only, struct loop *loop, str
     f->read_only = read_only;
     for (unsigned i = 0; i < FILE_LOCKS; i++)
         pthread_mutex_init(&f->key_locks[i], NULL);
-    pthread_mutex_init(&f->dirs_lock, NULL);
+    pthread_mutex_init(&f->dirs_mutex, NULL);
     char name[4096];
     snprintf(name, sizeof(name), "file://%s", directory);
     store_init(&f->store, &backend, loop, NULL, name);

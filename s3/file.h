@@ -36,10 +36,9 @@ struct file_store {
 
     _Atomic uint64_t last_ns, name_count;
 
-    /* Held while the name of a key of this stripe is changed. Taken before dirs_lock. */
+    /* See file_key_lock and file_dirs_lock; in this order. */
     pthread_mutex_t key_locks[FILE_LOCKS];
-    /* Held while directories are marked, or removed because they are empty and have no mark. */
-    pthread_mutex_t dirs_lock;
+    pthread_mutex_t dirs_mutex;
 
     /* Listings that may go on, see file_list.c. Under cursors_lock, the timer: loop thread. */
     pthread_mutex_t cursors_lock;
@@ -91,6 +90,9 @@ int file_remove_empty(struct file_store *f, int parent, const char *name);
  * too. */
 void file_key_lock(struct file_store *f, const char *key);
 void file_key_unlock(struct file_store *f, const char *key);
+/* Held while a directory is marked, or removed because it is empty and has no mark. */
+void file_dirs_lock(struct file_store *f);
+void file_dirs_unlock(struct file_store *f);
 void file_temp_name(struct file_store *f, char name[FILE_NAME_SIZE]);
 /* A new file in `dir` with a name of its own. */
 int file_temp_open(struct file_store *f, int dir, char name[FILE_NAME_SIZE]);

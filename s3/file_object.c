@@ -13,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/crash.h"
 #include "file.h"
 
 #define META_PREFIX "user.sluice.m."
@@ -377,6 +378,7 @@ int file_publish(struct file_store *f, struct store_op *op, const struct file_ke
     struct stat st;
     if (futimens(fd, times) < 0 || fsync(fd) < 0 || fstat(fd, &st) < 0)
         return file_error(op, errno, "syncing");
+    crash_point("file.synced");
     for (int tries = 0; tries < MAX_TRIES; tries++) {
         unsigned made;
         cleanup(close_fd) int parent = file_make_dirs(f, key->parent, &made);
@@ -394,6 +396,7 @@ int file_publish(struct file_store *f, struct store_op *op, const struct file_ke
                 file_prune(f, key->parent);
             return rc;
         }
+        crash_point("file.named");
         rc = file_sync_dirs(f, parent, key->parent, made);
         if (rc)
             return file_error(op, -rc, "syncing its directory");
@@ -403,7 +406,7 @@ int file_publish(struct file_store *f, struct store_op *op, const struct file_ke
     return file_fail(op, -EIO, "", "its directory is removed again and again");
 }
 
-/* Under the key's lock and dirs_lock; `dir` is the directory. */
+/* Under the key's lock and that of directories; `dir` is the directory. */
 static int mark_locked(struct file_store *f, struct store_op *op, const struct file_key *key,
                        int dir)
 {
@@ -444,9 +447,9 @@ static int put_marker(struct file_store *f, struct store_op *op, const struct fi
         if (dir < 0)
             return file_error(op, -dir, "making the directory");
         file_key_lock(f, key->key);
-        pthread_mutex_lock(&f->dirs_lock);
+        file_dirs_lock(f);
         int rc = mark_locked(f, op, key, dir);
-        pthread_mutex_unlock(&f->dirs_lock);
+        file_dirs_unlock(f);
         file_key_unlock(f, key->key);
         if (rc > 0)
             continue;
@@ -560,7 +563,7 @@ static int delete_marker(struct file_store *f, struct store_op *op, const struct
     if (dir < 0)
         return file_error(op, -dir, "opening the directory");
     file_key_lock(f, key->key);
-    pthread_mutex_lock(&f->dirs_lock);
+    file_dirs_lock(f);
     struct stat st;
     int rc = 0;
     uint64_t mark_ns = file_mark_ns(dir);
@@ -575,7 +578,7 @@ static int delete_marker(struct file_store *f, struct store_op *op, const struct
         if (!rc && fremovexattr(dir, MARK_NAME) < 0 && errno != ENODATA)
             rc = file_error(op, errno, "removing the mark");
     }
-    pthread_mutex_unlock(&f->dirs_lock);
+    file_dirs_unlock(f);
     file_key_unlock(f, key->key);
     return rc;
 }

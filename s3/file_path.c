@@ -17,7 +17,8 @@
 #include "base/hash.h"
 #include "file.h"
 
-#define MAX_TRIES 1000 /* each means that another request removed a directory */
+#define DIRS_LOCK (FILE_LOCKS + 1) /* a byte of `lock`; the one before is that of opening */
+#define MAX_TRIES 1000             /* each means that another request removed a directory */
 
 int file_key_parse(const char *key, struct file_key *out)
 {
@@ -74,7 +75,7 @@ static int open_or_make(int dir, const char *name, unsigned *made)
         int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (fd >= 0 || errno != ENOENT)
             return fd >= 0 ? fd : -errno;
-        if (!mkdirat(dir, name, 0777))
+        if (!mkdirat(dir, name, 0755))
             ++*made;
         else if (errno != EEXIST)
             return -errno; /* ENOENT: `dir` itself is gone */
@@ -138,7 +139,7 @@ int file_sync_dirs(const struct file_store *f, int dir, const char *path, unsign
 
 int file_remove_empty(struct file_store *f, int parent, const char *name)
 {
-    pthread_mutex_lock(&f->dirs_lock);
+    file_dirs_lock(f);
     int rc = 0;
     cleanup(close_fd) int dir =
         openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -148,7 +149,7 @@ int file_remove_empty(struct file_store *f, int parent, const char *name)
         rc = -ENOTEMPTY;
     else if (unlinkat(parent, name, AT_REMOVEDIR) < 0)
         rc = -errno;
-    pthread_mutex_unlock(&f->dirs_lock);
+    file_dirs_unlock(f);
     return rc;
 }
 
@@ -216,6 +217,18 @@ void file_key_unlock(struct file_store *f, const char *key)
     pthread_mutex_unlock(&f->key_locks[at]);
 }
 
+void file_dirs_lock(struct file_store *f)
+{
+    pthread_mutex_lock(&f->dirs_mutex);
+    set_lock(f, DIRS_LOCK, F_WRLCK);
+}
+
+void file_dirs_unlock(struct file_store *f)
+{
+    set_lock(f, DIRS_LOCK, F_UNLCK);
+    pthread_mutex_unlock(&f->dirs_mutex);
+}
+
 void file_temp_name(struct file_store *f, char name[FILE_NAME_SIZE])
 {
     uint64_t n = atomic_fetch_add_explicit(&f->name_count, 1, memory_order_relaxed);
@@ -225,7 +238,7 @@ void file_temp_name(struct file_store *f, char name[FILE_NAME_SIZE])
 int file_temp_open(struct file_store *f, int dir, char name[FILE_NAME_SIZE])
 {
     file_temp_name(f, name);
-    int fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    int fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     return fd < 0 ? -errno : fd;
 }
 

@@ -27,6 +27,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/crash.h"
 #include "base/hash.h"
 #include "file.h"
 
@@ -158,7 +159,7 @@ static int open_slot(struct file_store *f, struct store_op *op, int dir, uint64_
         }
     }
     out->offset = 0;
-    out->fd = openat(dir, etag, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    out->fd = openat(dir, etag, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (out->fd < 0)
         return errno == ENOENT ? file_no_upload(op) : file_error(op, errno, "making a part");
     return 0;
@@ -270,7 +271,7 @@ static int fill_upload(struct file_store *f, struct store_op *op, int dir)
 {
     if (fsetxattr(dir, KEY_NAME, op->key, strlen(op->key), 0) < 0)
         return file_error(op, errno, "recording the key");
-    cleanup(close_fd) int data = openat(dir, "data", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    cleanup(close_fd) int data = openat(dir, "data", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (data < 0)
         return file_error(op, errno, "making the upload");
     return file_set_meta(op, data, op->meta, op->meta_count);
@@ -427,6 +428,7 @@ int file_do_mpu_complete(struct file_store *f, struct store_op *op)
         rc = complete(f, op, &key, dir, parts, total, in_place);
     if (rc)
         return rc == -ESTALE ? file_no_upload(op) : rc;
+    crash_point("file.completed");
     remove_upload(f, op->upload_id);
     return 0;
 }
