@@ -719,9 +719,10 @@ static void clean_up(struct run *r)
     struct store_op list = {.kind = STORE_MPU_LIST, .prefix = r->prefix};
     if (!store_wait(r->store, &list))
         for (size_t i = 0; i < list.out_list.count; i++) {
+            const struct store_entry *e = &list.out_list.entries[i];
             struct store_op abort = {.kind = STORE_MPU_ABORT,
-                                     .key = list.out_list.entries[i].name,
-                                     .upload_id = list.out_list.entries[i].etag};
+                                     .key = e->name,
+                                     .upload_id = e->upload_id ? e->upload_id : e->etag};
             store_wait(r->store, &abort);
             store_op_reset(&abort);
         }

@@ -319,6 +319,12 @@ static void abort_ends_the_upload(struct run *r)
     want_int(r, run_head(r, "k"), -ENOENT);
 }
 
+static const char *listed_id(const struct run *r, size_t i)
+{
+    const struct store_entry *e = &r->op.out_list.entries[i];
+    return e->upload_id ? e->upload_id : e->etag;
+}
+
 static void uploads_are_listed(struct run *r)
 {
     const char *a = run_create(r, "u/a"), *b = run_create(r, "u/b"), *c = run_create(r, "c");
@@ -327,8 +333,8 @@ static void uploads_are_listed(struct run *r)
     want_int(r, run_do(r), 0);
     want_str(r, run_names(r), "u/a u/b");
     if (r->op.out_list.count == 2) {
-        want_str(r, r->op.out_list.entries[0].etag, a);
-        want_str(r, r->op.out_list.entries[1].etag, b);
+        want_str(r, listed_id(r, 0), a);
+        want_str(r, listed_id(r, 1), b);
         want(r, r->op.out_list.entries[0].mtime_ns > 0);
     }
     want_int(r, run_abort(r, "u/a", a), 0);
