@@ -146,9 +146,7 @@ static int open_store(struct mount *m, struct error *error)
         if (r < 0)
             return r;
     }
-    int r = metrics_new(&m->metrics);
-    if (r == 0)
-        r = loop_new(&m->loop, "store");
+    int r = loop_new(&m->loop, "store");
     if (r < 0)
         return error_set(error, r, "cannot start: %s", strerror(-r));
     r = store_open(&m->url, &options, m->loop, m->metrics, &m->store, error);
@@ -225,6 +223,9 @@ static void ready(void *arg)
 static int open_front(struct mount *m, struct error *error)
 {
     struct fs_config config;
+    int r = metrics_new(&m->metrics);
+    if (r < 0)
+        return error_set(error, r, "cannot start: %s", strerror(-r));
     fs_config_init(&config);
     config.mountpoint = m->mountpoint;
     config.volume_name = m->url_text;
