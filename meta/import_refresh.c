@@ -59,7 +59,17 @@ static int push_dir(struct refresh *r, uint64_t ino)
     return 0;
 }
 
-/* Directories below that were listed before, or were made here and may hold such. Sets *empty. */
+/* Something below is known, by a listing or by names that were looked up. */
+static bool holds_anything(struct meta *meta, uint64_t ino)
+{
+    struct meta_op op = {.kind = META_USAGE, .ino = ino};
+    struct meta_reply reply;
+    bool any = !volume_read(meta, &op, &reply) && (reply.usage.files || reply.usage.directories);
+    meta_reply_done(&reply);
+    return any;
+}
+
+/* Directories below of which something is known. Sets *empty. */
 static int push_children(struct refresh *r, uint64_t ino, bool *empty)
 {
     char after[META_NAME_MAX + 1], prefix[META_KEY_MAX + 1];
@@ -83,7 +93,7 @@ static int push_children(struct refresh *r, uint64_t ino, bool *empty)
             if (!S_ISDIR(e->attr.mode))
                 continue;
             int origin = engine_origin(r->meta->engine, e->ino, prefix, &listed_ns);
-            if (origin == -ENODATA || (!origin && listed_ns))
+            if (origin == -ENODATA || (!origin && (listed_ns || holds_anything(r->meta, e->ino))))
                 rc = push_dir(r, e->ino);
         }
         meta_reply_done(&reply);
