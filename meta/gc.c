@@ -400,7 +400,7 @@ static void pump(struct collector *c)
 {
     struct meta *meta = c->meta;
     if (c->running || c->stopped || meta->config.read_only || atomic_load(&meta->refuse) ||
-        meta->config.no_settle)
+        (meta->config.no_settle && !settler_is_wanted(meta->settler)))
         return;
     uint64_t next_due_ns = 0, now = meta_time_ns(meta);
     int count = collect_due(c, &next_due_ns);

@@ -12,15 +12,18 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "import.h"
 
 #define DUE_STEP 256
 #define SUBTREE_STEP 256
 #define FAILURES_MAX 4096
-#define HOLD_NS NS_PER_S              /* for what is due and yet has nothing to do */
+#define HOLD_NS (50 * NS_PER_MS) /* for what is due and yet has nothing to do */
+#define HOLD_ERROR_NS (5 * NS_PER_S)
 #define WAIT_LOOK_NS (10 * NS_PER_MS) /* while somebody waits */
 #define MEMORY_MAX (48ull << 20)
 
 static void pump(struct settler *settler);
+static void pump_soon(struct settler *settler);
 
 /* Failures */
 
@@ -134,20 +137,58 @@ static void check_waits(struct settler *settler, bool idle)
 
 /* The queue */
 
+static void hold(struct settler *settler, uint64_t ino, uint64_t ns)
+{
+    struct settle_failure *f = failure_get(settler, ino);
+    if (f)
+        f->hold_until_ns = clock_monotonic_ns() + ns;
+}
+
+struct subtree_wait {
+    struct import_wait wait;
+    struct settler *settler;
+    uint64_t ino;
+};
+
+static void subtree_listed(struct import_wait *wait, int rc, const struct error *error)
+{
+    struct subtree_wait *w = container_of(wait, struct subtree_wait, wait);
+    struct settler *settler = w->settler;
+    hold(settler, w->ino, rc ? HOLD_ERROR_NS : 0);
+    free(w);
+    if (!settler->stopped)
+        pump_soon(settler);
+}
+
+/* The directory was renamed before it was ever listed. */
+static void list_subtree(struct settler *settler, uint64_t ino, uint64_t dir)
+{
+    struct subtree_wait *w = calloc(1, sizeof(*w));
+    hold(settler, ino, w ? UINT32_MAX * NS_PER_S : HOLD_ERROR_NS);
+    if (!w)
+        return;
+    w->settler = settler;
+    w->ino = ino;
+    w->wait.done = subtree_listed;
+    listing_join(settler->meta->importer, dir, &w->wait);
+}
+
 static void subtree_step(struct settler *settler, uint64_t ino)
 {
     static struct log_limit limit = LOG_LIMIT(1, 60000);
     struct meta_op op = {.kind = META_SETTLE_SUBTREE, .ino = ino, .count = SUBTREE_STEP};
     struct meta_reply reply;
     int rc = volume_apply(settler->meta, &op, &reply);
+    bool need_import = rc == -EAGAIN && reply.need_import;
+    uint64_t dir = reply.attr.ino ? reply.attr.ino : ino;
     meta_reply_done(&reply);
-    if (!rc)
-        return;
-    log_limited(&limit, LOG_ERROR, "renamed directory not queued", "ino=%llu error=%d",
-                (unsigned long long)ino, -rc);
-    struct settle_failure *f = failure_get(settler, ino);
-    if (f)
-        f->hold_until_ns = clock_monotonic_ns() + 10 * NS_PER_S;
+    if (need_import) {
+        list_subtree(settler, ino, dir);
+    } else if (rc) {
+        log_limited(&limit, LOG_ERROR, "renamed directory not queued", "ino=%llu error=%d",
+                    (unsigned long long)ino, -rc);
+        hold(settler, ino, HOLD_ERROR_NS);
+    }
 }
 
 static void start_job(struct settler *settler, uint64_t ino)
@@ -275,7 +316,7 @@ static void note_end(struct settle_job *job, enum settle_end end)
             f->attempts++;
             f->time_ns = clock_monotonic_ns();
             if (job->hold)
-                f->hold_until_ns = f->time_ns + 5 * HOLD_NS;
+                f->hold_until_ns = f->time_ns + HOLD_ERROR_NS;
             snprintf(f->reason, sizeof(f->reason), "%s", job->reason);
         }
         if (!settler->stopped)
@@ -386,6 +427,11 @@ void settler_free(struct settler *settler)
         failure_forget(settler, settler->failures);
     tickets_free(settler->memory);
     free(settler);
+}
+
+bool settler_is_wanted(const struct settler *settler)
+{
+    return settler->waits != NULL;
 }
 
 bool settler_uses_key(const struct settler *settler, const char *key)

@@ -158,6 +158,8 @@ void settler_kick(struct settler *settler); /* work thread: looks at the queue *
 void settler_stop(struct settler *settler);
 void settler_wait(struct meta *meta, struct meta_task *task);
 void settler_status(struct settler *settler, json_t *out);
+/* Somebody waits for files to be settled. */
+bool settler_is_wanted(const struct settler *settler);
 /* True while a settle step writes this key. */
 bool settler_uses_key(const struct settler *settler, const char *key);
 

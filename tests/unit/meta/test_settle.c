@@ -1,0 +1,410 @@
+/* Files become one plain object at their own key. */
+#include <errno.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "volume_lib.h"
+
+static struct volume v;
+static char big[300 * 1024];
+
+static void init(void)
+{
+    volume_begin(&v);
+    v.config.no_settle = true;
+    for (size_t i = 0; i < sizeof(big); i++)
+        big[i] = (char)('a' + i % 26 + i / 1000 % 3);
+}
+
+static void fini(void)
+{
+    volume_end(&v);
+}
+
+static void settle_all(void)
+{
+    struct error error = {0};
+    int rc = volume_settle(&v, META_ROOT_INO, &error);
+    if (rc)
+        test_fail("settle: %d %s", rc, error.message);
+}
+
+static void check_object(const char *key, const void *data, size_t len)
+{
+    cleanup(free_ptr) char *text = bucket_get(&v, key);
+    check(text != NULL);
+    check_uint(strlen(text), len);
+    check_mem(text, data, len);
+}
+
+static void check_file(uint64_t ino, const void *data, size_t len)
+{
+    size_t got = 0;
+    cleanup(free_ptr) char *text = file_read(&v, ino, &got);
+    check(text != NULL);
+    check_uint(got, len);
+    check_mem(text, data, len);
+}
+
+static void check_keys(const char *expected)
+{
+    cleanup(free_ptr) char *keys = bucket_keys(&v, "");
+    check_str(keys, expected);
+}
+
+TEST(settle, inline_files_become_objects, .init = init, .fini = fini)
+{
+    volume_open(&v);
+    uint64_t dir, ino = file_inline(&v, META_ROOT_INO, "a", "hello");
+    check_int(name_mkdir(&v, META_ROOT_INO, "d", &dir), 0);
+    file_inline(&v, dir, "b", "world");
+    file_inline(&v, dir, "empty", "");
+    settle_all();
+    check_keys("a,d/b,d/empty");
+    check_object("a", "hello", 5);
+    check_object("d/empty", "", 0);
+    check_file(ino, "hello", 5);
+    char event[64];
+    snprintf(event, sizeof(event), "extents %llu;", (unsigned long long)ino);
+    check(event_seen(&v, event));
+}
+
+TEST(settle, runs_by_itself, .init = init, .fini = fini)
+{
+    v.config.no_settle = false;
+    volume_open(&v);
+    file_inline(&v, META_ROOT_INO, "a", "hello");
+    eventually(bucket_has(&v, "a"));
+}
+
+TEST(settle, objects_are_copied_by_the_store, .init = init, .fini = fini)
+{
+    volume_open(&v);
+    uint64_t ino = file_object(&v, META_ROOT_INO, "a", big, sizeof(big), true);
+    uint64_t gets = store_fault_seen(v.store, STORE_GET);
+    settle_all();
+    check_uint(store_fault_seen(v.store, STORE_GET), gets);
+    check_uint(store_fault_seen(v.store, STORE_MPU_PART_COPY), 1);
+    check_object("a", big, sizeof(big));
+    check_file(ino, big, sizeof(big));
+}
+
+TEST(settle, renamed_file_moves_to_its_new_key, .init = init, .fini = fini)
+{
+    volume_open(&v);
+    uint64_t ino = file_inline(&v, META_ROOT_INO, "a", "hello");
+    settle_all();
+    check_int(name_rename(&v, META_ROOT_INO, "a", META_ROOT_INO, "b"), 0);
+    settle_all();
+    check_object("b", "hello", 5);
+    check_file(ino, "hello", 5);
+    v.config.no_settle = false;
+    volume_again(&v);
+    eventually(!bucket_has(&v, "a"));
+}
+
+TEST(settle, renamed_foreign_directory_moves_whole, .init = init, .fini = fini)
+{
+    bucket_put(&v, "d/one", "1");
+    bucket_put(&v, "d/sub/two", "22");
+    volume_open(&v);
+    name_ino(&v, META_ROOT_INO, "d");
+    check_int(name_rename(&v, META_ROOT_INO, "d", META_ROOT_INO, "e"), 0);
+    settle_all();
+    v.config.no_settle = false;
+    volume_again(&v);
+    eventually(({
+        char *keys = bucket_keys(&v, "");
+        bool done = !strcmp(keys, "e/one,e/sub/two");
+        free(keys);
+        done;
+    }));
+}
+
+TEST(settle, exchanged_files_change_places, .init = init, .fini = fini)
+{
+    volume_open(&v);
+    file_inline(&v, META_ROOT_INO, "a", "was a");
+    file_inline(&v, META_ROOT_INO, "b", "was b");
+    settle_all();
+    check_int(name_rename(&v, META_ROOT_INO, "a", META_ROOT_INO, "t"), 0);
+    check_int(name_rename(&v, META_ROOT_INO, "b", META_ROOT_INO, "a"), 0);
+    check_int(name_rename(&v, META_ROOT_INO, "t", META_ROOT_INO, "b"), 0);
+    settle_all();
+    check_object("a", "was b", 5);
+    check_object("b", "was a", 5);
+}
+
+TEST(settle, rewritten_file_replaces_its_object, .init = init, .fini = fini)
+{
+    volume_open(&v);
+    uint64_t ino = file_inline(&v, META_ROOT_INO, "a", "first");
+    settle_all();
+    check_int(file_write_inline(&v, ino, "second"), 0);
+    settle_all();
+    check_object("a", "second", 6);
+    check_int(file_write_object(&v, ino, 0, big, sizeof(big), true, true, NULL), 0);
+    settle_all();
+    check_object("a", big, sizeof(big));
+    check_file(ino, big, sizeof(big));
+}
+
+TEST(settle, many_pieces_are_joined, .init = init, .fini = fini)
+{
+    volume_open(&v);
+    uint64_t ino;
+    check_int(name_create(&v, META_ROOT_INO, "a", &ino), 0);
+    size_t piece = sizeof(big) / 10;
+    for (size_t i = 0; i < 10; i++)
+        check_int(file_write_object(&v, ino, i * piece, big + i * piece, piece, true, false, NULL),
+                  0);
+    settle_all();
+    check_object("a", big, piece * 10);
+    check_file(ino, big, piece * 10);
+}
+
+TEST(settle, staging_names_stay_internal, .init = init, .fini = fini)
+{
+    volume_open(&v);
+    uint64_t dir, ino;
+    check_int(name_mkdir(&v, META_ROOT_INO, "_temporary", &dir), 0);
+    ino = file_inline(&v, dir, "part", "bytes");
+    settle_all();
+    check_keys("");
+    check_file(ino, "bytes", 5);
+    check_int(name_rename(&v, dir, "part", META_ROOT_INO, "part"), 0);
+    settle_all();
+    check_keys("part");
+}
+
+TEST(settle, objects_carry_what_posix_knows, .init = init, .fini = fini)
+{
+    volume_open(&v);
+    uint64_t ino = file_inline(&v, META_ROOT_INO, "a", "hello");
+    struct meta_request request = {
+        .op = {.kind = META_SETATTR,
+               .ino = ino,
+               .valid = META_SET_MODE | META_SET_UID | META_SET_MTIME,
+               .attr = {.mode = 0751, .uid = 7, .mtime_ns = 1234567890000000001}}};
+    check_int(meta_call(v.meta, &request), 0);
+    meta_reply_done(&request.reply);
+    settle_all();
+    struct store_op head = {.kind = STORE_HEAD, .key = "a"};
+    check_int(store_wait(v.store, &head), 0);
+    check_str(store_op_meta(&head, "sluice-volume"), meta_volume(v.meta)->id);
+    check(store_op_meta(&head, "sluice-object") != NULL);
+    check_str(store_op_meta(&head, "sluice-mode"), "751");
+    check_str(store_op_meta(&head, "sluice-uid"), "7");
+    check_str(store_op_meta(&head, "sluice-mtime"), "1234567890.000000001");
+    store_op_reset(&head);
+}
+
+/* I1, I2: what others put at the key is not overwritten, and the user is told. */
+TEST(settle, foreign_object_at_the_key_stays, .init = init, .fini = fini)
+{
+    struct error error = {0};
+    volume_open(&v);
+    uint64_t ino = file_inline(&v, META_ROOT_INO, "a", "mine");
+    uint64_t large = file_object(&v, META_ROOT_INO, "b", big, sizeof(big), true);
+    bucket_put(&v, "a", "somebody's");
+    bucket_put(&v, "b", "somebody's");
+    check_int(volume_settle(&v, META_ROOT_INO, &error), -EIO);
+    check(strstr(error.message, "not this volume's") != NULL);
+    check_object("a", "somebody's", 10);
+    check_object("b", "somebody's", 10);
+    check_file(ino, "mine", 4);
+    check_file(large, big, sizeof(big));
+    cleanup(free_ptr) char *status = volume_status(&v);
+    check(strstr(status, "not this volume's") != NULL);
+    check_uint(bucket_uploads(&v), 0);
+    /* Once the key is free it goes on. */
+    bucket_delete(&v, "a");
+    bucket_delete(&v, "b");
+    settle_all();
+    check_object("a", "mine", 4);
+    check_object("b", big, sizeof(big));
+}
+
+/* The same on a store that ignores conditions: HEAD comes first. */
+TEST(settle, foreign_object_stays_without_conditional_writes, .init = init, .fini = fini)
+{
+    struct error error = {0};
+    v.store->caps.put_if_none_match = v.store->caps.complete_if_none_match = false;
+    volume_open(&v);
+    file_inline(&v, META_ROOT_INO, "a", "mine");
+    file_inline(&v, META_ROOT_INO, "c", "free");
+    bucket_put(&v, "a", "somebody's");
+    check_int(volume_settle(&v, META_ROOT_INO, &error), -EIO);
+    check_object("a", "somebody's", 10);
+    check_object("c", "free", 4);
+}
+
+/* I2: our own object is replaced only if it is still what we wrote. */
+TEST(settle, replaced_by_others_meanwhile_stays, .init = init, .fini = fini)
+{
+    struct error error = {0};
+    volume_open(&v);
+    uint64_t ino = file_inline(&v, META_ROOT_INO, "a", "first");
+    settle_all();
+    bucket_put(&v, "a", "somebody's");
+    check_int(file_write_inline(&v, ino, "second"), 0);
+    check_int(volume_settle(&v, META_ROOT_INO, &error), -EIO);
+    check_object("a", "somebody's", 10);
+    check_file(ino, "second", 6);
+}
+
+TEST(settle, deleted_by_others_meanwhile_is_written, .init = init, .fini = fini)
+{
+    volume_open(&v);
+    uint64_t ino = file_inline(&v, META_ROOT_INO, "a", "first");
+    settle_all();
+    bucket_delete(&v, "a");
+    check_int(file_write_inline(&v, ino, "second"), 0);
+    settle_all();
+    check_object("a", "second", 6);
+}
+
+/* The write was done, its reply lost, and the retry finds the key taken: by us. */
+TEST(settle, lost_reply_is_recognised, .init = init, .fini = fini)
+{
+    volume_open(&v);
+    uint64_t ino = file_inline(&v, META_ROOT_INO, "a", "hello");
+    const struct store_fault_rule rules[] = {
+        {.kind = STORE_PUT, .key_part = "a", .count = 1, .result = -EEXIST, .after = true},
+        {.kind = STORE_MPU_COMPLETE, .count = 1, .result = -EEXIST, .after = true},
+    };
+    file_object(&v, META_ROOT_INO, "b", big, sizeof(big), true);
+    store_fault_set(v.store, rules, 2);
+    settle_all();
+    check_object("a", "hello", 5);
+    check_object("b", big, sizeof(big));
+    check_file(ino, "hello", 5);
+}
+
+/* I3: what is written must be verified before it takes the file's place. */
+TEST(settle, cut_object_is_not_taken, .init = init, .fini = fini)
+{
+    struct error error = {0};
+    volume_open(&v);
+    uint64_t ino = file_inline(&v, META_ROOT_INO, "a", "hello");
+    volume_fault(&v, (struct store_fault_rule){
+                         .kind = STORE_PUT, .key_part = "a", .count = 1, .corrupt = true});
+    check_int(volume_settle(&v, META_ROOT_INO, &error), -EIO);
+    check(strstr(error.message, "not what was written") != NULL);
+    check_file(ino, "hello", 5);
+}
+
+/* I3: the file is changed between the copy and the swap. */
+TEST(settle, change_during_the_step_wins, .init = init, .fini = fini)
+{
+    v.config.no_settle = false;
+    volume_open(&v);
+    volume_fault(&v, (struct store_fault_rule){
+                         .kind = STORE_PUT, .key_part = "a", .count = 1, .delay_ms = 100});
+    uint64_t puts = store_fault_seen(v.store, STORE_PUT);
+    uint64_t ino = file_inline(&v, META_ROOT_INO, "a", "first");
+    eventually(store_fault_seen(v.store, STORE_PUT) > puts);
+    check_int(file_write_inline(&v, ino, "second"), 0);
+    eventually(bucket_has(&v, "a"));
+    check_file(ino, "second", 6);
+    settle_all();
+    check_object("a", "second", 6);
+    check_file(ino, "second", 6);
+}
+
+TEST(settle, unlinked_during_the_step, .init = init, .fini = fini)
+{
+    v.config.no_settle = false;
+    volume_open(&v);
+    volume_fault(&v, (struct store_fault_rule){
+                         .kind = STORE_PUT, .key_part = "a", .count = 1, .delay_ms = 100});
+    uint64_t puts = store_fault_seen(v.store, STORE_PUT);
+    file_inline(&v, META_ROOT_INO, "a", "first");
+    eventually(store_fault_seen(v.store, STORE_PUT) > puts);
+    check_int(name_unlink(&v, META_ROOT_INO, "a"), 0);
+    eventually(({
+        char *keys = bucket_keys(&v, "");
+        bool empty = !*keys;
+        free(keys);
+        char *status = volume_status(&v);
+        bool collected = strstr(status, "\"garbage_objects\":0") != NULL;
+        free(status);
+        empty &&collected;
+    }));
+}
+
+TEST(settle, errors_of_the_store_are_retried, .init = init, .fini = fini)
+{
+    v.config.no_settle = false;
+    volume_open(&v);
+    volume_fault(&v, (struct store_fault_rule){
+                         .kind = STORE_PUT, .key_part = "a", .count = 2, .result = -EIO});
+    file_inline(&v, META_ROOT_INO, "a", "hello");
+    eventually(bucket_has(&v, "a"));
+}
+
+TEST(settle, failed_upload_is_aborted, .init = init, .fini = fini)
+{
+    struct error error = {0};
+    volume_open(&v);
+    file_object(&v, META_ROOT_INO, "a", big, sizeof(big), true);
+    volume_fault(&v, (struct store_fault_rule){.kind = STORE_MPU_PART_COPY, .result = -EIO});
+    check_int(volume_settle(&v, META_ROOT_INO, &error), -EIO);
+    check_uint(bucket_uploads(&v), 0);
+    check(!bucket_has(&v, "a"));
+    volume_no_fault(&v);
+    settle_all();
+    check_object("a", big, sizeof(big));
+}
+
+TEST(settle, changed_source_is_not_copied, .init = init, .fini = fini)
+{
+    bucket_put(&v, "a", "first");
+    volume_open(&v);
+    name_ino(&v, META_ROOT_INO, "a");
+    bucket_put(&v, "a", "changed");
+    check_int(name_rename(&v, META_ROOT_INO, "a", META_ROOT_INO, "b"), 0);
+    struct error error = {0};
+    check_int(volume_settle(&v, META_ROOT_INO, &error), -EIO);
+    check(strstr(error.message, "changed from outside") != NULL);
+    check(!bucket_has(&v, "b"));
+    check_object("a", "changed", 7);
+}
+
+TEST(settle, waits_only_for_what_is_below, .init = init, .fini = fini)
+{
+    struct error error = {0};
+    volume_open(&v);
+    uint64_t one, two;
+    check_int(name_mkdir(&v, META_ROOT_INO, "one", &one), 0);
+    check_int(name_mkdir(&v, META_ROOT_INO, "two", &two), 0);
+    file_inline(&v, one, "a", "1");
+    file_inline(&v, two, "b", "2");
+    bucket_put(&v, "two/b", "somebody's");
+    check_int(volume_settle(&v, one, &error), 0);
+    check_object("one/a", "1", 1);
+    check_int(volume_settle(&v, two, &error), -EIO);
+    check(strstr(error.message, "two/b") != NULL);
+}
+
+TEST(settle, close_in_the_middle_loses_nothing, .init = init, .fini = fini)
+{
+    v.config.no_settle = false;
+    volume_open(&v);
+    volume_fault(&v, (struct store_fault_rule){.kind = -1, .delay_ms = 30});
+    char name[16];
+    for (int i = 0; i < 20; i++) {
+        snprintf(name, sizeof(name), "f%d", i);
+        file_object(&v, META_ROOT_INO, name, big, sizeof(big), true);
+    }
+    volume_close(&v);
+    volume_no_fault(&v);
+    volume_open(&v);
+    settle_all();
+    for (int i = 0; i < 20; i++) {
+        snprintf(name, sizeof(name), "f%d", i);
+        check_object(name, big, sizeof(big));
+        check_file(name_ino(&v, META_ROOT_INO, name), big, sizeof(big));
+    }
+    eventually(bucket_uploads(&v) == 0);
+}
