@@ -16,15 +16,17 @@
 #include "base/log.h"
 
 #define DIRS_MAX 65536
-#define NEGATIVES_MAX 65536
+#define ANSWERS_MAX 65536
 /* A directory whose last listing was no longer than this is listed anew for one name, too. */
 #define SMALL_PAGES 4
 /* So many names asked for one by one, and the directory is listed. */
 #define SINGLES_MAX 16
 
-/* "The bucket has no such name", for a while. */
-struct negative {
+/* What the bucket said of one name, believed for a while. That a name is there is remembered here
+ * only to ask again in time, as long as its directory was never listed. */
+struct answer {
     uint64_t until_ns; /* monotonic */
+    bool absent;
     UT_hash_handle hh;
     size_t key_len;
     uint8_t key[]; /* parent, name */
@@ -138,57 +140,88 @@ void importer_key_changed(struct importer *importer, const char *key, bool writt
     }
 }
 
-/* Absence */
+/* Answers about one name */
+
+static struct answer *answer_find_locked(struct importer *importer, uint64_t parent,
+                                         const struct meta_name *name)
+{
+    uint8_t id[sizeof(uint64_t) + META_NAME_MAX];
+    size_t len = make_id(parent, name->bytes, name->len, id);
+    struct answer *a;
+    HASH_FIND(hh, importer->answers, id, len, a);
+    return a;
+}
+
+static void answer_forget_locked(struct importer *importer, struct answer *a)
+{
+    if (!a->absent)
+        atomic_fetch_sub(&importer->found_answers, 1);
+    HASH_DEL(importer->answers, a);
+    free(a);
+}
+
+static void answers_clear_locked(struct importer *importer)
+{
+    struct answer *a, *next;
+    HASH_ITER(hh, importer->answers, a, next)
+    {
+        answer_forget_locked(importer, a);
+    }
+}
+
+static void answer_set(struct importer *importer, uint64_t parent, const struct meta_name *name,
+                       bool absent, uint64_t ttl_ns)
+{
+    uint8_t id[sizeof(uint64_t) + META_NAME_MAX];
+    size_t id_len = make_id(parent, name->bytes, name->len, id);
+    pthread_mutex_lock(&importer->lock);
+    struct answer *a = answer_find_locked(importer, parent, name);
+    if (a)
+        answer_forget_locked(importer, a);
+    if (HASH_COUNT(importer->answers) >= ANSWERS_MAX)
+        answers_clear_locked(importer);
+    a = absent || ttl_ns ? malloc(sizeof(*a) + id_len) : NULL;
+    if (a) {
+        a->until_ns = clock_monotonic_ns() + ttl_ns;
+        a->absent = absent;
+        a->key_len = id_len;
+        memcpy(a->key, id, id_len);
+        HASH_ADD(hh, importer->answers, key, id_len, a);
+        if (!absent)
+            atomic_fetch_add(&importer->found_answers, 1);
+    }
+    pthread_mutex_unlock(&importer->lock);
+}
 
 bool importer_is_absent(struct importer *importer, uint64_t parent, const struct meta_name *name,
                         bool now)
 {
-    uint8_t id[sizeof(uint64_t) + META_NAME_MAX];
-    size_t len = make_id(parent, name->bytes, name->len, id);
-    struct negative *n;
     pthread_mutex_lock(&importer->lock);
-    HASH_FIND(hh, importer->negatives, id, len, n);
-    bool absent = n && (now || clock_monotonic_ns() < n->until_ns);
+    const struct answer *a = answer_find_locked(importer, parent, name);
+    bool absent = a && a->absent && (now || clock_monotonic_ns() < a->until_ns);
     pthread_mutex_unlock(&importer->lock);
     return absent;
 }
 
-static void negatives_clear_locked(struct importer *importer)
+bool importer_is_old(struct importer *importer, uint64_t parent, const struct meta_name *name)
 {
-    struct negative *n, *next;
-    HASH_ITER(hh, importer->negatives, n, next)
-    {
-        HASH_DEL(importer->negatives, n);
-        free(n);
-    }
-}
-
-static void negative_set(struct importer *importer, uint64_t parent, const char *name, size_t len,
-                         bool absent)
-{
-    uint8_t id[sizeof(uint64_t) + META_NAME_MAX];
-    size_t id_len = make_id(parent, name, len, id);
-    struct negative *n;
+    if (!atomic_load(&importer->found_answers))
+        return false;
     pthread_mutex_lock(&importer->lock);
-    HASH_FIND(hh, importer->negatives, id, id_len, n);
-    if (n && !absent) {
-        HASH_DEL(importer->negatives, n);
-        free(n);
-    } else if (absent) {
-        if (!n) {
-            if (HASH_COUNT(importer->negatives) >= NEGATIVES_MAX)
-                negatives_clear_locked(importer);
-            n = malloc(sizeof(*n) + id_len);
-            if (n) {
-                n->key_len = id_len;
-                memcpy(n->key, id, id_len);
-                HASH_ADD(hh, importer->negatives, key, id_len, n);
-            }
-        }
-        if (n)
-            n->until_ns = clock_monotonic_ns() + importer->meta->negative_ttl_ns;
-    }
+    struct answer *a = answer_find_locked(importer, parent, name);
+    bool old = a && !a->absent && clock_monotonic_ns() >= a->until_ns;
     pthread_mutex_unlock(&importer->lock);
+    char prefix[META_KEY_MAX + 1];
+    uint64_t listed_ns;
+    if (!old || (!engine_origin(importer->meta->engine, parent, prefix, &listed_ns) && !listed_ns))
+        return old;
+    /* Its listing says more, or it comes from the bucket no more. */
+    pthread_mutex_lock(&importer->lock);
+    a = answer_find_locked(importer, parent, name);
+    if (a && !a->absent)
+        answer_forget_locked(importer, a);
+    pthread_mutex_unlock(&importer->lock);
+    return false;
 }
 
 /* One name */
@@ -222,7 +255,9 @@ int import_one(struct importer *importer, uint64_t parent, const char *name, siz
     meta_reply_done(&reply);
     if (rc)
         return rc;
-    negative_set(importer, parent, name, len, !entry);
+    struct meta_name asked = {name, len};
+    answer_set(importer, parent, &asked, !entry,
+               entry ? meta->import_ttl_ns : meta->negative_ttl_ns);
     look(meta, parent, name, len, &after);
     if (before.ino != after.ino)
         volume_entry_changed(meta, parent, name, len);
@@ -570,7 +605,7 @@ void importer_free(struct importer *importer)
         HASH_DEL(importer->dirs, dir);
         free(dir);
     }
-    negatives_clear_locked(importer);
+    answers_clear_locked(importer);
     names_hidden_free(importer->hidden);
     pthread_mutex_destroy(&importer->lock);
     free(importer);

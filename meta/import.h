@@ -52,11 +52,13 @@ struct importer {
     char last_error[256];
     struct metric *keys, *listings_total, *names;
 
+    /* Any thread. */
+    atomic_uint found_answers; /* answers that a name is there */
+
     pthread_mutex_t lock; /* a leaf */
     /* Under lock. */
     struct meta_request *incoming, **incoming_end;
-    struct negative *negatives;
-    unsigned negative_count;
+    struct answer *answers; /* by parent and name */
     struct loop_task take;
     bool take_posted;
 };

@@ -78,7 +78,8 @@ struct settle_job {
     void (*after_fill)(struct settle_job *job);
 
     /* Why it failed. */
-    bool hold; /* it could not be recorded: wait in memory */
+    bool changed; /* the file was changed meanwhile: no failure */
+    bool hold;    /* it could not be recorded: wait in memory */
     uint64_t delay_ns;
     char reason[SETTLE_REASON_MAX];
 };

@@ -69,7 +69,7 @@ static void retry_recorded(struct work_call *done)
 {
     struct settle_job *job = done->arg;
     job->hold = done->request.result != 0;
-    settle_job_ended(job, SETTLE_END_FAILED);
+    settle_job_ended(job, job->changed && !job->hold ? SETTLE_END_SUPERSEDED : SETTLE_END_FAILED);
 }
 
 static void record_retry(struct settle_job *job)
@@ -243,6 +243,12 @@ void settle_job_verify(struct settle_job *job)
 
 /* The beginning */
 
+static void changed_meanwhile(struct settle_job *job)
+{
+    job->changed = true;
+    settle_job_fail(job, 0, "it is being changed");
+}
+
 static void read_body(struct settle_job *job)
 {
     if (job->settler->stopped) {
@@ -256,7 +262,7 @@ static void read_body(struct settle_job *job)
     if (rc)
         settle_job_fail(job, backoff(job), "cannot read the extents: %s", strerror(-rc));
     else if (job->body.attr.data_version != job->plan.data_version)
-        settle_job_fail(job, DELAY_FIRST_NS, "it is being changed");
+        changed_meanwhile(job);
     else
         settle_write_start(job);
 }

@@ -84,6 +84,11 @@ static int serve(struct meta *meta, struct meta_request *request)
         uint64_t ttl = imports_done(request) ? 0 : meta->import_ttl_ns;
         request->op.time_ns = meta_time_ns(meta);
         rc = engine_read(meta->engine, &request->op, ttl, &request->reply);
+        if (!rc && request->op.kind == META_LOOKUP && !imports_done(request) &&
+            importer_is_old(meta->importer, request->op.parent, &request->op.name)) {
+            rc = -EAGAIN;
+            request->reply.need_import = true;
+        }
     }
     if (rc == -EAGAIN && request->reply.need_import && request->op.kind == META_LOOKUP &&
         importer_is_absent(meta->importer, request->op.parent, &request->op.name,

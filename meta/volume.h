@@ -146,6 +146,8 @@ void importer_key_changed(struct importer *importer, const char *key, bool writt
  * name? */
 bool importer_is_absent(struct importer *importer, uint64_t parent, const struct meta_name *name,
                         bool now);
+/* Any thread: a name that was asked for one by one so long ago that it must be asked for again. */
+bool importer_is_old(struct importer *importer, uint64_t parent, const struct meta_name *name);
 void importer_status(struct importer *importer, json_t *out);
 void importer_refresh(struct meta *meta, struct meta_task *task);
 void importer_object_changed(struct meta *meta, struct meta_task *task, uint64_t object);

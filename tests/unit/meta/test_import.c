@@ -90,6 +90,36 @@ TEST(import, absence_is_believed_for_its_time, .init = init, .fini = fini)
     check_int(name_lookup(&v, META_ROOT_INO, "later", NULL), 0);
 }
 
+TEST(import, found_name_is_believed_for_its_time, .init = init, .fini = fini)
+{
+    bucket_put(&v, "dir/a", "1");
+    v.config.import_ttl_ms = 100000;
+    volume_open(&v);
+    uint64_t dir = name_ino(&v, META_ROOT_INO, "dir");
+    struct meta_attr attr;
+    check_int(name_lookup(&v, dir, "a", &attr), 0);
+    bucket_put(&v, "dir/a", "22");
+    check_int(name_lookup(&v, dir, "a", &attr), 0);
+    check_uint(attr.size, 1);
+    volume_close(&v);
+    v.config.import_ttl_ms = 1;
+    volume_open(&v);
+    check_int(volume_refresh_now(&v, name_ino(&v, META_ROOT_INO, "dir")), 0);
+    bucket_put(&v, "dir/a", "333");
+    bucket_put(&v, "other/b", "1");
+    uint64_t other = name_ino(&v, META_ROOT_INO, "other");
+    check_int(name_lookup(&v, other, "b", &attr), 0);
+    bucket_put(&v, "other/b", "4444");
+    sleep_ms(5);
+    check_int(name_lookup(&v, dir, "a", &attr), 0);
+    check_uint(attr.size, 3);
+    check_int(name_lookup(&v, other, "b", &attr), 0);
+    check_uint(attr.size, 4);
+    bucket_delete(&v, "other/b");
+    sleep_ms(5);
+    check_int(name_lookup(&v, other, "b", &attr), -ENOENT);
+}
+
 TEST(import, listing_is_believed_for_its_time, .init = init, .fini = fini)
 {
     bucket_put(&v, "a", "1");
