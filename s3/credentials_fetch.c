@@ -218,7 +218,7 @@ static int fetch_container(const struct credential_source *source, struct creden
             return -EACCES;
         authorization = from_file;
     }
-    if (authorization && !is_printable(authorization))
+    if (authorization && strpbrk(authorization, "\r\n"))
         return error_set(error, -EACCES, "the container's authorization token is not one line");
     cleanup(buf_done) struct buf reply;
     buf_init(&reply, REPLY_MAX);

@@ -21,6 +21,8 @@ static const struct {
     {"AccessDenied", -EACCES, STORE_RETRY_NEVER},
     {"InvalidAccessKeyId", -EACCES, STORE_RETRY_NEVER},
     {"SignatureDoesNotMatch", -EACCES, STORE_RETRY_NEVER},
+    {"InvalidToken", -EACCES, STORE_RETRY_NEVER},
+    {"XAdminUserNotFound", -EACCES, STORE_RETRY_NEVER},
     {"InvalidObjectState", -EACCES, STORE_RETRY_NEVER},
     {"ExpiredToken", -EACCES, STORE_RETRY_AGAIN},
     {"TokenRefreshRequired", -EACCES, STORE_RETRY_AGAIN},
@@ -91,6 +93,9 @@ struct s3_verdict s3_error_verdict(const char *code, int http_status)
         if (strcmp(codes[i].code, code) == 0)
             return (struct s3_verdict){codes[i].result, codes[i].retry};
     }
+    /* Something else than a key was not found: files must not seem to be gone. HEAD has no code. */
+    if (http_status == 404 && code[0])
+        return (struct s3_verdict){-EINVAL, STORE_RETRY_NEVER};
     return by_status(http_status);
 }
 
