@@ -236,7 +236,8 @@ int front_entry(struct fs *fs, struct meta_attr *attr, struct fuse_entry_param *
     memset(e, 0, sizeof(*e));
     e->ino = attr->ino;
     e->generation = 1; /* inode numbers are never used again */
-    e->attr_timeout = e->entry_timeout = fs->import_timeout_s;
+    e->attr_timeout = fs->long_timeout_s;
+    e->entry_timeout = fs->import_timeout_s;
     front_stat(fs, attr, &e->attr);
     return 0;
 }
@@ -266,7 +267,7 @@ void front_reply_attr(struct front_request *r, struct meta_attr *attr)
         data_overlay(r->fs->data, attr);
     struct stat st;
     front_stat(r->fs, attr, &st);
-    fuse_reply_attr(r->req, &st, r->fs->import_timeout_s);
+    fuse_reply_attr(r->req, &st, r->fs->long_timeout_s);
     front_end(r);
 }
 

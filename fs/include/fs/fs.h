@@ -38,13 +38,12 @@ struct fs_config {
     bool acl;                 /* POSIX access control lists */
     enum fs_transport transport;
     unsigned max_threads;      /* that serve requests; default 10 */
-    uint32_t cache_timeout_ms; /* names and attributes live so long in the kernel where only this
-                                  mount can change them; default one day */
-    uint32_t import_ttl_ms;    /* the same where somebody else can (imported directories); as
-                                  given to meta_open; 0: cache_timeout_ms. Default 60,000 */
-    uint32_t negative_ttl_ms;  /* that a name does not exist; default 1,000 */
-    uint64_t capacity_bytes;   /* statfs: size shown by df; default 1 PiB */
-    struct metrics *metrics;   /* NULL: none are kept */
+    uint32_t cache_timeout_ms; /* attributes live so long in the kernel; default one day */
+    uint32_t import_ttl_ms;   /* names live so long, since others can change the bucket; as given to
+                                 meta_open; 0: cache_timeout_ms. Default 60,000 */
+    uint32_t negative_ttl_ms; /* that a name does not exist; default 1,000 */
+    uint64_t capacity_bytes;  /* statfs: size shown by df; default 1 PiB */
+    struct metrics *metrics;  /* NULL: none are kept */
     /* The kernel has answered: the mount can be used. On a thread of the front's. NULL: nobody
      * waits. */
     void (*ready)(void *arg);
