@@ -329,13 +329,16 @@ int credentials_get(struct credentials *c, const struct credential_set **out, st
     return 0;
 }
 
-void credentials_reject(struct credentials *c)
+bool credentials_reject(struct credentials *c)
 {
-    if (!c->pool || c->refreshing)
-        return;
-    c->rejected = true;
-    c->refresh_at_s = now_s();
-    refresh(c);
+    if (!c->pool)
+        return false;
+    if (!c->refreshing) {
+        c->rejected = true;
+        c->refresh_at_s = now_s();
+        refresh(c);
+    }
+    return true;
 }
 
 const char *credentials_source(const struct credentials *c)

@@ -34,8 +34,8 @@ void credentials_free(struct credentials *c);
 /* Loop thread. The set to sign with now, valid until the next call; begins a refresh in the
  * background if it expires soon. -EACCES if it has expired and no new one is there yet. */
 int credentials_get(struct credentials *c, const struct credential_set **out, struct error *error);
-/* Loop thread: the server says that the set has expired. */
-void credentials_reject(struct credentials *c);
+/* Loop thread: the server says that the set has expired. False: there is no other to be had. */
+bool credentials_reject(struct credentials *c);
 /* Where the set came from: "environment", "profile default", … */
 const char *credentials_source(const struct credentials *c);
 

@@ -8,9 +8,11 @@
 #define SLOW_BASE_MS 400u
 #define BOUND_MS 5000u
 
-#define RATE_MIN 2.0
+#define RATE_MIN 5.0
 #define RATE_DROP 0.6
-#define RATE_GROWTH 1.15      /* per second */
+#define RATE_REGAIN 1.5       /* per second, up to what was sent before */
+#define RATE_GROWTH 1.15      /* beyond that */
+#define RATE_SINGLE_MS 5000u  /* a refusal with none so long before is a single one */
 #define RATE_STEADY_MS 500u   /* refusals within this time are one event */
 #define RATE_FORGET_MS 60000u /* without a refusal for so long there is no limit */
 
@@ -69,7 +71,7 @@ static void grow(struct retry_rate *rate, uint64_t now_ms)
     }
     if (now_ms - rate->slowed_ms < 1000 || now_ms - rate->grown_ms < 1000)
         return;
-    rate->limit = rate->limit * RATE_GROWTH + 1;
+    rate->limit *= rate->limit < rate->before ? RATE_REGAIN : RATE_GROWTH;
     rate->grown_ms = now_ms;
 }
 
@@ -88,9 +90,12 @@ uint32_t retry_rate_delay(struct retry_rate *rate, uint64_t now_ms)
 
 void retry_rate_slow(struct retry_rate *rate, uint64_t now_ms)
 {
-    if (rate->limit > 0 && now_ms - rate->slowed_ms < RATE_STEADY_MS)
+    bool single = !rate->refused_ms || now_ms - rate->refused_ms > RATE_SINGLE_MS;
+    rate->refused_ms = now_ms;
+    if (single || (rate->limit > 0 && now_ms - rate->slowed_ms < RATE_STEADY_MS))
         return;
     double from = rate->limit > 0 ? rate->limit : MAX(rate->seen, (double)rate->count);
+    rate->before = MAX(rate->before * 0.5, from);
     rate->limit = MAX(RATE_MIN, from * RATE_DROP);
     rate->slowed_ms = rate->grown_ms = now_ms;
     rate->next_ms = (double)now_ms;

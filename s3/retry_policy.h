@@ -19,18 +19,20 @@ enum store_retry retry_kind(const struct store_op *failed);
 /* A limit of requests per second that exists only while the server says that it is too many. Zero
  * it first. */
 struct retry_rate {
-    double limit;       /* per second; 0: none */
-    double next_ms;     /* when the next request may go */
-    double seen;        /* requests per second, smoothed */
-    uint64_t window_ms; /* start of the second that is being counted */
-    uint32_t count;     /* in that second */
-    uint64_t slowed_ms; /* last time the limit was lowered */
-    uint64_t grown_ms;  /* last time it was raised */
+    double limit;        /* per second; 0: none */
+    double before;       /* what was sent when it was imposed: regained fast */
+    double next_ms;      /* when the next request may go */
+    double seen;         /* requests per second, smoothed */
+    uint64_t window_ms;  /* start of the second that is being counted */
+    uint32_t count;      /* in that second */
+    uint64_t refused_ms; /* the last refusal */
+    uint64_t slowed_ms;  /* the limit was lowered last */
+    uint64_t grown_ms;   /* and raised */
 };
 
 /* A request wants to go now: how many ms it should wait. */
 uint32_t retry_rate_delay(struct retry_rate *rate, uint64_t now_ms);
-/* The server asked for fewer requests. */
+/* The server asked for fewer requests. A single refusal limits nothing. */
 void retry_rate_slow(struct retry_rate *rate, uint64_t now_ms);
 
 #endif

@@ -14,6 +14,8 @@
 /* An error's document is short; what is longer is cut, and then it is no XML. */
 #define ERROR_REPLY_MAX (256u << 10)
 #define RETRY_AFTER_MAX_MS 300000u
+/* Signatures are good for a quarter of an hour; a smaller difference is not the reason. */
+#define SKEW_MIN_S 240
 
 /* ---- headers ---- */
 
@@ -202,13 +204,35 @@ static int fail_transport(struct s3_request *request)
     }
 }
 
-static void note_clock(struct s3_request *request)
+/* True: the server's clock is another one, and is followed from now on. */
+static bool note_clock(struct s3_request *request)
 {
     struct s3_store *s3 = request->s3;
     if (request->headers.date_s <= 0)
-        return;
-    s3->skew_s = request->headers.date_s - (int64_t)(clock_wall_ns() / NS_PER_S);
-    log_warn("clock differs from the store's", "skew_s=%lld", (long long)s3->skew_s);
+        return false;
+    int64_t skew_s = request->headers.date_s - (int64_t)(clock_wall_ns() / NS_PER_S);
+    if (llabs(skew_s - s3->skew_s) < SKEW_MIN_S)
+        return false;
+    s3->skew_s = skew_s;
+    log_warn("clock differs from the store's", "skew_s=%lld", (long long)skew_s);
+    return true;
+}
+
+/* What the refusal of a signature teaches us: then one more try is worth it. */
+static enum store_retry learn(struct s3_request *request, const char *code, enum store_retry retry)
+{
+    struct s3_store *s3 = request->s3;
+    int status = request->http.status;
+    bool no_code = !code[0]; /* HEAD */
+    if (!s3->credentials)
+        return retry;
+    if (strcmp(code, "RequestTimeTooSkewed") == 0 || (no_code && status == 403))
+        return note_clock(request) ? STORE_RETRY_NOW : retry;
+    if (strcmp(code, "ExpiredToken") == 0 || strcmp(code, "TokenRefreshRequired") == 0)
+        return credentials_reject(s3->credentials) ? STORE_RETRY_AGAIN : STORE_RETRY_NEVER;
+    if (no_code && status == 400)
+        return credentials_reject(s3->credentials) ? STORE_RETRY_NOW : retry;
+    return retry;
 }
 
 /* A 301, or a signature refused for its region. */
@@ -237,15 +261,9 @@ static int fail_s3(struct s3_request *request, const struct xml_failure *f)
     if ((status >= 300 && status < 400) || is_region)
         return fail_region(request, f);
     struct s3_verdict verdict = s3_error_verdict(f->code, status);
-    if (strcmp(f->code, "RequestTimeTooSkewed") == 0) {
-        note_clock(request);
-    } else if (strcmp(f->code, "ExpiredToken") == 0 ||
-               strcmp(f->code, "TokenRefreshRequired") == 0) {
-        if (s3->credentials)
-            credentials_reject(s3->credentials);
-    } else if (strcmp(f->code, "XAmzContentSHA256Mismatch") == 0 && !s3->sign_payload) {
+    if (strcmp(f->code, "XAmzContentSHA256Mismatch") == 0)
         s3->sign_payload = true;
-    }
+    verdict.retry = learn(request, f->code, verdict.retry);
     op->retry = verdict.retry;
     op->retry_after_ms = request->headers.retry_after_ms;
     error_set(&op->error, verdict.result, "HTTP %d%s%s%s%s", status, f->code[0] ? " " : "", f->code,

@@ -355,8 +355,8 @@ class Proxy:
         # The one who started it holds the other end: gone means end.
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, sys.stdin.buffer.read)
-        server.close()
-        control.close()
+        # At once: connections that still hang must not hold up the end.
+        os._exit(0)
 
 
 class FaultProxy:
@@ -414,5 +414,3 @@ class FaultProxy:
 if __name__ == "__main__":
     address = sys.argv[1].rsplit(":", 1)
     asyncio.run(Proxy((address[0], int(address[1]))).serve())
-    # Connections that still hang must not hold up the end.
-    os._exit(0)
