@@ -255,7 +255,9 @@ void upload_fail_locked(struct upload *upload, int result, const struct error *e
 
 /* ---- commit ---- */
 
-/* Cleans what the object holds: each part with the epoch at which it was read. */
+/* Cleans what the object holds: each part with the epoch at which it was read. A part may hold
+ * bytes that were written after a cut that came after the snapshot; behind the cut nothing of this
+ * commit counts, so they stay dirty. */
 static void clean_object_locked(struct upload *upload)
 {
     struct staging *staging = upload->file->staging;
@@ -271,8 +273,10 @@ static void clean_object_locked(struct upload *upload)
                 continue;
             }
             uint64_t length = MIN(end, segment_end) - at;
-            staging_clean(staging, segment->offset + (at - segment->object_offset), length,
-                          upload->parts[i].epoch);
+            uint64_t offset = segment->offset + (at - segment->object_offset);
+            if (offset < upload->truncated_since)
+                staging_clean(staging, offset, MIN(length, upload->truncated_since - offset),
+                              upload->parts[i].epoch);
             at += length;
         }
     }
@@ -337,9 +341,9 @@ static void commit_finish(struct upload *upload)
     file->committed_size = attr->size;
     file->data_version = MAX(file->data_version, attr->data_version);
     file->truncated_to = upload->truncated_since;
-    if ((upload->valid & META_SET_MTIME) && file->mtime_ns == upload->mtime_ns)
+    if (file->mtime_ns == upload->mtime_ns)
         file->time_dirty = false;
-    bool repair = upload->times_set && (upload->valid & META_SET_MTIME);
+    bool repair = upload->times_set;
     uint64_t mtime_ns = file->mtime_ns;
     if (upload->flags & META_REPLACE)
         file->inline_bytes = 0;
@@ -447,7 +451,7 @@ void upload_commit(struct upload *upload)
     int rc = build_extents(upload);
     pthread_mutex_lock(&file->lock);
     if (upload->times_set)
-        upload->valid &= ~(uint32_t)META_SET_MTIME;
+        upload->mtime_ns = file->mtime_ns;
     upload->times_set = false;
     pthread_mutex_unlock(&file->lock);
     upload->meta.op = (struct meta_op){

@@ -87,7 +87,7 @@ static void take_snapshot(struct upload *upload)
     upload->mtime_ns = file->mtime_ns;
     upload->truncated_to = file->truncated_to;
     upload->truncated_since = UINT64_MAX;
-    upload->valid = META_SET_SIZE | (file->time_dirty ? META_SET_MTIME : 0);
+    upload->valid = META_SET_SIZE | META_SET_MTIME; /* without it a commit sets the time of now */
 }
 
 /* The whole file inline: gaps are zeros. */

@@ -207,12 +207,21 @@ int data_truncate(struct data *data, uint64_t ino, uint64_t size, struct data_re
     if (!file)
         return truncate_closed(data, ino, size, request);
     bool new = false;
+    int rc = 0;
     pthread_mutex_lock(&file->lock);
-    int rc = set_size_locked(file, size, meta_time_ns(data->meta), &new);
+    bool closed = file->handles == 0;
+    bool clean = closed && !file->staging && !file->upload;
+    if (!clean)
+        rc = set_size_locked(file, size, meta_time_ns(data->meta), &new);
     pthread_mutex_unlock(&file->lock);
     if (new)
         file_dirty_update(file);
-    upload_stopped(file);
+    if (clean)
+        rc = truncate_closed(data, ino, size, request);
+    else if (closed && !rc)
+        upload_flush(file, NULL);
+    else
+        upload_stopped(file);
     file_put(file);
     return rc;
 }

@@ -1,0 +1,430 @@
+/*
+ * Writing through the data path: what a reader, the attributes and, after a flush, the store see.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "data_lib.h"
+
+#define KIB 1024u
+
+static struct data_test t;
+
+static void begin(void)
+{
+    data_begin(&t);
+}
+
+static void end(void)
+{
+    data_end(&t);
+}
+
+static struct data_stats stats_now(void)
+{
+    struct data_stats stats;
+    data_stats(t.data, &stats);
+    return stats;
+}
+
+TEST(write, a_small_file_is_committed_inline, .init = begin, .fini = end)
+{
+    uint64_t ino;
+    struct data_handle *h = data_test_create(&t, "small", &ino);
+    check_int(data_test_write(h, "hello", 0, 5), 5);
+    check_int(data_test_append(h, " world", 6), 6);
+    data_test_check(&t, ino, "hello world", 11);
+    check_str(data_test_extents(&t, ino), "");
+    check_int(data_test_flush(h), 0);
+    check_str(data_test_extents(&t, ino), "inline 0+11;");
+    data_test_check(&t, ino, "hello world", 11);
+    data_test_check_committed(&t, ino, "hello world", 11);
+    check_uint(bucket_count(&t.v, "small"), 0);
+    check_int(data_test_flush(h), 0);
+    data_file_release(h);
+    eventually(stats_now().open_files == 0);
+    check_uint(stats_now().staged_bytes, 0);
+}
+
+TEST(write, a_patch_of_a_large_file_is_inline, .init = begin, .fini = end)
+{
+    static uint8_t bytes[100 * KIB];
+    uint64_t ino;
+    random_fill(bytes, sizeof(bytes));
+    struct data_handle *h = data_test_create(&t, "large", &ino);
+    check_int(data_test_write(h, bytes, 0, sizeof(bytes)), sizeof(bytes));
+    check_int(data_test_flush(h), 0);
+    check_str(data_test_extents(&t, ino), "object 0+102400;");
+    check(bucket_has(&t.v, "large"));
+    memcpy(bytes + 500, "patch", 5);
+    check_int(data_test_write(h, "patch", 500, 5), 5);
+    data_test_check(&t, ino, bytes, sizeof(bytes));
+    check_int(data_test_flush(h), 0);
+    check_str(data_test_extents(&t, ino), "object 0+500;inline 500+5;object 505+101895;");
+    data_test_check(&t, ino, bytes, sizeof(bytes));
+    data_test_check_committed(&t, ino, bytes, sizeof(bytes));
+    data_file_release(h);
+}
+
+TEST(write, scattered_ranges_are_one_object, .init = begin, .fini = end)
+{
+    static uint8_t bytes[300 * KIB], patch[20 * KIB];
+    uint64_t ino;
+    random_fill(bytes, sizeof(bytes));
+    random_fill(patch, sizeof(patch));
+    struct data_handle *h = data_test_create(&t, "f", &ino);
+    check_int(data_test_write(h, bytes, 0, sizeof(bytes)), sizeof(bytes));
+    check_int(data_test_flush(h), 0);
+    unsigned before = bucket_count(&t.v, "");
+    for (int i = 0; i < 5; i++) {
+        memcpy(bytes + i * 50 * KIB, patch, sizeof(patch));
+        check_int(data_test_write(h, patch, i * 50 * KIB, sizeof(patch)), sizeof(patch));
+    }
+    check_int(data_test_flush(h), 0);
+    check_uint(bucket_count(&t.v, ""), before + 1);
+    data_test_check(&t, ino, bytes, sizeof(bytes));
+    data_test_check_committed(&t, ino, bytes, sizeof(bytes));
+    data_file_release(h);
+}
+
+TEST(write, what_was_cut_reads_as_zeros, .init = begin, .fini = end)
+{
+    static uint8_t bytes[200 * KIB];
+    uint64_t ino;
+    random_fill(bytes, sizeof(bytes));
+    struct data_handle *h = data_test_create(&t, "f", &ino);
+    check_int(data_test_write(h, bytes, 0, sizeof(bytes)), sizeof(bytes));
+    check_int(data_test_flush(h), 0);
+    check_int(data_test_truncate(&t, ino, 1000), 0);
+    check_int(data_test_truncate(&t, ino, sizeof(bytes)), 0);
+    memset(bytes + 1000, 0, sizeof(bytes) - 1000);
+    memcpy(bytes + 150000, "x", 1);
+    check_int(data_test_write(h, "x", 150000, 1), 1);
+    data_test_check(&t, ino, bytes, sizeof(bytes));
+    check_int(data_test_flush(h), 0);
+    data_test_check(&t, ino, bytes, sizeof(bytes));
+    data_test_check_committed(&t, ino, bytes, sizeof(bytes));
+    check_str(data_test_extents(&t, ino), "object 0+1000;inline 150000+1;");
+    data_file_release(h);
+}
+
+TEST(write, a_file_that_is_not_open_is_cut_at_once, .init = begin, .fini = end)
+{
+    uint64_t ino;
+    struct data_handle *h = data_test_create(&t, "f", &ino);
+    check_int(data_test_write(h, "hello", 0, 5), 5);
+    check_int(data_test_flush(h), 0);
+    data_file_release(h);
+    check_int(data_test_truncate(&t, ino, 2), 0);
+    data_test_check_committed(&t, ino, "he", 2);
+    check_int(data_test_truncate(&t, 4711, 2), -ENOENT);
+}
+
+TEST(write, punching_makes_holes, .init = begin, .fini = end)
+{
+    static uint8_t bytes[200 * KIB];
+    uint64_t ino;
+    random_fill(bytes, sizeof(bytes));
+    struct data_handle *h = data_test_create(&t, "f", &ino);
+    check_int(data_test_write(h, bytes, 0, sizeof(bytes)), sizeof(bytes));
+    check_int(data_test_flush(h), 0);
+    int punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    check_int(data_test_fallocate(h, punch, 100, 100 * KIB), 0);
+    memset(bytes + 100, 0, 100 * KIB);
+    data_test_check(&t, ino, bytes, sizeof(bytes));
+    uint64_t objects = bucket_count(&t.v, "");
+    check_int(data_test_flush(h), 0);
+    check_uint(bucket_count(&t.v, ""), objects);
+    data_test_check_committed(&t, ino, bytes, sizeof(bytes));
+    check_int(data_test_seek(h, 0, SEEK_HOLE), 100);
+    check_int(data_test_seek(h, 100, SEEK_DATA), 100 + 100 * KIB);
+    check_int(data_test_seek(h, sizeof(bytes), SEEK_DATA), -ENXIO);
+    check_int(data_test_seek(h, 150 * KIB, SEEK_HOLE), sizeof(bytes));
+    check_int(data_test_fallocate(h, 0, 0, 250 * KIB), 0);
+    check_uint(data_test_attr(&t, ino).size, 250 * KIB);
+    check_int(data_test_fallocate(h, FALLOC_FL_COLLAPSE_RANGE, 0, 4096), -EOPNOTSUPP);
+    check_int(data_test_seek(h, 0, SEEK_DATA), 0);
+    check_int(data_test_seek(h, 210 * KIB, SEEK_DATA), -ENXIO);
+    data_file_release(h);
+}
+
+TEST(write, copying_shares_the_object, .init = begin, .fini = end)
+{
+    static uint8_t bytes[200 * KIB];
+    uint64_t ino, copy;
+    random_fill(bytes, sizeof(bytes));
+    struct data_handle *h = data_test_create(&t, "f", &ino), *c = data_test_create(&t, "g", &copy);
+    check_int(data_test_write(h, bytes, 0, sizeof(bytes)), sizeof(bytes));
+    check_int(data_test_write(c, "old old", 0, 7), 7);
+    check_int(data_test_copy(h, 0, c, 0, 1 << 30), sizeof(bytes));
+    data_test_check(&t, copy, bytes, sizeof(bytes));
+    data_test_check_committed(&t, copy, bytes, sizeof(bytes));
+    check_uint(bucket_count(&t.v, "g"), 0);
+    check_int(data_test_copy(h, sizeof(bytes), c, 0, 1), 0);
+    check_int(data_test_copy(h, 0, h, 10, 100), -EINVAL);
+    data_file_release(h);
+    data_file_release(c);
+}
+
+TEST(write, an_unlinked_file_is_not_uploaded, .init = begin, .fini = end)
+{
+    static uint8_t bytes[100 * KIB];
+    uint64_t ino;
+    struct data_handle *h = data_test_create(&t, "f", &ino);
+    check_int(data_test_write(h, bytes, 0, sizeof(bytes)), sizeof(bytes));
+    data_unlinked(t.data, ino);
+    check_int(data_test_flush(h), 0);
+    static uint8_t got[100 * KIB];
+    check_int(data_test_read(h, 0, sizeof(got), got), sizeof(got));
+    check_mem(got, bytes, sizeof(got));
+    data_linked(t.data, ino);
+    check_int(data_test_flush(h), 0);
+    check(bucket_has(&t.v, "f"));
+    check_int(data_test_write(h, "x", 0, 1), 1);
+    data_unlinked(t.data, ino);
+    data_file_release(h);
+    eventually(stats_now().open_files == 0);
+    check_uint(stats_now().staged_bytes, 0);
+    check_uint(stats_now().dirty_files, 0);
+}
+
+TEST(write, a_time_that_was_set_is_not_undone, .init = begin, .fini = end)
+{
+    uint64_t ino;
+    struct data_handle *h = data_test_create(&t, "f", &ino);
+    check_int(data_test_write(h, "hello", 0, 5), 5);
+    struct meta_request set = {.op = {.kind = META_SETATTR,
+                                      .ino = ino,
+                                      .valid = META_SET_MTIME,
+                                      .attr = {.mtime_ns = 12345}}};
+    check_int(meta_call(t.v.meta, &set), 0);
+    data_times_set(t.data, ino, 12345, set.reply.attr.ctime_ns);
+    meta_reply_done(&set.reply);
+    check_uint(data_test_attr(&t, ino).mtime_ns, 12345);
+    check_int(data_test_flush(h), 0);
+    check_uint(data_test_attr(&t, ino).mtime_ns, 12345);
+    check_int(data_test_write(h, "x", 0, 1), 1);
+    check(data_test_attr(&t, ino).mtime_ns != 12345);
+    data_file_release(h);
+}
+
+/* ---- against a plain buffer ---- */
+
+#define MODEL_MAX (400u * KIB)
+
+struct model {
+    uint8_t bytes[MODEL_MAX];
+    uint64_t size;
+};
+
+enum change_kind {
+    CHANGE_WRITE,
+    CHANGE_TRUNCATE,
+    CHANGE_PUNCH,
+    CHANGE_FLUSH,
+    CHANGE_REOPEN,
+    CHANGE_READ
+};
+
+struct change {
+    enum change_kind kind;
+    uint64_t offset, length;
+    uint64_t seed;
+};
+
+static struct change change_next(const struct model *model, bool small)
+{
+    static const enum change_kind kinds[] = {
+        CHANGE_WRITE, CHANGE_WRITE, CHANGE_WRITE,    CHANGE_WRITE, CHANGE_WRITE, CHANGE_WRITE,
+        CHANGE_READ,  CHANGE_FLUSH, CHANGE_TRUNCATE, CHANGE_PUNCH, CHANGE_REOPEN};
+    uint64_t max = small ? 40 * KIB : MODEL_MAX;
+    struct change c = {.kind = kinds[random_below(ARRAY_LEN(kinds))], .seed = random_next()};
+    /* Half of the writes go on at the end: streams. */
+    c.offset = random_below(2) && model->size < max ? model->size : random_below(max);
+    c.length = 1 + random_below(small || random_below(2) ? 5000 : 100000);
+    if (c.length > MODEL_MAX - c.offset)
+        c.length = MODEL_MAX - c.offset;
+    if (c.kind == CHANGE_TRUNCATE && random_below(3) == 0)
+        c.offset = 0;
+    return c;
+}
+
+static void model_apply(struct model *model, const struct change *c, uint8_t *bytes)
+{
+    uint64_t end = c->offset + c->length;
+    switch (c->kind) {
+    case CHANGE_WRITE:
+        for (uint64_t i = 0, x = c->seed; i < c->length; i++, x = x * 6364136223846793005ull + 1)
+            bytes[i] = (uint8_t)(x >> 56);
+        if (c->offset > model->size)
+            memset(model->bytes + model->size, 0, c->offset - model->size);
+        memcpy(model->bytes + c->offset, bytes, c->length);
+        model->size = MAX(model->size, end);
+        break;
+    case CHANGE_TRUNCATE:
+        if (c->offset > model->size)
+            memset(model->bytes + model->size, 0, c->offset - model->size);
+        model->size = c->offset;
+        break;
+    case CHANGE_PUNCH:
+        if (c->offset < model->size)
+            memset(model->bytes + c->offset, 0, MIN(end, model->size) - c->offset);
+        break;
+    default:
+        break;
+    }
+}
+
+/* One change to the file; 0 or the error. */
+static int file_apply(struct data_test *test, uint64_t ino, struct data_handle **h,
+                      const struct change *c, const uint8_t *bytes)
+{
+    int rc = 0;
+    switch (c->kind) {
+    case CHANGE_WRITE:
+        rc = data_test_write(*h, bytes, c->offset, c->length);
+        return rc == (int)c->length ? 0 : -EIO;
+    case CHANGE_TRUNCATE:
+        return data_test_truncate(test, ino, c->offset);
+    case CHANGE_PUNCH:
+        return data_test_fallocate(*h, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, c->offset,
+                                   c->length);
+    case CHANGE_FLUSH:
+        return data_test_flush(*h);
+    case CHANGE_REOPEN:
+        data_file_release(*h);
+        *h = data_test_handle(test, ino);
+        return 0;
+    case CHANGE_READ:
+        break;
+    }
+    return 0;
+}
+
+static void random_run(struct data_test *test, uint64_t seed, unsigned steps, bool small)
+{
+    static uint8_t bytes[100000];
+    struct model *model = calloc(1, sizeof(*model));
+    char name[32];
+    uint64_t ino;
+    snprintf(name, sizeof(name), "file%llu", (unsigned long long)seed);
+    struct data_handle *h = data_test_create(test, name, &ino);
+    random_seed(seed);
+    for (unsigned i = 0; i < steps; i++) {
+        struct change c = change_next(model, small);
+        model_apply(model, &c, bytes);
+        check_int(file_apply(test, ino, &h, &c, bytes), 0);
+        if (c.kind == CHANGE_READ || c.kind == CHANGE_FLUSH)
+            data_test_check(test, ino, model->bytes, model->size);
+        if (c.kind == CHANGE_FLUSH)
+            data_test_check_committed(test, ino, model->bytes, model->size);
+    }
+    check_int(data_test_flush(h), 0);
+    data_test_check_committed(test, ino, model->bytes, model->size);
+    data_file_release(h);
+    data_test_check(test, ino, model->bytes, model->size);
+    free(model);
+}
+
+TEST(write, random_changes_match_a_plain_buffer, .init = begin, .fini = end)
+{
+    for (uint64_t seed = 1; seed <= 12; seed++)
+        random_run(&t, seed, 120, seed % 3 == 0);
+}
+
+/* Requests that come late, so that writes meet flushes in every state. */
+TEST(write, random_changes_while_the_store_is_slow, .init = begin, .fini = end)
+{
+    volume_fault(&t.v, (struct store_fault_rule){.kind = -1, .delay_ms = 2});
+    for (uint64_t seed = 21; seed <= 24; seed++)
+        random_run(&t, seed, 80, false);
+    volume_no_fault(&t.v);
+}
+
+static void ignore_entry(void *arg, uint64_t parent, const char *name, size_t len)
+{
+}
+
+static void ignore_inode(void *arg, uint64_t ino, bool data)
+{
+}
+
+/* The data path is told as the front tells it. */
+static void extents_moved(void *arg, uint64_t ino)
+{
+    struct data_test *test = arg;
+    if (test->data)
+        data_extents_changed(test->data, ino, false);
+}
+
+TEST(write, random_changes_while_files_settle)
+{
+    char dir[4096];
+    test_dir_make(dir);
+    data_begin_file(&t, dir);
+    t.v.config.no_settle = false;
+    t.v.config.events.extents_changed = extents_moved;
+    t.v.config.events.arg = &t;
+    t.v.config.events.entry_changed = ignore_entry;
+    t.v.config.events.inode_changed = ignore_inode;
+    data_test_open(&t);
+    for (uint64_t seed = 31; seed <= 34; seed++)
+        random_run(&t, seed, 60, seed == 32);
+    data_end(&t);
+}
+
+/* ---- a process that dies ---- */
+
+static void play(struct data_test *test, const char *dir, uint64_t seed, unsigned steps,
+                 struct model *model)
+{
+    static uint8_t bytes[100000];
+    uint64_t ino;
+    struct data_handle *h = NULL;
+    if (test) {
+        data_begin_file(test, dir);
+        data_test_open(test);
+        h = data_test_create(test, "file", &ino);
+    }
+    random_seed(seed);
+    for (unsigned i = 0; i < steps; i++) {
+        struct change c = change_next(model, seed % 3 == 0);
+        model_apply(model, &c, bytes);
+        if (test && file_apply(test, ino, &h, &c, bytes))
+            _exit(2);
+    }
+}
+
+TEST(write, what_was_written_survives_a_killed_process)
+{
+    struct model *model = calloc(1, sizeof(*model));
+    for (uint64_t seed = 41; seed <= 52; seed++) {
+        char dir[4096];
+        test_dir_make(dir);
+        unsigned steps = 1 + (unsigned)seed % 30;
+        pid_t child = fork();
+        check(child >= 0);
+        memset(model, 0, sizeof(*model));
+        if (child == 0) {
+            play(&t, dir, seed, steps, model);
+            _exit(0);
+        }
+        int status;
+        check_int(waitpid(child, &status, 0), child);
+        check_int(status, 0);
+        play(NULL, NULL, seed, steps, model);
+
+        data_begin_file(&t, dir);
+        data_test_open(&t);
+        uint64_t ino = name_ino(&t.v, META_ROOT_INO, "file");
+        data_test_check(&t, ino, model->bytes, model->size);
+        data_test_check_committed(&t, ino, model->bytes, model->size);
+        check_uint(stats_now().staged_bytes, 0);
+        data_end(&t);
+    }
+    free(model);
+}
