@@ -252,6 +252,8 @@ int import_one(struct importer *importer, uint64_t parent, const char *name, siz
                          .entry_count = entry ? 1 : 0};
     struct meta_reply reply;
     int rc = volume_apply(meta, &op, &reply);
+    if (!rc)
+        volume_names_gone(meta, &reply);
     meta_reply_done(&reply);
     if (rc)
         return rc;

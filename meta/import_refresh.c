@@ -292,6 +292,8 @@ static int record_outside(struct probe *p, const struct store_op *head)
     struct meta_reply reply;
     int rc = volume_apply(p->meta, &op, &reply);
     uint64_t ino = reply.attr.ino;
+    if (!rc)
+        volume_names_gone(p->meta, &reply);
     meta_reply_done(&reply);
     if (rc)
         return rc == -ENOENT ? 0 : rc;

@@ -418,6 +418,8 @@ static int apply_range(struct listing *l, const struct batch *batch, size_t firs
     int rc = l->known_before ? snapshot_take(l, op.new_name.bytes, op.new_name.len, &before) : 0;
     if (!rc) {
         rc = volume_apply(l->meta, &op, &reply);
+        if (!rc)
+            volume_names_gone(l->meta, &reply);
         meta_reply_done(&reply);
     }
     if (!rc && l->known_before) {

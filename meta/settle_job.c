@@ -14,6 +14,7 @@
 
 #define DELAY_FIRST_NS NS_PER_S
 #define DELAY_MAX_NS (300 * NS_PER_S)
+#define WAIT_NS (200 * NS_PER_MS)
 #define DELAY_TAKEN_NS (600 * NS_PER_S) /* the key is somebody else's */
 
 void settle_job_submit(struct settle_job *job, void (*done)(struct work_op *work))
@@ -152,24 +153,55 @@ void settle_job_source_changed(struct settle_job *job, uint64_t object)
     settle_job_fail(job, backoff(job), "its content was changed from outside");
 }
 
+static bool is_known(struct meta *meta, uint64_t object)
+{
+    struct meta_op op = {.kind = META_OBJECT, .object = object};
+    struct meta_reply reply;
+    int rc = volume_read(meta, &op, &reply);
+    meta_reply_done(&reply);
+    return !rc;
+}
+
+static void changed_meanwhile(struct settle_job *job, uint64_t delay_ns, const char *reason)
+{
+    job->changed = true;
+    settle_job_fail(job, delay_ns, "%s", reason);
+}
+
 static void taken_looked(struct work_op *work)
 {
     struct settle_job *job = work->arg;
     const struct store_op *op = &work->op;
-    if (!op->result && tags_compare(op, &job->meta->format, job->plan.target.id) == TAGS_SAME) {
+    const char *key = job->plan.target.key;
+    uint64_t found = 0;
+    if (op->result == -ENOENT) {
+        changed_meanwhile(job, WAIT_NS, "its key was freed meanwhile");
+        return;
+    }
+    if (op->result) {
+        settle_job_fail_op(job);
+        return;
+    }
+    switch (tags_compare(op, &job->meta->format, job->plan.target.id, &found)) {
+    case TAGS_SAME:
         /* It was done, only the reply was lost. */
         free(TAKE_PTR(job->upload_id));
         memcpy(job->etag, op->info.etag, sizeof(job->etag));
         settle_job_verify(job);
-    } else if (!op->result) {
+        break;
+    case TAGS_OTHER:
+        if (is_known(job->meta, found))
+            changed_meanwhile(job, WAIT_NS, "an older object at its key is to be deleted");
+        else
+            settle_job_fail(job, DELAY_TAKEN_NS,
+                            "the key %s is taken by an object of this volume that its metadata "
+                            "does not know",
+                            key);
+        break;
+    case TAGS_NONE:
         settle_job_fail(job, DELAY_TAKEN_NS,
-                        "the key %s is taken by an object that is not this volume's",
-                        job->plan.target.key);
-    } else if (op->result == -ENOENT) {
-        settle_job_fail(job, backoff(job), "the key %s was changed meanwhile",
-                        job->plan.target.key);
-    } else {
-        settle_job_fail_op(job);
+                        "the key %s is taken by an object that is not this volume's", key);
+        break;
     }
 }
 
@@ -209,7 +241,7 @@ static void verified(struct work_op *work)
         settle_job_fail_op(job);
         return;
     }
-    bool ours = tags_compare(op, &job->meta->format, job->plan.target.id) == TAGS_SAME;
+    bool ours = tags_compare(op, &job->meta->format, job->plan.target.id, NULL) == TAGS_SAME;
     bool same = !job->etag[0] || !strcmp(job->etag, info->etag);
     if (!ours || !same || info->size != job->plan.size) {
         settle_job_fail(job, backoff(job),
@@ -243,12 +275,6 @@ void settle_job_verify(struct settle_job *job)
 
 /* The beginning */
 
-static void changed_meanwhile(struct settle_job *job)
-{
-    job->changed = true;
-    settle_job_fail(job, 0, "it is being changed");
-}
-
 static void read_body(struct settle_job *job)
 {
     if (job->settler->stopped) {
@@ -262,7 +288,7 @@ static void read_body(struct settle_job *job)
     if (rc)
         settle_job_fail(job, backoff(job), "cannot read the extents: %s", strerror(-rc));
     else if (job->body.attr.data_version != job->plan.data_version)
-        changed_meanwhile(job);
+        changed_meanwhile(job, 0, "it is being changed");
     else
         settle_write_start(job);
 }

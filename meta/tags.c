@@ -104,14 +104,14 @@ bool tags_parse(const struct store_op *head, struct meta_attr *attr)
 }
 
 enum tags_match tags_compare(const struct store_op *head, const struct meta_volume *volume,
-                             uint64_t object)
+                             uint64_t object, uint64_t *found)
 {
     const char *id = store_op_meta(head, TAG_VOLUME);
-    uint64_t found;
-    if (!id)
+    uint64_t number;
+    if (!id || strcmp(id, volume->id) ||
+        !parse_number(store_op_meta(head, TAG_OBJECT), 10, UINT64_MAX, &number))
         return TAGS_NONE;
-    if (strcmp(id, volume->id) ||
-        !parse_number(store_op_meta(head, TAG_OBJECT), 10, UINT64_MAX, &found) || found != object)
-        return TAGS_OTHER;
-    return TAGS_SAME;
+    if (found)
+        *found = number;
+    return number == object ? TAGS_SAME : TAGS_OTHER;
 }

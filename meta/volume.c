@@ -218,6 +218,28 @@ void volume_extents_changed(struct meta *meta, uint64_t ino)
         events->extents_changed(events->arg, ino);
 }
 
+static void drop_inode(struct meta *meta, uint64_t ino)
+{
+    struct meta_op op = {.kind = META_DROP, .inos = &ino, .ino_count = 1};
+    struct meta_reply reply;
+    volume_apply(meta, &op, &reply);
+    meta_reply_done(&reply);
+}
+
+void volume_names_gone(struct meta *meta, const struct meta_reply *reply)
+{
+    const struct meta_events *events = &meta->config.events;
+    for (size_t i = 0; i < reply->entry_count; i++) {
+        const struct meta_entry *e = &reply->entries[i];
+        if (e->attr.nlink)
+            continue;
+        if (events->inode_gone)
+            events->inode_gone(events->arg, e->ino);
+        else
+            drop_inode(meta, e->ino);
+    }
+}
+
 /* Tasks */
 
 static void init_task(struct meta_task *task)

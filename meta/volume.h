@@ -82,6 +82,8 @@ void volume_kick(struct meta *meta);
 void volume_entry_changed(struct meta *meta, uint64_t parent, const char *name, size_t len);
 void volume_inode_changed(struct meta *meta, uint64_t ino, bool data);
 void volume_extents_changed(struct meta *meta, uint64_t ino);
+/* For the reply of an import: entries that were removed. */
+void volume_names_gone(struct meta *meta, const struct meta_reply *reply);
 
 /* volume_sync.c */
 
@@ -193,12 +195,13 @@ void owner_status(struct owner *owner, json_t *out);
 /* tags.c */
 
 enum tags_match {
-    TAGS_NONE,  /* no tags: not written by Sluice */
-    TAGS_OTHER, /* another volume's, or another object of ours */
+    TAGS_NONE,  /* not written by Sluice, or by another volume */
+    TAGS_OTHER, /* another object of this volume: *found is its id */
     TAGS_SAME,
 };
+/* `found` may be NULL. */
 enum tags_match tags_compare(const struct store_op *head, const struct meta_volume *volume,
-                             uint64_t object);
+                             uint64_t object, uint64_t *found);
 /* Fills mode (permissions only), uid, gid, mtime from user metadata. False: there is none that
  * makes sense, and nothing is filled. */
 bool tags_parse(const struct store_op *head, struct meta_attr *attr);

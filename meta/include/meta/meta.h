@@ -47,6 +47,9 @@ struct meta_events {
                           bool data); /* attributes; data: content too (changed from outside) */
     void (*extents_changed)(void *arg,
                             uint64_t ino); /* the same bytes are in other objects now (settled) */
+    /* An inode lost its last name, because its key is gone from the bucket: META_DROP it when
+     * nobody uses it. NULL: the volume drops it at once. */
+    void (*inode_gone)(void *arg, uint64_t ino);
     void *arg;
 };
 

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "meta/engine.h"
 
 void sleep_ms(unsigned ms)
 {
@@ -77,7 +78,10 @@ static void begin(struct volume *v)
     v->config.memory_bytes = 16 << 20;
     v->config.sync_interval_ms = 5;
     v->config.owner_text = "test:/mnt";
-    v->config.events = (struct meta_events){entry_changed, inode_changed, extents_changed, v};
+    v->config.events = (struct meta_events){.entry_changed = entry_changed,
+                                            .inode_changed = inode_changed,
+                                            .extents_changed = extents_changed,
+                                            .arg = v};
 }
 
 void volume_begin(struct volume *v)
@@ -137,9 +141,29 @@ void volume_leave(struct volume *v)
     pthread_mutex_destroy(&v->lock);
 }
 
+static void violated(void *arg, const char *text)
+{
+    fprintf(stderr, "violation: %s\n", text);
+}
+
+void volume_check(const char *database)
+{
+    struct engine_options options = {.path = database, .memory_bytes = 16 << 20};
+    struct engine *engine;
+    struct error error = {0};
+    if (access(database, F_OK))
+        return;
+    check_int(engine_open(&options, &engine, &error), 0);
+    int found = engine_check(engine, violated, NULL);
+    engine_close(engine);
+    if (found)
+        abort(); /* also in a test's .fini, where a check fails nothing */
+}
+
 void volume_end(struct volume *v)
 {
     volume_leave(v);
+    volume_check(v->database);
     test_dir_remove(v->dir);
 }
 

@@ -39,7 +39,9 @@ int volume_try_open(struct volume *v, struct error *error);
 void volume_close(struct volume *v);
 /* Closes, and opens again. */
 void volume_again(struct volume *v);
-/* Closes what is open and removes the directory. */
+/* The records of a database that nobody has open fit together. */
+void volume_check(const char *database);
+/* Closes what is open, checks the database and removes the directory. */
 void volume_end(struct volume *v);
 /* Without removing the directory. */
 void volume_leave(struct volume *v);
