@@ -122,7 +122,8 @@ struct front_request {
     bool plus, has_reply, remove_caps;
     size_t size;
     uint64_t offset;
-    void *heap; /* freed by front_end */
+    void *heap;             /* freed by front_end */
+    struct fuse_bufvec vec; /* write over io_uring */
     struct data_request data;
     struct meta_task task;
     struct front_request *next; /* the pool's */

@@ -211,9 +211,10 @@ static void kill_suid(struct front_request *r)
     front_meta(r, caps_removed);
 }
 
-/* A write that must wait (back-pressure) needs its bytes after the handler has returned, and they
- * lie in the thread's own buffer. So the first one waits here, in its thread; while one waits
- * others take a copy, and no more threads are held up. */
+/* A write that must wait (back-pressure) needs its bytes after the handler has returned. Over
+ * io_uring they are the request's until its reply. Otherwise they lie in the thread's own buffer:
+ * the first one that has to wait does so here, in its thread; while one waits others take a copy,
+ * and no more threads are held up. */
 struct blocked {
     sem_t done;
     struct data_request data;
@@ -288,9 +289,16 @@ void front_op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, 
     front_data_prepare(r, step);
     /* O_APPEND: the kernel knows the size and holds the inode's lock; where it says is where its
      * page cache has the bytes. */
-    bool copy = atomic_load_explicit(&fs->blocked_writes, memory_order_relaxed) > 0;
-    front_data_result(r, copy ? write_copied(r, in, (uint64_t)off)
-                              : write_in_place(r, in, (uint64_t)off));
+    int result;
+    if (fuse_req_is_uring(req)) {
+        r->vec = *in;
+        result = data_write(r->file->handle, &r->vec, (uint64_t)off, false, &r->data);
+    } else if (atomic_load_explicit(&fs->blocked_writes, memory_order_relaxed) > 0) {
+        result = write_copied(r, in, (uint64_t)off);
+    } else {
+        result = write_in_place(r, in, (uint64_t)off);
+    }
+    front_data_result(r, result);
 }
 
 /* --- flush, fsync */
