@@ -141,7 +141,7 @@ static void print_result(struct pass *pass, const char *name, double s, double c
            name, bench->size, bench->parallel, bench->count, s, bytes / MIB / s, bench->count / s,
            cpu * 1e6 / bench->count, bytes > 0 ? cpu / (bytes / MIB / 1024) : 0,
            (double)sum / bench->count / 1e6,
-           (double)pass->latency_ns[bench->count * 99 / 100] / 1e6);
+           (double)pass->latency_ns[99 * (uint64_t)bench->count / 100] / 1e6);
     fflush(stdout);
 }
 

@@ -135,7 +135,7 @@ static size_t on_header_line(char *data, size_t size, size_t count, void *arg)
     line[len] = '\0';
     if (strncmp(line, "HTTP/", 5) == 0) {
         const char *space = strchr(line, ' ');
-        request->status = space ? atoi(space + 1) : 0;
+        request->status = space ? (int)strtol(space + 1, NULL, 10) : 0;
         return size * count;
     }
     char *colon = strchr(line, ':');

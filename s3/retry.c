@@ -131,15 +131,18 @@ static void finish_failed(struct job *job)
     finish_with(job, result, &error);
 }
 
+/* The deadline came while a try was out. What an earlier one said is the better reason. */
 static void finish_late(struct job *job)
 {
+    if (job->failed > 0) {
+        job->failed++;
+        finish_failed(job);
+        return;
+    }
     struct error error = {0};
-    unsigned long long after = job->deadline_ms - job->start_ms;
-    error_set(&error, -ETIMEDOUT, "%s %s: no answer within %llu ms%s%.300s",
-              store_kind_name(job->op->kind), job->op->key ? job->op->key : "", after,
-              job->last.message[0] ? "; before: " : "", job->last.message);
-    error.http_status = job->last.http_status;
-    memcpy(error.store_code, job->last.store_code, sizeof(error.store_code));
+    error_set(&error, -ETIMEDOUT, "%s %s: no answer within %llu ms", store_kind_name(job->op->kind),
+              job->op->key ? job->op->key : "",
+              (unsigned long long)(job->deadline_ms - job->start_ms));
     finish_with(job, -ETIMEDOUT, &error);
 }
 

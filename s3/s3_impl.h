@@ -42,7 +42,7 @@ struct s3_headers {
     char crc32c[32]; /* base64; "…-N" for one of parts */
     bool crc_composite;
     bool has_length, has_range, is_html;
-    uint64_t length, range_first, range_last, total;
+    uint64_t length, range_first, total;
     uint64_t mtime_ns;
     int64_t date_s;
     uint32_t retry_after_ms;

@@ -13,7 +13,7 @@
 
 /* An error's document is short; what is longer is cut, and then it is no XML. */
 #define ERROR_REPLY_MAX (256u << 10)
-#define RETRY_AFTER_MAX_MS 300000u
+#define RETRY_AFTER_MAX_S 300u
 /* Signatures are good for a quarter of an hour; a smaller difference is not the reason. */
 #define SKEW_MIN_S 240
 
@@ -29,16 +29,21 @@ static void copy_unquoted(char *out, size_t cap, const char *value)
     snprintf(out, cap, "%.*s", (int)MIN(len, cap - 1), value);
 }
 
-/* "bytes 0-9/100", "bytes *" "/100" */
+/* "bytes 0-9/100" */
 static void parse_content_range(struct s3_headers *h, const char *value)
 {
-    unsigned long long first, last, total;
-    if (sscanf(value, "bytes %llu-%llu/%llu", &first, &last, &total) != 3)
+    char *end;
+    if (strncmp(value, "bytes ", 6) != 0)
         return;
-    h->has_range = true;
-    h->range_first = first;
-    h->range_last = last;
-    h->total = total;
+    h->range_first = strtoull(value + 6, &end, 10);
+    if (*end != '-')
+        return;
+    strtoull(end + 1, &end, 10); /* its end follows from the body */
+    if (*end != '/')
+        return;
+    value = end + 1;
+    h->total = strtoull(value, &end, 10);
+    h->has_range = end != value && *end == '\0';
 }
 
 static void parse_retry_after(struct s3_headers *h, const char *value)
@@ -50,7 +55,7 @@ static void parse_retry_after(struct s3_headers *h, const char *value)
         time_t now = (time_t)(clock_wall_ns() / NS_PER_S);
         seconds = when > now ? (unsigned long long)(when - now) : 0;
     }
-    h->retry_after_ms = (uint32_t)MIN(seconds * 1000, RETRY_AFTER_MAX_MS);
+    h->retry_after_ms = 1000 * (uint32_t)MIN(seconds, RETRY_AFTER_MAX_S);
 }
 
 static void amazon_header(struct s3_request *request, const char *name, const char *value)

@@ -209,20 +209,43 @@ static struct parse *parse_new(const char *root, struct xml_failure *failure, st
 
 /* ---- texts ---- */
 
+/* `digits` digits and what must stand behind them (0: anything). -1 if it is not so. */
+static int take_number(const char **text, unsigned digits, char behind)
+{
+    int n = 0;
+    for (; digits > 0; digits--, (*text)++) {
+        if (**text < '0' || **text > '9')
+            return -1;
+        n = 10 * n + (**text - '0');
+    }
+    if (!behind)
+        return n;
+    return *(*text)++ == behind ? n : -1;
+}
+
 uint64_t xml_parse_time(const char *text)
 {
-    struct tm tm = {0};
-    int used = 0;
-    if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d%n", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &tm.tm_hour,
-               &tm.tm_min, &tm.tm_sec, &used) != 6)
-        return 0;
+    static const struct {
+        unsigned digits;
+        char behind;
+    } fields[] = {{4, '-'}, {2, '-'}, {2, 'T'}, {2, ':'}, {2, ':'}, {2, 0}};
+    int n[ARRAY_LEN(fields)];
+    for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
+        n[i] = take_number(&text, fields[i].digits, fields[i].behind);
+        if (n[i] < 0)
+            return 0;
+    }
     uint64_t ns = 0, unit = NS_PER_S / 10;
-    if (text[used] == '.') {
-        for (const char *p = text + used + 1; *p >= '0' && *p <= '9'; p++, unit /= 10)
+    if (*text == '.') {
+        for (const char *p = text + 1; *p >= '0' && *p <= '9'; p++, unit /= 10)
             ns += (uint64_t)(*p - '0') * unit;
     }
-    tm.tm_year -= 1900;
-    tm.tm_mon -= 1;
+    struct tm tm = {.tm_year = n[0] - 1900,
+                    .tm_mon = n[1] - 1,
+                    .tm_mday = n[2],
+                    .tm_hour = n[3],
+                    .tm_min = n[4],
+                    .tm_sec = n[5]};
     time_t t = timegm(&tm);
     if (t < 0)
         return 0;

@@ -251,7 +251,7 @@ static bool take_option(struct tool *tool, char *argument)
     else if ((v = value_of(argument, "--ca-file")))
         o->ca_file = v;
     else if ((v = value_of(argument, "--path-style")))
-        o->path_style = atoi(v);
+        o->path_style = (int)strtol(v, NULL, 10);
     else if ((v = value_of(argument, "--meta")) && strchr(v, '=') &&
              tool->meta_count < META_COUNT_MAX) {
         char *equals = strchr(argument + strlen("--meta="), '=');
