@@ -135,13 +135,13 @@ static void print_result(struct pass *pass, const char *name, double s, double c
     for (unsigned i = 0; i < bench->count; i++)
         sum += pass->latency_ns[i];
     qsort(pass->latency_ns, bench->count, sizeof(uint64_t), compare_ns);
+    uint64_t p99_ns = pass->latency_ns[99 * (uint64_t)bench->count / 100];
     printf("{\"op\":\"%s\",\"bytes\":%zu,\"parallel\":%u,\"requests\":%u,\"s\":%.3f,"
            "\"mib_s\":%.1f,\"per_s\":%.1f,\"cpu_us\":%.1f,\"cpu_s_gib\":%.3f,\"mean_ms\":%.3f,"
            "\"p99_ms\":%.3f}\n",
            name, bench->size, bench->parallel, bench->count, s, bytes / MIB / s, bench->count / s,
            cpu * 1e6 / bench->count, bytes > 0 ? cpu / (bytes / MIB / 1024) : 0,
-           (double)sum / bench->count / 1e6,
-           (double)pass->latency_ns[99 * (uint64_t)bench->count / 100] / 1e6);
+           (double)sum / bench->count / 1e6, (double)p99_ns / 1e6);
     fflush(stdout);
 }
 
