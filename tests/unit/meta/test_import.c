@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "late_store.h"
 #include "volume_lib.h"
 
 static struct volume v;
@@ -318,6 +319,16 @@ TEST(import, error_on_a_later_page_is_no_listing, .init = init, .fini = fini)
     check(strstr(names, "k02099") != NULL);
 }
 
+static bool is_collected(void)
+{
+    cleanup(free_ptr) char *status = volume_status(&v);
+    return strstr(status, "\"garbage_objects\":0") != NULL;
+}
+
+static void ignore(struct meta_task *task)
+{
+}
+
 #define ASKERS 8
 
 static void *list_root(void *arg)
@@ -425,15 +436,33 @@ TEST(import, deleted_file_does_not_come_back, .init = init, .fini = fini)
     bucket_put(&v, "f", "1");
     bucket_put(&v, "g", "1");
     volume_open(&v);
-    check_list(META_ROOT_INO, "f,g");
-    /* The listing has its answer, and brings it late. */
-    volume_fault(&v, (struct store_fault_rule){
-                         .kind = STORE_LIST, .count = 1, .delay_ms = 400, .after = true});
+    check_int(name_lookup(&v, META_ROOT_INO, "f", NULL), 0);
+    late_store_hold(v.late, STORE_LIST);
     pthread_t thread;
     pthread_create(&thread, NULL, list_root, NULL);
+    eventually(late_store_held(v.late) == 1);
     check_int(name_unlink(&v, META_ROOT_INO, "f"), 0);
-    eventually(!bucket_has(&v, "f"));
-    check_int(volume_refresh_now(&v, META_ROOT_INO), 0);
+    eventually(is_collected());
+    late_store_release(v.late);
     pthread_join(thread, NULL);
     check_list(META_ROOT_INO, "g");
+}
+
+TEST(import, deleted_file_does_not_come_back_by_its_name, .init = init, .fini = fini)
+{
+    bucket_put(&v, "d/f", "1");
+    volume_open(&v);
+    uint64_t dir = name_ino(&v, META_ROOT_INO, "d");
+    check_int(name_lookup(&v, dir, "f", NULL), 0);
+    check_int(volume_refresh_now(&v, dir), 0);
+    uint64_t f = name_ino(&v, dir, "f");
+    late_store_hold(v.late, STORE_HEAD);
+    struct meta_task task = {.ino = f, .done = ignore};
+    meta_refresh(v.meta, &task);
+    eventually(late_store_held(v.late) == 1);
+    check_int(name_unlink(&v, dir, "f"), 0);
+    late_store_release(v.late);
+    eventually(is_collected());
+    check_int(name_lookup(&v, dir, "f", NULL), -ENOENT);
+    volume_close(&v);
 }

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "late_store.h"
 #include "meta/engine.h"
 
 void sleep_ms(unsigned ms)
@@ -91,7 +92,8 @@ void volume_begin(struct volume *v)
     begin(v);
     check_int(store_memory_new(v->loop, &v->memory), 0);
     v->memory->caps.part_min = 1024;
-    check_int(store_fault_new(v->memory, &v->store), 0);
+    check_int(late_store_new(v->memory, &v->late), 0);
+    check_int(store_fault_new(v->late, &v->store), 0);
     v->config.store = v->store;
 }
 

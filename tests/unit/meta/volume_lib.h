@@ -18,7 +18,8 @@
 struct volume {
     char dir[4096], database[4200];
     struct loop *loop;
-    struct store *memory; /* below the faults; NULL with a directory as the bucket */
+    /* Below the faults; NULL with a directory as the bucket. */
+    struct store *memory, *late;
     struct store *store;
     struct meta_config config;
     struct meta_volume format;
