@@ -273,8 +273,13 @@ int engine_key_delete(struct engine_txn *t, const char *key, size_t len);
 int engine_key_natural(struct engine_txn *t, struct engine_node *node, char *key, size_t *len);
 /* Whether a natural key that no object of ours holds may be written: 1 or 0. */
 int engine_key_free(struct engine_txn *t, struct engine_node *node, const char *key, size_t len);
-/* 1 if a key of ours begins with the prefix. */
-int engine_key_below(struct engine_txn *t, const char *prefix, size_t len);
+/* 1 and the object if a key of ours begins with the prefix. */
+int engine_key_below(struct engine_txn *t, const char *prefix, size_t len, uint64_t *id);
+/* 1 if a directory that is not above `node` owns what lies at its natural key. */
+int engine_key_claimed(struct engine_txn *t, struct engine_node *node, const char *key, size_t len);
+/* 1 and the object if one of ours stands where the store cannot have both: at a path above the key,
+ * or below it. */
+int engine_key_neighbour(struct engine_txn *t, const char *key, size_t len, uint64_t *id);
 /* The directory that claims a prefix, or 0. */
 int engine_claim_get(struct engine_txn *t, const char *prefix, size_t len, uint64_t *ino);
 /* A new reserved object at a key; key NULL: an internal one. */

@@ -253,7 +253,7 @@ static int import_new(struct import *im, const struct meta_entry *e, uint64_t *i
     if (len == 0)
         return 0;
     if (e->is_dir) {
-        int rc = im->no_keys ? 0 : engine_key_below(im->t, key, len);
+        int rc = im->no_keys ? 0 : engine_key_below(im->t, key, len, &owner);
         if (rc == 0)
             rc = engine_claim_get(im->t, key, len, &owner);
         if (rc != 0 || owner)

@@ -335,16 +335,19 @@ int engine_key_natural(struct engine_txn *t, struct engine_node *node, char *key
     return 1;
 }
 
-/* 1 if a key of ours begins with key[0, len). */
-int engine_key_below(struct engine_txn *t, const char *prefix, size_t len)
+int engine_key_below(struct engine_txn *t, const char *prefix, size_t len, uint64_t *id)
 {
     struct record_key key;
     struct engine_iter iter;
-    const uint8_t *k;
-    size_t k_len;
+    const uint8_t *k, *v;
+    size_t k_len, v_len;
     record_key_store(&key, prefix, len);
     engine_iter_init(&iter, t->engine, NULL, TABLE_KEY, &key, NULL, key.len);
-    int rc = engine_iter_get(&iter, &k, &k_len, NULL, NULL);
+    int rc = engine_iter_get(&iter, &k, &k_len, &v, &v_len);
+    if (rc > 0 && v_len != 9)
+        rc = -EIO;
+    if (rc > 0)
+        *id = record_get_u64(v + 1);
     engine_iter_done(&iter);
     return rc;
 }
@@ -388,39 +391,50 @@ static int chain_of(struct engine_txn *t, const struct engine_node *node, uint64
     return 0;
 }
 
-int engine_key_free(struct engine_txn *t, struct engine_node *node, const char *key, size_t len)
+int engine_key_claimed(struct engine_txn *t, struct engine_node *node, const char *key, size_t len)
 {
     uint64_t chain[DEPTH_MAX], owner;
     size_t depth;
-    bool beside = t->engine->volume.file_beside_directory;
     int rc = chain_of(t, node, chain, &depth);
     if (rc < 0)
         return rc;
-    size_t level = 0;
-    for (size_t i = strlen(t->engine->volume.prefix); i <= len; level++) {
+    size_t i = strlen(t->engine->volume.prefix);
+    for (size_t level = 0;; level++) {
         /* key[0, i) is the natural prefix of chain[level]. */
         rc = engine_claim_get(t, key, i, &owner);
-        if (rc < 0)
-            return rc;
-        if (owner && (level >= depth || owner != chain[level]))
-            return 0;
+        if (rc < 0 || (owner && (level >= depth || owner != chain[level])))
+            return rc < 0 ? rc : 1;
         const char *slash = memchr(key + i, '/', len - i);
         if (!slash)
-            break;
-        i = (size_t)(slash - key);
-        if (!beside) {
-            rc = engine_key_holder(t, key, i, &owner);
-            if (rc < 0 || owner)
-                return rc < 0 ? rc : 0;
-        }
-        i++;
+            return 0;
+        i = (size_t)(slash - key) + 1;
     }
-    if (beside)
-        return 1;
+}
+
+int engine_key_neighbour(struct engine_txn *t, const char *key, size_t len, uint64_t *id)
+{
+    *id = 0;
+    if (t->engine->volume.file_beside_directory)
+        return 0;
+    for (size_t i = strlen(t->engine->volume.prefix); i < len; i++) {
+        if (key[i] != '/')
+            continue;
+        int rc = engine_key_holder(t, key, i, id);
+        if (rc < 0 || *id)
+            return rc < 0 ? rc : 1;
+    }
     char below[META_KEY_MAX + 2];
     memcpy(below, key, len);
     below[len] = '/';
-    rc = engine_key_below(t, below, len + 1);
+    return engine_key_below(t, below, len + 1, id);
+}
+
+int engine_key_free(struct engine_txn *t, struct engine_node *node, const char *key, size_t len)
+{
+    uint64_t id;
+    int rc = engine_key_claimed(t, node, key, len);
+    if (rc == 0)
+        rc = engine_key_neighbour(t, key, len, &id);
     return rc < 0 ? rc : !rc;
 }
 

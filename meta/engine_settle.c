@@ -106,16 +106,29 @@ static int urge(struct engine_txn *t, struct engine_node *node)
                : engine_settle_requeue(t, node, t->time_ns, NULL, 0);
 }
 
-/* `holder` is in use at the desired key of `node`. Follows who waits for whom: at the end stands a
- * file that can move, or a ring. */
-static int blocked(struct engine_txn *t, struct engine_node *node, uint64_t holder,
+/* The object that is in the way of a key: at it, above or below it. 1, or 0 if there is none. */
+static int in_the_way(struct engine_txn *t, const char *key, size_t len, uint64_t *id,
+                      struct record_object *object)
+{
+    int rc = engine_key_holder(t, key, len, id);
+    if (rc == 0 && !*id)
+        rc = engine_key_neighbour(t, key, len, id);
+    if (rc < 0 || !*id)
+        return rc;
+    rc = engine_object_get(t, *id, object);
+    return rc < 0 ? (rc == -ENOENT ? -EIO : rc) : 1;
+}
+
+/* A file's object is in the way of the desired key of `node`. Follows who waits for whom: at the
+ * end stands a file that can move, or a ring. */
+static int blocked(struct engine_txn *t, struct engine_node *node, uint64_t id,
                    struct record_object *object)
 {
     struct engine_node *first = NULL, *at = NULL;
     for (int i = 0; i < CHAIN_MAX; i++) {
         char key[META_KEY_MAX + 1];
         size_t len;
-        int rc = find_user(t, holder, object, &at);
+        int rc = find_user(t, id, object, &at);
         if (rc < 0)
             return rc;
         if (rc == 0)
@@ -124,63 +137,79 @@ static int blocked(struct engine_txn *t, struct engine_node *node, uint64_t hold
             first = at;
         if (at == node) {
             rc = evict(t, first);
-            return rc < 0 ? rc : wait_with_reason(t, node, WAIT_NS, "files hold each other's keys");
+            if (rc < 0 || first == node)
+                return rc;
+            return wait_with_reason(t, node, WAIT_NS, "files hold each other's keys");
         }
         rc = at->now.nlink ? engine_key_natural(t, at, key, &len) : 0;
         if (rc > 0)
-            rc = engine_key_holder(t, key, len, &holder);
-        else if (rc == 0)
-            holder = 0;
-        if (rc == 0 && holder)
-            rc = engine_object_get(t, holder, object);
+            rc = in_the_way(t, key, len, &id, object);
         if (rc < 0)
             return rc;
-        if (!holder || object->state != META_OBJECT_LIVE) {
+        if (rc == 0 || object->state != META_OBJECT_LIVE) {
             rc = urge(t, at);
+            if (rc < 0)
+                return rc;
             break;
         }
     }
-    return wait_with_reason(t, node, WAIT_NS, "another file's object is at its key");
+    return wait_with_reason(t, node, WAIT_NS, "another file's object is in the way of its key");
 }
 
-/* The natural key is free or ours to replace: 1. 0: the file was put back into the queue. */
+/* Our garbage is at the key: it is replaced, if what is there is known. 1, or 0 to wait. */
+static int replace_garbage(struct engine_txn *t, struct engine_node *node, struct target *target,
+                           uint64_t id)
+{
+    if (target->old_object.due_ns && target->old_object.etag_len) {
+        target->natural = target->replaces = true;
+        target->old = id;
+        return 1;
+    }
+    /* A step before may yet write there: gc finds out. */
+    int rc = 0;
+    if (target->old_object.due_ns > t->time_ns)
+        rc = engine_object_requeue(t, id, &target->old_object, t->time_ns);
+    return rc < 0 ? rc : wait_with_reason(t, node, WAIT_NS, "its old object is to be deleted");
+}
+
+/* The natural key is free or ours to replace, or the file must go by an internal key: 1. 0: the
+ * file was put back into the queue. */
 static int natural_target(struct engine_txn *t, struct engine_node *node, struct target *target)
 {
-    uint64_t holder;
-    int rc = engine_key_holder(t, target->key, target->len, &holder);
+    uint64_t id;
+    struct engine_node *self;
+    int rc = engine_key_claimed(t, node, target->key, target->len);
+    if (rc != 0)
+        return rc < 0 ? rc
+                      : wait_with_reason(t, node, CLAIMED_WAIT_NS,
+                                         "a renamed directory still has keys there");
+    rc = engine_key_neighbour(t, target->key, target->len, &id);
+    bool neighbour = rc > 0;
     if (rc == 0)
-        rc = engine_key_free(t, node, target->key, target->len);
+        rc = engine_key_holder(t, target->key, target->len, &id);
     if (rc < 0)
         return rc;
-    target->natural = rc > 0;
-    if (rc == 0)
-        return wait_with_reason(t, node, CLAIMED_WAIT_NS,
-                                "its key lies where another file or renamed directory has keys");
-    if (holder == 0)
+    if (!id) {
+        target->natural = true;
         return 1;
-    target->natural = false;
-    rc = engine_object_get(t, holder, &target->old_object);
+    }
+    rc = engine_object_get(t, id, &target->old_object);
     if (rc < 0)
         return rc == -ENOENT ? -EIO : rc;
-    if (target->old_object.state == META_OBJECT_RESERVED)
+    switch (target->old_object.state) {
+    case META_OBJECT_RESERVED:
         return wait_with_reason(t, node, engine_settle_delay_ns(t->engine) + WAIT_NS,
                                 "its key is being written");
-    if (target->old_object.state == META_OBJECT_GARBAGE) {
-        target->natural = target->replaces = true;
-        target->old = holder;
-        if (target->old_object.due_ns && target->old_object.etag_len)
-            return 1;
-        /* What is there is not known, or a step before may yet write there: gc finds out. */
-        target->natural = target->replaces = false;
-        if (target->old_object.due_ns > t->time_ns)
-            rc = engine_object_requeue(t, holder, &target->old_object, t->time_ns);
-        return rc < 0 ? rc : wait_with_reason(t, node, WAIT_NS, "its old object is to be deleted");
+    case META_OBJECT_GARBAGE:
+        return neighbour ? wait_with_reason(t, node, WAIT_NS, "an old object is to be deleted")
+                         : replace_garbage(t, node, target, id);
+    case META_OBJECT_LIVE:
+        break;
     }
-    struct engine_node *self;
-    rc = uses_object(t, node->ino, holder, &self);
+    rc = uses_object(t, node->ino, id, &self);
     if (rc != 0)
-        return rc; /* itself: by way of an internal key */
-    return blocked(t, node, holder, &target->old_object);
+        return rc; /* its own: by way of an internal key */
+    return blocked(t, node, id, &target->old_object);
 }
 
 /* Chooses where the step writes: 1, or 0 if there is none now (and the queue is as it should be).

@@ -611,10 +611,20 @@ static void finish(struct model *m)
             engine_unsettled_below(m->w.engine, META_ROOT_INO) == 0)
             return;
     }
-    struct engine_work work[8];
+    struct engine_work work[20];
     uint64_t next;
-    int n = engine_settle_due(m->w.engine, UINT64_MAX, work, 8, &next);
-    test_fail("not settled at the end: %d rows, first %ju", n, n ? (uintmax_t)work[0].id : 0);
+    int n = engine_settle_due(m->w.engine, UINT64_MAX, work, 20, &next);
+    for (int i = 0; i < n; i++) {
+        struct meta_op op = {.kind = META_PATH, .ino = work[i].id};
+        int rc = world_read(&m->w, &op);
+        fprintf(stderr, "unsettled: %ju %s\n", (uintmax_t)work[i].id,
+                rc ? strerror(-rc) : (const char *)m->w.reply.data);
+        if (extents(&m->w, work[i].id, 0, 0) == 0)
+            for (size_t j = 0; j < m->w.reply.object_count; j++)
+                fprintf(stderr, "  object %ju at %s\n", (uintmax_t)m->w.reply.objects[j].id,
+                        m->w.reply.objects[j].key);
+    }
+    test_fail("not settled at the end: %d rows", n);
 }
 
 /* Every file without a staging name on its (first) path is one object at its path, and the bucket
