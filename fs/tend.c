@@ -17,6 +17,7 @@
 #define HURRY_FILES 8
 /* Data that is written on and on is committed after so many times flush_age. */
 #define BUSY_FACTOR 12
+#define STREAM_QUIET_FACTOR 6
 
 struct candidate {
     struct file *file; /* a reference */
@@ -37,9 +38,11 @@ static bool is_due_locked(const struct file *file, uint64_t now, bool hurry)
     uint64_t age = data->config.flush_age_ms * NS_PER_MS;
     if (now - file->dirty_since_ns < age)
         return false;
-    /* A file that is streamed while it is written ends as one object, if it is left alone. */
-    bool quiet = now - file->last_write_ns >= age || file->writers == 0;
-    return quiet || (!file->upload && now - file->dirty_since_ns >= BUSY_FACTOR * age);
+    /* A file that is streamed while it is written ends as one object, if it is left alone; its
+     * writer may be held up by a busy disk for some time. */
+    uint64_t quiet = file->upload ? STREAM_QUIET_FACTOR * age : age;
+    return file->writers == 0 || now - file->last_write_ns >= quiet ||
+           (!file->upload && now - file->dirty_since_ns >= BUSY_FACTOR * age);
 }
 
 static int by_bytes(const void *a, const void *b)
