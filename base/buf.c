@@ -152,7 +152,8 @@ uint8_t *buf_take(struct buf *b, size_t *len)
     if (b->failed || b->len == 0)
         buf_done(b);
     uint8_t *data = b->data;
-    *len = b->len;
+    if (len)
+        *len = b->len;
     buf_init(b, b->max);
     return data;
 }

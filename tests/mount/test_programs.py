@@ -114,9 +114,9 @@ class Programs(unittest.TestCase):
 
     def test_fio_verify(self):
         run("fio", "--name=v", "--filename=" + self.p("fio"), "--size=64M", "--rw=randwrite", "--bsrange=512-128k", "--verify=crc32c",
-            "--do_verify=1", "--verify_fatal=1", "--ioengine=psync", "--fsync=200", "--output-format=terse", "--output=/dev/null")
+            "--do_verify=1", "--verify_fatal=1", "--verify_state_save=0", "--ioengine=psync", "--fsync=200", "--output-format=terse", "--output=/dev/null")
         run("fio", "--name=d", "--filename=" + self.p("fio-direct"), "--size=32M", "--rw=randwrite", "--bs=4k", "--direct=1", "--ioengine=libaio",
-            "--iodepth=8", "--verify=md5", "--do_verify=1", "--verify_fatal=1", "--output-format=terse", "--output=/dev/null")
+            "--iodepth=8", "--verify=md5", "--do_verify=1", "--verify_fatal=1", "--verify_state_save=0", "--output-format=terse", "--output=/dev/null")
 
     def test_large_file(self):
         mib, digest = 5120 if FULL else 512, hashlib.md5()
