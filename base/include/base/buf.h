@@ -41,8 +41,8 @@ void buf_put_str(struct buf *b, const char *s);                  /* buf_put_byte
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* 0, or -ENOMEM / -E2BIG (max passed). After -E2BIG the bytes before it are still there. */
 int buf_error(const struct buf *b);
-/* The bytes move to the caller (free()); *b is empty after, as by buf_done. NULL (and len 0) if
- * failed or empty. */
+/* The bytes move to the caller (free()); *b is empty after, as by buf_done; `len` may be NULL. NULL
+ * (and len 0) if failed or empty. */
 uint8_t *buf_take(struct buf *b, size_t *len);
 
 struct reader {
