@@ -296,6 +296,11 @@ static void run_job(struct pool_task *task)
     control_run(container_of(task, struct control_handle, pool_task));
 }
 
+void control_submit(struct control_handle *h)
+{
+    pool_submit(h->fs->control->pool, &h->pool_task);
+}
+
 void control_finish(struct control_handle *h)
 {
     struct control *c = h->fs->control;
@@ -346,7 +351,7 @@ static int take_request(struct control_handle *h, const char *text, size_t len)
     control_handle_ref(h);
     pthread_mutex_unlock(&h->lock);
     h->pool_task.run = run_job;
-    pool_submit(h->fs->control->pool, &h->pool_task);
+    control_submit(h);
     return 0;
 }
 

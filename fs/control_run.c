@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/hash.h"
 #include "front_control.h"
@@ -347,21 +348,32 @@ static void run_rename(struct control_handle *h)
         put_json(&h->reply, json_pack("{s:b}", "ok", 1));
 }
 
-/* --- refresh, settle: the volume's background work; its `done` replies */
+/* --- refresh, settle: the volume's background work */
+
+/* On the pool again: the kernel forgets what was found to be changed before the caller hears of it.
+ */
+static void task_ended(struct pool_task *task)
+{
+    struct control_handle *h = container_of(task, struct control_handle, pool_task);
+    notify_wait(h->fs->notify);
+    if (h->task.result < 0)
+        fail(h, h->task.result, h->task.error.message[0] ? h->task.error.message : NULL);
+    else
+        put_json(&h->reply, json_pack("{s:b}", "ok", 1));
+    control_finish(h);
+}
+
 static void task_done(struct meta_task *task)
 {
     struct control_handle *h = task->arg;
     pthread_mutex_lock(&h->lock);
     h->task_state = CONTROL_TASK_NONE;
     pthread_mutex_unlock(&h->lock);
-    if (task->result < 0)
-        fail(h, task->result, task->error.message[0] ? task->error.message : NULL);
-    else
-        put_json(&h->reply, json_pack("{s:b}", "ok", 1));
-    control_finish(h);
+    h->pool_task.run = task_ended;
+    control_submit(h);
 }
 
-/* True: it runs, and the reply comes by task_done. */
+/* True: it runs, and the reply comes by task_ended. */
 static bool run_task(struct control_handle *h, void (*start)(struct meta *, struct meta_task *))
 {
     struct meta_attr attr;

@@ -252,6 +252,9 @@ int notify_new(struct fs *fs, struct notify **out);
 void notify_entry(struct notify *n, uint64_t parent, const char *name, size_t len);
 void notify_inode(struct notify *n, uint64_t ino, bool data);
 void notify_drop(struct notify *n, uint64_t ino);
+/* Returns when the kernel was told all that was queued before. Blocks: for threads that no FUSE
+ * request and no volume waits for. */
+void notify_wait(struct notify *n);
 int notify_start(struct notify *n); /* with fs->session; before the first request */
 /* Sends what is queued, ends the thread. While the session still serves, or when the kernel has
  * ended the connection; nothing in between. Twice is allowed. */

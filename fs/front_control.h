@@ -43,6 +43,8 @@ struct control_handle {
 
 /* control_run.c: on a thread of the pool. Ends with control_finish, now or later. */
 void control_run(struct control_handle *handle);
+/* Runs handle->pool_task on the pool. */
+void control_submit(struct control_handle *handle);
 /* The reply is in handle->reply: wakes the reader. Gives the request's reference up. */
 void control_finish(struct control_handle *handle);
 void control_handle_ref(struct control_handle *handle);

@@ -32,7 +32,9 @@ struct notify {
     bool all; /* the queue overflowed: everything the kernel has is in doubt */
     uint64_t *drops;
     size_t drop_count, drop_cap;
-    bool running, stopping;
+    bool started, running, stopping;
+    uint64_t rounds_begun, rounds_ended; /* of the thread's */
+    pthread_cond_t round_ended;
 };
 
 int notify_new(struct fs *fs, struct notify **out)
@@ -48,6 +50,7 @@ int notify_new(struct fs *fs, struct notify **out)
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&n->wake, &monotonic);
     pthread_condattr_destroy(&monotonic);
+    pthread_cond_init(&n->round_ended, NULL);
     *out = n;
     return 0;
 }
@@ -67,6 +70,7 @@ void notify_free(struct notify *n)
         return;
     free_items(n->first);
     free(n->drops);
+    pthread_cond_destroy(&n->round_ended);
     pthread_cond_destroy(&n->wake);
     pthread_mutex_destroy(&n->lock);
     free(n);
@@ -138,6 +142,16 @@ void notify_drop(struct notify *n, uint64_t ino)
         n->drops[n->drop_count++] = ino;
     if (n->drop_count == 1 || n->drop_count == DROP_BATCH)
         pthread_cond_signal(&n->wake);
+    pthread_mutex_unlock(&n->lock);
+}
+
+void notify_wait(struct notify *n)
+{
+    pthread_mutex_lock(&n->lock);
+    /* What is queued goes with the next round; what a round has taken ends with it. */
+    uint64_t round = n->rounds_begun + (n->first || n->all ? 1 : 0);
+    while (n->running && n->rounds_ended < round)
+        pthread_cond_wait(&n->round_ended, &n->lock);
     pthread_mutex_unlock(&n->lock);
 }
 
@@ -222,6 +236,7 @@ static void *run(void *arg)
         n->all = false;
         n->drops = NULL;
         n->drop_count = n->drop_cap = 0;
+        n->rounds_begun++;
         pthread_mutex_unlock(&n->lock);
 
         if (all)
@@ -233,7 +248,11 @@ static void *run(void *arg)
         free(drops);
 
         pthread_mutex_lock(&n->lock);
+        n->rounds_ended++;
+        pthread_cond_broadcast(&n->round_ended);
     }
+    n->running = false;
+    pthread_cond_broadcast(&n->round_ended);
     pthread_mutex_unlock(&n->lock);
     return NULL;
 }
@@ -242,7 +261,7 @@ int notify_start(struct notify *n)
 {
     pthread_mutex_lock(&n->lock);
     int error = pthread_create(&n->thread, NULL, run, n);
-    n->running = error == 0;
+    n->started = n->running = error == 0;
     pthread_mutex_unlock(&n->lock);
     return -error;
 }
@@ -250,7 +269,7 @@ int notify_start(struct notify *n)
 void notify_stop(struct notify *n)
 {
     pthread_mutex_lock(&n->lock);
-    bool join = n->running && !n->stopping;
+    bool join = n->started && !n->stopping;
     n->stopping = true;
     pthread_cond_signal(&n->wake);
     pthread_mutex_unlock(&n->lock);
