@@ -135,6 +135,8 @@ static int blocked(struct engine_txn *t, struct engine_node *node, uint64_t id,
             break;
         if (!first)
             first = at;
+        if (at->now.flags & RECORD_EVICT && at->now.due_ns)
+            break; /* it is on its way: the ring is being opened already */
         if (at == node) {
             rc = evict(t, first);
             if (rc < 0 || first == node)
