@@ -4,10 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/crash.h"
 #include "data_lib.h"
 
 #define KIB 1024u
@@ -427,4 +431,111 @@ TEST(write, what_was_written_survives_a_killed_process)
         data_end(&t);
     }
     free(model);
+}
+
+/* What a change that was not answered may have left: its bytes, the old ones, or some of each. */
+static void check_half_done(struct data_test *test, uint64_t ino, const struct model *before,
+                            const struct model *after, const struct change *c)
+{
+    uint64_t size = data_test_attr(test, ino).size;
+    check(size == before->size || size == after->size);
+    uint8_t *got = malloc(MODEL_MAX + 1);
+    struct data_handle *h = data_test_handle(test, ino);
+    int64_t n = data_test_read(h, 0, MODEL_MAX, got);
+    check_int(n, (int64_t)size);
+    data_file_release(h);
+    for (uint64_t i = 0; i < size; i++) {
+        uint8_t old = i < before->size ? before->bytes[i] : 0;
+        uint8_t new = i < after->size ? after->bytes[i] : 0;
+        if (got[i] != old && got[i] != new)
+            test_fail("byte %llu of %llu is %02x, expected %02x or %02x (change %d at %llu+%llu)",
+                      (unsigned long long)i, (unsigned long long)size, got[i], old, new, c->kind,
+                      (unsigned long long)c->offset, (unsigned long long)c->length);
+    }
+    free(got);
+}
+
+/* Steps that were answered, told by the process that will be killed. */
+static _Atomic unsigned *answered;
+
+static void play_until_killed(const char *dir, uint64_t seed, const char *crash_at)
+{
+    static uint8_t buf[100000];
+    struct model *model = calloc(1, sizeof(*model));
+    uint64_t ino;
+    crash_setup(crash_at, NULL);
+    data_begin_file(&t, dir);
+    data_test_open(&t);
+    struct data_handle *h = data_test_create(&t, "file", &ino);
+    atomic_store(answered, 1);
+    random_seed(seed);
+    for (;;) {
+        struct change c = change_next(model, seed % 4 == 0);
+        model_apply(model, &c, buf);
+        if (file_apply(&t, ino, &h, &c, buf))
+            _exit(2);
+        atomic_fetch_add(answered, 1);
+    }
+}
+
+static void recover_and_check(const char *dir, uint64_t seed, unsigned steps)
+{
+    static uint8_t buf[100000];
+    struct model *before = calloc(1, sizeof(*before)), *after = calloc(1, sizeof(*after));
+    struct change c = {0};
+    random_seed(seed);
+    for (unsigned i = 0; i < steps; i++) {
+        memcpy(before, after, sizeof(*before));
+        c = change_next(after, seed % 4 == 0);
+        model_apply(after, &c, buf);
+    }
+    data_begin_file(&t, dir);
+    data_test_open(&t);
+    uint64_t ino = name_ino(&t.v, META_ROOT_INO, "file");
+    check_half_done(&t, ino, before, after, &c);
+    data_end(&t);
+    free(before);
+    free(after);
+}
+
+/* Ends by SIGKILL at the crash point (if one is named), or after some answers. */
+static void kill_and_recover(uint64_t seed, unsigned steps, const char *crash_at)
+{
+    char dir[4096];
+    test_dir_make(dir);
+    answered = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    check(answered != MAP_FAILED);
+    pid_t child = fork();
+    check(child >= 0);
+    if (child == 0)
+        play_until_killed(dir, seed, crash_at);
+    int status = 0;
+    while (waitpid(child, &status, WNOHANG) == 0) {
+        if (atomic_load(answered) > steps)
+            kill(child, SIGKILL);
+        else
+            sleep_ms(1);
+    }
+    check(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    check(atomic_load(answered) > 0);
+    recover_and_check(dir, seed, atomic_load(answered));
+    munmap((void *)answered, 4096);
+}
+
+TEST(write, killed_at_any_moment_nothing_answered_is_lost)
+{
+    for (uint64_t seed = 61; seed <= 72; seed++)
+        kill_and_recover(seed, (unsigned)(seed * 7 % 60), NULL);
+}
+
+TEST(write, killed_at_each_step_of_a_flush_nothing_answered_is_lost)
+{
+    static const char *const points[] = {"flush.reserved", "flush.sent", "flush.completed",
+                                         "flush.committed", "stream.part"};
+    for (uint64_t seed = 81; seed <= 83; seed++)
+        for (size_t i = 0; i < ARRAY_LEN(points); i++) {
+            char at[40];
+            snprintf(at, sizeof(at), "%s:%u", points[i], (unsigned)(seed - 80));
+            kill_and_recover(seed, 3000, at);
+        }
 }
