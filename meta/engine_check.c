@@ -365,10 +365,8 @@ static void check_object(struct check *c, const uint8_t *k, size_t k_len, const 
         c->counted.garbage_objects++;
         c->counted.garbage_bytes += o.size;
     }
-    /* While settle replaces garbage, the key is still the garbage's; and a foreigner's new object
-     * took the key of one that other files share. */
-    if (holder != id && !(o.replaces && holder == o.replaces) &&
-        !(o.state == META_OBJECT_LIVE && o.shared && holder))
+    /* While settle replaces garbage, the key is still the garbage's. */
+    if (o.lost ? holder == id : holder != id && !(o.replaces && holder == o.replaces))
         bad(c, "object %" PRIu64 ": its key %.*s belongs to %" PRIu64, id, (int)o.key_len, o.key,
             holder);
 }

@@ -255,6 +255,8 @@ int engine_object_ref(struct engine_txn *t, uint64_t id, int64_t delta, uint64_t
 /* A reserved object was written: it is live, with the size and ETag of `written`. */
 int engine_object_written(struct engine_txn *t, const struct meta_object *written, uint64_t ino,
                           struct record_object *object);
+/* Somebody else replaced or deleted what is at its key: the key is not its any more. */
+int engine_object_lost(struct engine_txn *t, uint64_t id);
 /* `ino` references the object too. */
 int engine_object_share(struct engine_txn *t, uint64_t id, uint64_t ino);
 /* Into the gc queue. */

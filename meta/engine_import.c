@@ -291,7 +291,9 @@ static int follow_change(struct import *im, struct engine_node *node, const stru
     struct engine_edit edit;
     uint64_t id = t->counters.next_object++;
     struct record_object object = foreign_object(im, e, key, len, id, node->ino);
-    int rc = engine_object_put(t, id, &object);
+    int rc = engine_object_lost(t, node->now.object);
+    if (rc == 0)
+        rc = engine_object_put(t, id, &object);
     if (rc == 0)
         rc = engine_key_put(t, key, len, id);
     if (rc == 0)
@@ -411,7 +413,7 @@ static int import_gone(struct import *im, const char *name, size_t name_len, uin
         rc = is_untouched(im, node, key, len, &object);
         if (rc <= 0 || (!object.foreign && !ours_too))
             return rc;
-        rc = engine_key_delete(t, key, len);
+        rc = engine_object_lost(t, node->now.object);
         if (rc < 0)
             return rc;
     }

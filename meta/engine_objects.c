@@ -120,15 +120,12 @@ int engine_object_requeue(struct engine_txn *t, uint64_t id, struct record_objec
 
 int engine_object_discard(struct engine_txn *t, uint64_t id, struct record_object *object)
 {
-    uint64_t holder = id;
-    int rc = object->state == META_OBJECT_RESERVED
-                 ? reserved_row(t, id, false)
-                 : engine_key_holder(t, object->key, object->key_len, &holder);
+    /* Nothing in the store is this object's. */
+    if (object->lost)
+        return engine_object_forget(t, id, object);
+    int rc = object->state == META_OBJECT_RESERVED ? reserved_row(t, id, false) : 0;
     if (rc < 0)
         return rc;
-    /* The key belongs to somebody else by now: nothing in the store is this object's. */
-    if (holder != id)
-        return engine_object_forget(t, id, object);
     object->state = META_OBJECT_GARBAGE;
     t->counters.garbage_objects++;
     t->counters.garbage_bytes += object->size;
@@ -207,6 +204,19 @@ int engine_object_written(struct engine_txn *t, const struct meta_object *writte
         object->cid = written->id;
     int rc = reserved_row(t, written->id, false);
     return rc < 0 ? rc : engine_object_put(t, written->id, object);
+}
+
+int engine_object_lost(struct engine_txn *t, uint64_t id)
+{
+    struct record_object object;
+    uint64_t holder;
+    int rc = engine_object_get(t, id, &object);
+    if (rc == 0)
+        rc = engine_key_holder(t, object.key, object.key_len, &holder);
+    if (rc == 0 && holder == id)
+        rc = engine_key_delete(t, object.key, object.key_len);
+    object.lost = true;
+    return rc < 0 ? rc : engine_object_put(t, id, &object);
 }
 
 int engine_object_ref(struct engine_txn *t, uint64_t id, int64_t delta, uint64_t ino)

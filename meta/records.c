@@ -275,7 +275,7 @@ void record_object_encode(struct buf *b, const struct record_object *o)
 {
     buf_put_u8(b, VERSION);
     buf_put_u8(b, (uint8_t)o->state);
-    buf_put_u8(b, (uint8_t)(o->foreign | o->natural << 1 | o->shared << 2));
+    buf_put_u8(b, (uint8_t)(o->foreign | o->natural << 1 | o->shared << 2 | o->lost << 3));
     buf_put_varint(b, o->refs);
     buf_put_varint(b, o->size);
     buf_put_varint(b, o->mtime_ns);
@@ -300,6 +300,7 @@ int record_object_decode(const void *data, size_t len, struct record_object *out
     out->foreign = bits & 1;
     out->natural = bits & 2;
     out->shared = bits & 4;
+    out->lost = bits & 8;
     out->refs = varint_u32(&r);
     out->size = reader_varint(&r);
     out->mtime_ns = reader_varint(&r);

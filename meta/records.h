@@ -110,6 +110,7 @@ struct record_object {
     enum meta_object_state state;
     bool foreign, natural; /* natural: the key was some file's natural one when it was given */
     bool shared;           /* rows (object, ino) say who else may reference it */
+    bool lost;             /* somebody else replaced or deleted what is at its key */
     uint32_t refs;         /* extents that reference it */
     uint64_t size, mtime_ns, cid;
     uint64_t ino;    /* who it was reserved for, or who references it */
