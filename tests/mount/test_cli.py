@@ -1,0 +1,208 @@
+"""The commands as a user types them: help, wrong calls, background start, signals, mount(8), doctor."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from gateway import Gateway
+from volume import ROOT, Volume, binary, is_mounted, wait_until
+
+def ended(pid):
+    """Gone, or dead and not yet waited for by its parent."""
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            return f.read().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+COMMANDS = ["mount", "umount", "status", "refresh", "settle", "usage", "doctor", "fsck", "version"]
+
+
+def sluice(*arguments, env=None):
+    done = subprocess.run([binary(), *arguments], env=dict(os.environ, **(env or {})), stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
+    return done.returncode, done.stdout
+
+
+class Calls(unittest.TestCase):
+    def test_help_of_all(self):
+        code, text = sluice("--help")
+        self.assertEqual(code, 0)
+        for command in COMMANDS:
+            self.assertIn("  " + command, text)
+            code, help_text = sluice(command, "--help")
+            self.assertEqual(code, 0, command)
+            self.assertGreater(len(help_text), 80, command)
+
+    def test_version(self):
+        code, text = sluice("version")
+        self.assertEqual(code, 0)
+        self.assertRegex(text, r"^sluice \d+\.\d+\.\d+\n")
+
+    def test_wrong_calls_end_with_2_and_one_reason(self):
+        for arguments in ([], ["nonsense"], ["mount"], ["mount", "file:///x"], ["mount", "a", "b", "c"], ["mount", "--no-such-option", "a", "b"],
+                          ["mount", "--memory", "lots", "file:///x", "/mnt"], ["mount", "--memory", "1K", "file:///x", "/mnt"],
+                          ["mount", "--sync", "sometimes", "file:///x", "/mnt"], ["mount", "-o", "nonsense=1", "file:///x", "/mnt"],
+                          ["umount"], ["usage", "--no-such-option"], ["version", "x"], ["fsck"]):
+            code, text = sluice(*arguments)
+            self.assertEqual(code, 2, (arguments, text))
+            self.assertGreater(len(text), 10, arguments)
+
+
+class Bad(unittest.TestCase):
+    """Bad input: one clear line, a non-zero exit, nothing changed."""
+
+    def setUp(self):
+        self.v = Volume()
+        self.addCleanup(self.v.close)
+
+    def fails(self, word, *arguments, env=None):
+        code, text = sluice(*arguments, env=env)
+        self.assertNotEqual(code, 0, text)
+        self.assertEqual(len(text.strip().splitlines()), 1, text)
+        self.assertIn(word, text)
+        self.assertFalse(is_mounted(self.v.mountpoint))
+        self.assertFalse(os.path.exists(os.path.join(self.v.directory, "meta")))
+
+    def mount_fails(self, word, url=None, mountpoint=None, options=(), env=None):
+        self.fails(word, "mount", url or self.v.url, mountpoint or self.v.mountpoint, "--meta-dir", os.path.join(self.v.directory, "meta"), *options, env=env)
+
+    def test_urls(self):
+        for url, word in (("bucket", "bucket"), ("http://x/y", "http"), ("s3://", "bucket name"), ("s3://UPPER_case", "bucket"), ("s3://b/../c", ".."),
+                          ("file://relative", "file://"), ("file:///a/../b", ".."), ("s3://b/a//b", "prefix")):
+            self.mount_fails(word, url=url)
+
+    def test_mount_point_that_is_not_there(self):
+        self.mount_fails("No such file", mountpoint="/nonexistent/mnt")
+
+    def test_mount_point_that_is_a_file(self):
+        path = os.path.join(self.v.directory, "file")
+        open(path, "w").close()
+        self.mount_fails("not a directory", mountpoint=path)
+
+    def test_mount_point_inside_the_bucket(self):
+        inside = os.path.join(self.v.bucket, "mnt")
+        os.mkdir(inside)
+        self.mount_fails("inside the bucket", mountpoint=inside)
+
+    def test_configuration_files(self):
+        path = os.path.join(self.v.directory, "config.json")
+        for text, word in (("{", "config.json:1"), ("[]", "object"), ('{"no-such": 1}', "no-such"), ('{"memory": "much"}', "memory"), ('{"read-only": 3}', "read-only")):
+            with open(path, "w") as f:
+                f.write(text)
+            self.mount_fails(word, options=["--config", path])
+        self.mount_fails("No such file", options=["--config", path + ".gone"])
+
+    def test_environment(self):
+        self.mount_fails("SLUICE_MEMORY", env={"SLUICE_MEMORY": "much"})
+
+    def test_commands_outside_of_a_mount(self):
+        for command in ("status", "refresh", "settle", "usage", "umount"):
+            self.fails("not in a mount", command, self.v.directory)
+
+
+class Life(unittest.TestCase):
+    def setUp(self):
+        self.v = Volume()
+        self.addCleanup(self.v.close)
+        self.meta = os.path.join(self.v.directory, "meta")
+
+    def pid(self):
+        return json.loads(sluice("status", "--json", self.v.mountpoint)[1])["mount"]["pid"]
+
+    def take_away(self, pid):
+        if is_mounted(self.v.mountpoint):
+            os.kill(pid, signal.SIGKILL)
+
+    def start(self, *options, env=None):
+        code, text = sluice("mount", self.v.url, self.v.mountpoint, "--meta-dir", self.meta, *options, env=env)
+        self.assertEqual(code, 0, text)
+        self.assertTrue(is_mounted(self.v.mountpoint), "it came back before it was ready")
+        pid = self.pid()
+        self.addCleanup(self.take_away, pid)
+        return pid
+
+    def test_background_start_and_umount(self):
+        pid = self.start()
+        self.v.write("f", b"x" * 100000)
+        code, text = sluice("umount", self.v.mountpoint)
+        self.assertEqual((code, is_mounted(self.v.mountpoint)), (0, False), text)
+        self.assertTrue(ended(pid), "it came back before the daemon ended")
+        self.assertEqual(self.v.object("f"), b"x" * 100000)
+
+    def test_umount_in_use_is_refused(self):
+        self.start()
+        with open(self.v.path("f"), "w"):
+            code, text = sluice("umount", self.v.mountpoint)
+            self.assertEqual(code, 1)
+            self.assertIn("in use", text)
+        self.assertEqual(sluice("umount", self.v.mountpoint)[0], 0)
+
+    def test_sigterm_unmounts_cleanly(self):
+        pid = self.start()
+        self.v.write("f", b"x" * 300000)
+        os.kill(pid, signal.SIGTERM)
+        wait_until("the daemon to end", lambda: ended(pid))
+        self.assertFalse(is_mounted(self.v.mountpoint))
+        self.assertEqual(self.v.object("f"), b"x" * 300000)
+
+    def test_configuration_file_and_environment(self):
+        path = os.path.join(self.v.directory, "config.json")
+        with open(path, "w") as f:
+            json.dump({"read-only": True, "log-level": "debug"}, f)
+        pid = self.start("--config", path)
+        with self.assertRaises(OSError):
+            self.v.write("f", b"")
+        os.kill(pid, signal.SIGTERM)
+        wait_until("the daemon to end", lambda: ended(pid))
+
+    def test_as_a_helper_of_mount(self):
+        """How mount -t fuse.sluice and /etc/fstab call it: by way of mount.fuse, or as mount.fuse.sluice."""
+        link = os.path.join(self.v.directory, "mount.fuse.sluice")
+        os.symlink(binary(), link)
+        options = "rw,_netdev,noatime,x-systemd.automount,meta-dir=%s,settle_delay=1s" % self.meta
+        for program in (binary(), link):
+            done = subprocess.run([program, self.v.url, self.v.mountpoint, "-o", options],
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
+            self.assertEqual(done.returncode, 0, done.stdout)
+            self.addCleanup(self.take_away, self.pid())
+            self.v.write("f", b"by fstab")
+            self.assertEqual(self.v.read("f"), b"by fstab")
+            self.assertEqual(sluice("umount", self.v.mountpoint)[0], 0)
+
+    def test_default_places(self):
+        env = {"HOME": self.v.directory, "XDG_STATE_HOME": ""}
+        code, text = sluice("fsck", "file:///nonexistent/%s" % os.path.basename(self.v.directory), env=env)
+        self.assertEqual(code, 1)
+        self.assertIn("/sluice/", text)
+
+
+class Doctor(unittest.TestCase):
+    def test_of_a_good_bucket(self):
+        with Gateway() as gw:
+            gw.make_bucket("bucket")
+            code, text = sluice("doctor", "s3://bucket/some/prefix", env=gw.env())
+            self.assertEqual(code, 0, text)
+            self.assertRegex(text, r"ok +put-if-none-match")
+            self.assertEqual(list(gw.list("bucket")), [], "it left something behind")
+
+    def test_of_a_directory(self):
+        v = Volume()
+        self.addCleanup(v.close)
+        code, text = sluice("doctor", v.url)
+        self.assertEqual(code, 0, text)
+        self.assertEqual([n for n in os.listdir(v.bucket) if not n.startswith(".sluice")], [])
+
+    def test_of_nothing(self):
+        code, text = sluice("doctor", "s3://bucket", "--endpoint", "http://127.0.0.1:9", "--access-key", "a", "--secret-key", "b", "--deadline", "1s")
+        self.assertEqual(code, 1)
+        self.assertIn("BAD", text)
+
+
+if __name__ == "__main__":
+    unittest.main()
