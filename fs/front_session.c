@@ -186,12 +186,24 @@ static void on_extents(void *arg, uint64_t ino)
     tell_data(arg, ino, false);
 }
 
+static void on_gone(void *arg, uint64_t ino)
+{
+    struct fs *fs = arg;
+    pthread_rwlock_rdlock(&fs->users_lock);
+    if (fs->data)
+        data_unlinked(fs->data, ino);
+    pthread_rwlock_unlock(&fs->users_lock);
+    if (inodes_unlinked(fs->inodes, ino))
+        notify_drop(fs->notify, ino);
+}
+
 struct meta_events fs_events(struct fs *fs)
 {
     return (struct meta_events){
         .entry_changed = on_entry,
         .inode_changed = on_inode,
         .extents_changed = on_extents,
+        .inode_gone = on_gone,
         .arg = fs,
     };
 }

@@ -156,15 +156,19 @@ void notify_wait(struct notify *n)
 }
 
 /* --- The thread */
-static void send_item(struct notify *n, const struct item *item)
+static void send_items(struct notify *n, const struct item *items)
 {
     struct fuse_session *se = n->fs->session;
-    if (item->name_len > 0) {
+    for (const struct item *item = items; item; item = item->next) {
+        if (item->name_len == 0) {
+            fuse_lowlevel_notify_inval_inode(se, item->ino, item->data ? 0 : -1, 0);
+            continue;
+        }
         fuse_lowlevel_notify_inval_entry(se, item->ino, item->name, item->name_len);
-        /* The directory's own attributes, and its listing. */
-        fuse_lowlevel_notify_inval_inode(se, item->ino, 0, 0);
-    } else {
-        fuse_lowlevel_notify_inval_inode(se, item->ino, item->data ? 0 : -1, 0);
+        /* The directory's own attributes and its listing, once for a row of its names. */
+        const struct item *next = item->next;
+        if (!next || next->name_len == 0 || next->ino != item->ino)
+            fuse_lowlevel_notify_inval_inode(se, item->ino, 0, 0);
     }
 }
 
@@ -241,8 +245,7 @@ static void *run(void *arg)
 
         if (all)
             send_all(n);
-        for (struct item *item = items; item; item = item->next)
-            send_item(n, item);
+        send_items(n, items);
         free_items(items);
         drop(n, drops, drop_count);
         free(drops);

@@ -129,6 +129,8 @@ static void setattr_done(struct front_request *r)
         return;
     }
     struct meta_attr attr = r->meta.reply.attr;
+    if (S_ISREG(attr.mode) && (r->to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW)))
+        data_times_set(r->fs->data, attr.ino, attr.mtime_ns, attr.ctime_ns);
     if (S_ISREG(attr.mode) && attr.has_xattr &&
         (r->to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_SIZE))) {
         /* File capabilities do not survive a new owner or new content. The kernel leaves it to us
@@ -162,20 +164,6 @@ static void set_attr(struct front_request *r)
     front_meta(r, setattr_done);
 }
 
-/* A time that is set must not be overwritten by that of a write before it, which may not have been
- * committed yet. */
-static void commit_writes(struct front_request *r)
-{
-    if (r->result < 0) {
-        front_reply_result(r, r->result);
-        return;
-    }
-    if (r->to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW))
-        front_data_result(r, data_flush_ino(r->fs->data, r->ino, front_data_prepare(r, set_attr)));
-    else
-        set_attr(r);
-}
-
 void front_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
                       struct fuse_file_info *fi)
 {
@@ -196,9 +184,9 @@ void front_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_
     r->to_set = to_set;
     if (to_set & FUSE_SET_ATTR_SIZE)
         front_data_result(r, data_truncate(fs->data, ino, (uint64_t)attr->st_size,
-                                           front_data_prepare(r, commit_writes)));
+                                           front_data_prepare(r, set_attr)));
     else
-        commit_writes(r);
+        set_attr(r);
 }
 
 /* --- statfs: an object store has no size; a file system must show one */
