@@ -596,6 +596,11 @@ static void check_all(struct model *m, uint64_t seed)
     check_int(engine_check(m->w.engine, check_report, &seed), 0);
 }
 
+static const struct meta_object *w_object(const struct model *m)
+{
+    return &m->w.reply.objects[0];
+}
+
 /* Time passes until nothing is left to be done. */
 static void finish(struct model *m)
 {
@@ -623,6 +628,12 @@ static void finish(struct model *m)
             for (size_t j = 0; j < m->w.reply.object_count; j++)
                 fprintf(stderr, "  object %ju at %s\n", (uintmax_t)m->w.reply.objects[j].id,
                         m->w.reply.objects[j].key);
+    }
+    for (uint64_t i = 0; i < OBJECTS; i++) {
+        struct meta_op op = {.kind = META_OBJECT, .object = i};
+        if (world_read(&m->w, &op) == 0 && w_object(m)->state != META_OBJECT_LIVE)
+            fprintf(stderr, "object %ju: state %d at %s\n", (uintmax_t)i, w_object(m)->state,
+                    w_object(m)->key);
     }
     test_fail("not settled at the end: %d rows", n);
 }
