@@ -53,7 +53,6 @@ static uint64_t reap_locked(struct disk *disk)
             next = content->doomed_next;
             continue;
         }
-        DL_DELETE2(disk->doomed, content, doomed_prev, doomed_next);
         int fd = disk_file_detach_locked(disk, content);
         char name[DISK_NAME_MAX];
         disk_file_name(content->cid, name);
@@ -64,6 +63,7 @@ static uint64_t reap_locked(struct disk *disk)
         pthread_mutex_lock(&disk->lock);
         bytes += content->cached;
         disk->stats.evicted_bytes += content->cached;
+        DL_DELETE2(disk->doomed, content, doomed_prev, doomed_next);
         index_remove(&disk->index, content);
         next = disk->doomed; /* the list may have changed meanwhile */
         pthread_cond_broadcast(&disk->settled);
