@@ -18,6 +18,7 @@
 #define RECEIVE_BUFFER (256L << 10)
 #define SEND_BUFFER (256L << 10)
 #define HEADER_MAX 16384
+#define IDLE_SLOTS 4u
 
 /* One easy handle: reused for request after request, so that its buffers and options stay. */
 struct http_slot {
@@ -57,6 +58,7 @@ struct http {
     struct loop_timer timer, scan;
     bool scanning;
     unsigned active, slot_count;
+    unsigned peak;            /* active ones since the last scan */
     struct http_slot **slots; /* all that were made: at most options.connections */
     struct http_slot *idle;
     struct http_request *queue[HTTP_PRIORITIES];
@@ -344,6 +346,29 @@ static bool is_stalled(struct http_slot *slot, uint64_t now, uint64_t stall_ms)
     return now >= slot->active_ms + stall_ms;
 }
 
+/* Handles have buffers: a burst of requests does not keep its memory for ever. What the time since
+ * the last look did not need goes. */
+static void drop_idle_slots(struct http *http)
+{
+    unsigned keep = MAX(http->peak, IDLE_SLOTS), kept = 0;
+    unsigned drop = http->slot_count > keep ? http->slot_count - keep : 0;
+    http->idle = NULL;
+    for (unsigned i = 0; i < http->slot_count; i++) {
+        struct http_slot *slot = http->slots[i];
+        if (!slot->request && drop > 0) {
+            curl_easy_cleanup(slot->easy);
+            free(slot);
+            drop--;
+            continue;
+        }
+        http->slots[kept++] = slot;
+        if (!slot->request)
+            LL_PREPEND(http->idle, slot);
+    }
+    http->slot_count = kept;
+    http->peak = http->active;
+}
+
 static void on_scan(struct loop_timer *timer)
 {
     struct http *http = container_of(timer, struct http, scan);
@@ -357,7 +382,8 @@ static void on_scan(struct loop_timer *timer)
         finish(slot, HTTP_TIMED_OUT);
     }
     pump(http);
-    http->scanning = http->active > 0;
+    drop_idle_slots(http);
+    http->scanning = http->active > 0 || http->slot_count > IDLE_SLOTS;
     if (http->scanning)
         loop_timer_start(&http->scan, scan_period_ms(http));
 }
@@ -473,6 +499,7 @@ static void begin(struct http *http, struct http_request *request)
     curl_easy_setopt(slot->easy, CURLOPT_URL, request->url);
     curl_easy_setopt(slot->easy, CURLOPT_HTTPHEADER, slot->headers);
     http->active++;
+    http->peak = MAX(http->peak, http->active);
     metric_move(http->active_gauge, 1);
     curl_multi_add_handle(http->multi, slot->easy);
     if (!http->scanning) {
