@@ -10,14 +10,22 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "staging_impl.h"
 
 /* A flush is asked for long before; this only bounds memory. */
 #define STAGING_RANGES_MAX 200000u
+/* Free space on the local disk: looked at so often, and so much of it is left to others. */
+#define MEASURE_MS 50
+#define RESERVE_SHARE 4
+#define RESERVE_MAX (1ull << 30)
+/* On a disk with less than that so much is tried all the same: it fails with ENOSPC, or not. */
+#define ROOM_MIN (16ull << 20)
 
 static int read_boot_id(char id[STAGING_BOOT_ID + 1])
 {
@@ -79,6 +87,7 @@ int staging_area_open(const char *path, uint64_t max_bytes, uint32_t inline_max,
         return error_set(error, -ENOMEM, "staging directory %s: no memory", path);
     area->dir_fd = area->lock_fd = -1;
     area->max_bytes = max_bytes;
+    atomic_init(&area->limit, max_bytes);
     rc = area_lock(area, path, error);
     if (!rc && (rc = read_boot_id(area->boot_id)))
         error_set(error, rc, "boot id: %s", strerror(-rc));
@@ -113,14 +122,35 @@ uint64_t staging_area_bytes(struct staging_area *area)
     return atomic_load_explicit(&area->bytes, memory_order_relaxed);
 }
 
-uint64_t staging_area_max(const struct staging_area *area)
+uint64_t staging_area_max(struct staging_area *area)
 {
-    return area->max_bytes;
+    return atomic_load_explicit(&area->limit, memory_order_relaxed);
+}
+
+/* The database shares the disk, and a flush needs it to commit: so staging leaves it room. */
+static void measure_room(struct staging_area *area, uint64_t bytes)
+{
+    struct statvfs st;
+    uint64_t now = clock_monotonic_ms();
+    uint64_t last = atomic_load_explicit(&area->measured_ms, memory_order_relaxed);
+    /* Whoever wins the exchange measures; the others use what was measured before. */
+    if (now - last < MEASURE_MS || !atomic_compare_exchange_strong(&area->measured_ms, &last, now))
+        return;
+    if (fstatvfs(area->dir_fd, &st) < 0)
+        return;
+    uint64_t total = (uint64_t)st.f_blocks * st.f_frsize;
+    uint64_t available = (uint64_t)st.f_bavail * st.f_frsize;
+    uint64_t reserve = MIN(total / RESERVE_SHARE, RESERVE_MAX);
+    uint64_t room = available > reserve ? available - reserve : 0;
+    uint64_t limit = MAX(bytes + room, ROOM_MIN);
+    atomic_store_explicit(&area->limit, MIN(limit, area->max_bytes), memory_order_relaxed);
 }
 
 bool staging_area_full(struct staging_area *area)
 {
-    return staging_area_bytes(area) >= area->max_bytes;
+    uint64_t bytes = staging_area_bytes(area);
+    measure_room(area, bytes);
+    return bytes >= atomic_load_explicit(&area->limit, memory_order_relaxed);
 }
 
 struct staging *staging_alloc(struct staging_area *area, uint64_t ino)

@@ -36,7 +36,7 @@ int staging_area_open(const char *path, uint64_t max_bytes, uint32_t inline_max,
                       struct staging_area **out, struct error *error);
 void staging_area_close(struct staging_area *area);     /* all stagings were freed or left */
 uint64_t staging_area_bytes(struct staging_area *area); /* any thread */
-uint64_t staging_area_max(const struct staging_area *area);
+uint64_t staging_area_max(struct staging_area *area); /* any thread: as much as may be staged now */
 bool staging_area_full(struct staging_area *area); /* any thread: writers should wait and flushes be
                                                       hurried */
 

@@ -26,6 +26,8 @@ struct staging_area {
 
     uint64_t discarded;     /* bytes that another boot left */
     _Atomic uint64_t bytes; /* dirty bytes of all stagings */
+    _Atomic uint64_t limit; /* of bytes: max_bytes, less on a disk that gets full */
+    _Atomic uint64_t measured_ms;
 };
 
 /* An open staging file. References: its staging, its views, a pending close. */
