@@ -20,6 +20,7 @@
 #define HOLD_NS (50 * NS_PER_MS) /* for what is due and yet has nothing to do */
 #define HOLD_ERROR_NS (5 * NS_PER_S)
 #define WAIT_LOOK_NS (10 * NS_PER_MS) /* while somebody waits */
+#define LOOK_NS (50 * NS_PER_MS)
 #define MEMORY_MAX (48ull << 20)
 
 static void pump(struct settler *settler);
@@ -126,13 +127,19 @@ static void wait_check(struct settler *settler, struct meta_task *task, bool idl
         wait_end(settler, task, rc, strerror(-rc));
 }
 
+/* A look goes through the whole queue: while there is work, it may take a tenth of the time. */
 static void check_waits(struct settler *settler, bool idle)
 {
     struct meta_task *task, *next;
+    uint64_t start = clock_monotonic_ns();
+    if (!settler->waits || (!idle && start < settler->next_look_ns))
+        return;
     LL_FOREACH_SAFE(settler->waits, task, next)
     {
         wait_check(settler, task, idle);
     }
+    uint64_t end = clock_monotonic_ns();
+    settler->next_look_ns = end + MAX(10 * (end - start), LOOK_NS);
 }
 
 /* The queue */

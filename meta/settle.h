@@ -28,6 +28,7 @@ struct settler {
     unsigned active;
     struct settle_failure *failures;
     struct meta_task *waits;
+    uint64_t next_look_ns; /* for those who wait */
     struct loop_timer timer;
     struct loop_task again; /* pump soon */
     bool again_posted, stopped;

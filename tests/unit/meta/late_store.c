@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 #include "base/cleanup.h"
@@ -9,12 +10,13 @@
 struct late_call {
     struct store_op sub;
     struct store_op *op;
+    bool asked; /* the store below has answered */
     struct late_call *next;
 };
 
 struct late_store {
     struct store store;
-    atomic_int kind; /* -1: none */
+    atomic_int requests, answers; /* kinds; -1: none */
     atomic_uint count;
     struct late_call *held; /* loop thread */
 };
@@ -27,17 +29,22 @@ static void answer(struct late_call *call)
     store_complete(op, op->result);
 }
 
+static void hold(struct late_store *late, struct late_call *call)
+{
+    call->next = late->held;
+    late->held = call;
+    atomic_fetch_add(&late->count, 1);
+}
+
 static void below_done(struct store_op *sub)
 {
     struct late_call *call = container_of(sub, struct late_call, sub);
     struct late_store *late = sub->arg;
-    if (atomic_load(&late->kind) != (int)sub->kind) {
+    call->asked = true;
+    if (atomic_load(&late->answers) == (int)sub->kind)
+        hold(late, call);
+    else
         answer(call);
-        return;
-    }
-    call->next = late->held;
-    late->held = call;
-    atomic_fetch_add(&late->count, 1);
 }
 
 static void late_submit(struct store *store, struct store_op *op)
@@ -52,7 +59,10 @@ static void late_submit(struct store *store, struct store_op *op)
     store_op_copy_request(&call->sub, op);
     call->sub.done = below_done;
     call->sub.arg = late;
-    store_submit(store->below, &call->sub);
+    if (atomic_load(&late->requests) == (int)op->kind)
+        hold(late, call);
+    else
+        store_submit(store->below, &call->sub);
 }
 
 static void late_cancel(struct store *store, struct store_op *op)
@@ -79,15 +89,22 @@ int late_store_new(struct store *below, struct store **out)
     if (!late)
         return -ENOMEM;
     store_init(&late->store, &backend, store_loop(below), below, NULL);
-    atomic_init(&late->kind, -1);
+    atomic_init(&late->requests, -1);
+    atomic_init(&late->answers, -1);
     *out = &late->store;
     return 0;
 }
 
-void late_store_hold(struct store *store, enum store_kind kind)
+void late_store_hold_requests(struct store *store, enum store_kind kind)
 {
     struct late_store *late = container_of(store, struct late_store, store);
-    atomic_store(&late->kind, (int)kind);
+    atomic_store(&late->requests, (int)kind);
+}
+
+void late_store_hold_answers(struct store *store, enum store_kind kind)
+{
+    struct late_store *late = container_of(store, struct late_store, store);
+    atomic_store(&late->answers, (int)kind);
 }
 
 unsigned late_store_held(struct store *store)
@@ -99,11 +116,15 @@ static void release(void *arg)
 {
     struct late_store *late = arg;
     struct late_call *call = TAKE_PTR(late->held);
-    atomic_store(&late->kind, -1);
+    atomic_store(&late->requests, -1);
+    atomic_store(&late->answers, -1);
     atomic_store(&late->count, 0);
     for (struct late_call *next; call; call = next) {
         next = call->next;
-        answer(call);
+        if (call->asked)
+            answer(call);
+        else
+            store_submit(late->store.below, &call->sub);
     }
 }
 

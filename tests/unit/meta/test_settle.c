@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "late_store.h"
 #include "volume_lib.h"
 
 static struct volume v;
@@ -299,12 +300,11 @@ TEST(settle, change_during_the_step_wins, .init = init, .fini = fini)
 {
     v.config.no_settle = false;
     volume_open(&v);
-    volume_fault(&v, (struct store_fault_rule){
-                         .kind = STORE_PUT, .key_part = "a", .count = 1, .delay_ms = 100});
-    uint64_t puts = store_fault_seen(v.store, STORE_PUT);
+    late_store_hold_requests(v.late, STORE_PUT);
     uint64_t ino = file_inline(&v, META_ROOT_INO, "a", "first");
-    eventually(store_fault_seen(v.store, STORE_PUT) > puts);
+    eventually(late_store_held(v.late) == 1);
     check_int(file_write_inline(&v, ino, "second"), 0);
+    late_store_release(v.late);
     eventually(bucket_has(&v, "a"));
     check_file(ino, "second", 6);
     settle_all();
@@ -316,12 +316,11 @@ TEST(settle, unlinked_during_the_step, .init = init, .fini = fini)
 {
     v.config.no_settle = false;
     volume_open(&v);
-    volume_fault(&v, (struct store_fault_rule){
-                         .kind = STORE_PUT, .key_part = "a", .count = 1, .delay_ms = 100});
-    uint64_t puts = store_fault_seen(v.store, STORE_PUT);
+    late_store_hold_requests(v.late, STORE_PUT);
     file_inline(&v, META_ROOT_INO, "a", "first");
-    eventually(store_fault_seen(v.store, STORE_PUT) > puts);
+    eventually(late_store_held(v.late) == 1);
     check_int(name_unlink(&v, META_ROOT_INO, "a"), 0);
+    late_store_release(v.late);
     eventually(({
         char *keys = bucket_keys(&v, "");
         bool empty = !*keys;
