@@ -12,6 +12,7 @@
 #include "base/clock.h"
 
 #define PAGE_SHIFT 12
+#define HUGE_PAGE (2u << 20)
 #define CLASS_COUNT 36 /* 4 KiB << 35: more than any budget */
 
 struct buffers {
@@ -111,6 +112,9 @@ static struct block *block_map(struct buffers *buffers, size_t size)
         free(block);
         return NULL;
     }
+    /* Fewer faults while it is filled, fewer pages to look up while it is sent. */
+    if (size >= HUGE_PAGE)
+        madvise(block->data, size, MADV_HUGEPAGE);
     block->size = size;
     block->buffers = buffers;
     return block;
