@@ -55,7 +55,7 @@ void control_lookup(fuse_req_t req, uint64_t parent, const char *name)
     uint64_t ino = 0;
     if (strcmp(name, ".") == 0)
         ino = parent;
-    else if (parent != FRONT_CONTROL_FILE_INO && strcmp(name, "..") == 0)
+    else if (parent == FRONT_CONTROL_FILE_INO && strcmp(name, "..") == 0)
         ino = FRONT_CONTROL_DIR_INO;
     else if (parent == META_ROOT_INO)
         ino = FRONT_CONTROL_DIR_INO;

@@ -53,6 +53,50 @@ static void lookup_done(struct front_request *r)
     entry_done(r);
 }
 
+/* Lookups by file handle (name_to_handle_at, NFS): "." is the inode itself. ".." is found by the
+ * directory's path, name after name from the root. r->heap: the path of the parent; r->offset: how
+ * much of it was walked. */
+static void parent_walk(struct front_request *r)
+{
+    if (r->result < 0) {
+        front_reply_result(r, r->result == -ENOENT ? -ESTALE : r->result);
+        return;
+    }
+    const char *at = (const char *)r->heap + r->offset;
+    if (*at == 0) {
+        front_reply_entry(r, &r->meta.reply.attr);
+        return;
+    }
+    uint64_t parent = r->meta.reply.attr.ino;
+    struct meta_name name = control_path_next(&at);
+    r->offset = (uint64_t)(at - (const char *)r->heap);
+    struct meta_op *op = front_meta_again(r, META_LOOKUP);
+    op->parent = parent;
+    op->name = name;
+    front_meta(r, parent_walk);
+}
+
+static void parent_path(struct front_request *r)
+{
+    char *path = r->result == 0 ? strndup(r->meta.reply.data, r->meta.reply.data_len) : NULL;
+    if (!path) {
+        front_reply_result(r, r->result < 0 ? -ESTALE : -ENOMEM);
+        return;
+    }
+    char *slash = strrchr(path, '/');
+    *(slash ? slash : path) = 0;
+    r->heap = path;
+    front_meta_again(r, META_GETATTR)->ino = META_ROOT_INO;
+    front_meta(r, parent_walk);
+}
+
+static void lookup_handle(struct front_request *r, fuse_ino_t ino, bool parent)
+{
+    r->meta.op.kind = parent ? META_PATH : META_GETATTR;
+    r->meta.op.ino = ino;
+    front_meta(r, parent ? parent_path : entry_done);
+}
+
 void front_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct fs *fs = front_fs(req);
@@ -64,15 +108,8 @@ void front_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
     if (!r)
         return;
     r->parent = parent;
-    if (strcmp(name, ".") == 0) {
-        /* By file handle: name_to_handle_at, NFS. */
-        r->meta.op.kind = META_GETATTR;
-        r->meta.op.ino = parent;
-        front_meta(r, entry_done);
-        return;
-    }
-    if (strcmp(name, "..") == 0) {
-        front_reply_result(r, -ESTALE);
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
+        lookup_handle(r, parent, name[1] == '.');
         return;
     }
     r->meta.op.kind = META_LOOKUP;
