@@ -38,9 +38,24 @@ static void on_done(struct http_request *http)
     store_complete(op, rc);
 }
 
+static bool nothing_to_send(const struct store_op *op)
+{
+    if (op->kind != STORE_DELETE_MANY)
+        return false;
+    for (unsigned i = 0; i < op->key_count; i++) {
+        if (s3_request_is_xml(op->keys[i]))
+            return false;
+    }
+    return true;
+}
+
 static void s3_submit(struct store *store, struct store_op *op)
 {
     struct s3_store *s3 = container_of(store, struct s3_store, store);
+    if (nothing_to_send(op)) {
+        store_complete(op, s3_reply_add_unsent(op));
+        return;
+    }
     struct s3_request *request = calloc(1, sizeof(*request));
     if (!request) {
         store_complete(op, -ENOMEM);

@@ -69,10 +69,16 @@ int s3_request_build(struct s3_request *request);
 /* Range GETs put their bytes to op->buf. */
 bool s3_request_fills_buffer(const struct store_op *op);
 
+/* Can a key stand in a DeleteObjects request? XML has no characters below U+0020 but three. */
+bool s3_request_is_xml(const char *key);
+
 void s3_reply_header(struct http_request *http, const char *name, const char *value);
 int s3_reply_body(struct http_request *http, const void *data, size_t len);
 /* The result of a request that ended; fills the op's outputs, error and retry. */
 int s3_reply_result(struct s3_request *request);
+
+/* Lists the keys of a DELETE_MANY that cannot be sent as failed. */
+int s3_reply_add_unsent(struct store_op *op);
 
 /* s3_error.c: result and kind of retry for an S3 error code and HTTP status. */
 struct s3_verdict {

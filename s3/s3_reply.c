@@ -476,6 +476,18 @@ static int create_result(struct s3_request *request)
     return op->out_upload_id ? 0 : fail(request, -ENOMEM, STORE_RETRY_NEVER, "no memory");
 }
 
+int s3_reply_add_unsent(struct store_op *op)
+{
+    for (unsigned i = 0; i < op->key_count; i++) {
+        if (s3_request_is_xml(op->keys[i]))
+            continue;
+        int rc = store_op_add_entry(op, op->keys[i], EINVAL, 0, NULL, false);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
 static int list_result(struct s3_request *request)
 {
     struct store_op *op = request->op;
@@ -489,7 +501,10 @@ static int list_result(struct s3_request *request)
         rc = xml_parse_uploads(data, len, op, &failure, &op->error);
     else
         rc = xml_parse_delete(data, len, op, s3_error_errno, &failure, &op->error);
-    return parsed(request, rc, &failure);
+    rc = parsed(request, rc, &failure);
+    if (rc == 0 && op->kind == STORE_DELETE_MANY && s3_reply_add_unsent(op))
+        return fail(request, -ENOMEM, STORE_RETRY_NEVER, "no memory");
+    return rc;
 }
 
 static int success(struct s3_request *request)

@@ -160,10 +160,21 @@ static void put_xml(struct buf *out, const char *text)
     }
 }
 
+bool s3_request_is_xml(const char *key)
+{
+    for (const unsigned char *p = (const unsigned char *)key; *p; p++) {
+        if (*p < 0x20 && *p != '\t' && *p != '\n' && *p != '\r')
+            return false;
+    }
+    return true;
+}
+
 static void build_delete(struct buf *body, const struct store_op *op)
 {
     put_text(body, "<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Quiet>true</Quiet>");
     for (unsigned i = 0; i < op->key_count; i++) {
+        if (!s3_request_is_xml(op->keys[i]))
+            continue;
         put_text(body, "<Object><Key>");
         put_xml(body, op->keys[i]);
         put_text(body, "</Key></Object>");

@@ -124,6 +124,19 @@ class OneServer(unittest.TestCase):
         status, message = self.fails(URL, "get", "k", env=wrong)
         self.assertEqual((status, "http[s]://" in message), (EINVAL, True), message)
 
+    def test_deletes_many(self):
+        keys = ["gone/" + name for name in ("a", "b&<>\"'", "c\td", "\u00fc")]
+        for key in keys[:2] + keys[3:]:
+            self.gateway.put("bucket", key, b"x")
+        self.assertEqual(self.ok(URL, "rm", *keys, "gone/not-there"), b"")
+        self.assertEqual(self.gateway.list("bucket", "gone/"), {})
+        # What XML cannot say is not sent.
+        self.gateway.put("bucket", "gone/e", b"x")
+        out = self.ok(URL, "rm", "gone/e", "gone/\x01").decode()
+        self.assertEqual(out, "gone/\x01: Invalid argument\n")
+        self.assertEqual(self.gateway.list("bucket", "gone/"), {})
+        self.assertIn("Invalid argument", self.ok(URL, "rm", "\x01", "\x02").decode())
+
     def test_without_any_credentials(self):
         env = {k: v for k, v in self.env.items() if "ACCESS_KEY" not in k}
         status, message = self.fails(URL, "get", "k", env=env)
@@ -276,6 +289,32 @@ class Credentials(unittest.TestCase):
             self.put_with("web-token", AWS_WEB_IDENTITY_TOKEN_FILE=file.name,
                           AWS_ROLE_ARN="arn:aws:iam::1:role/x", AWS_ENDPOINT_URL_STS=self.base + "/",
                           AWS_EC2_METADATA_DISABLED="true")
+
+    def headers_of(self, *options):
+        env = dict(self.env, AWS_ACCESS_KEY_ID="AK", AWS_SECRET_ACCESS_KEY="s")
+        status, _, message = store(env, *options, URL, "put", "k", body=b"text")
+        self.assertEqual(status, 0, message)
+        return {k.lower(): v for k, v in Sources.seen[-1][2].items()}
+
+    def test_headers_of_options(self):
+        headers = self.headers_of("--storage-class=STANDARD_IA", "--request-payer")
+        self.assertEqual(headers["x-amz-storage-class"], "STANDARD_IA")
+        self.assertEqual(headers["x-amz-request-payer"], "requester")
+        self.assertNotIn("x-amz-server-side-encryption", headers)
+        self.assertNotIn("expect", headers)
+        headers = self.headers_of("--sse=aws:kms", "--sse-key=key-id")
+        self.assertEqual(headers["x-amz-server-side-encryption"], "aws:kms")
+        self.assertEqual(headers["x-amz-server-side-encryption-aws-kms-key-id"], "key-id")
+        self.assertEqual(self.headers_of("--sse=AES256")["x-amz-server-side-encryption"], "AES256")
+
+    def test_encryption_options_are_checked(self):
+        env = dict(self.env, AWS_ACCESS_KEY_ID="AK", AWS_SECRET_ACCESS_KEY="s")
+        good = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+        for options, says in ((("--sse=rot13",), "none of AES256"), (("--sse-key=x",), "needs a kind"),
+                              (("--sse=SSE-C", "--sse-key=short"), "32 bytes"),
+                              (("--sse=SSE-C", "--sse-key=" + good), "https")):
+            status, _, message = store(env, *options, URL, "head", "k")
+            self.assertEqual((status, says in message), (EINVAL, True), message)
 
     def test_refusals_are_said(self):
         with tempfile.NamedTemporaryFile() as file:

@@ -8,6 +8,7 @@
  * PARTS BYTES multipart upload of a pattern store_tool [OPTION…] URL probe Options: --if-match=ETAG
  * --if-none-match --meta=NAME=VALUE --deadline-ms=N --stall-ms=N
  *   --hedge-ms=N --connections=N --anonymous --region=R --ca-file=PATH --path-style=0|1
+ *   --storage-class=C --sse=KIND --sse-key=KEY --request-payer
  * Exit status: 0, or the errno of the failure, with its message on standard error.
  */
 #include <errno.h>
@@ -110,7 +111,13 @@ static int do_head(struct tool *tool, int argc, char **argv)
 static int do_rm(struct tool *tool, int argc, char **argv)
 {
     struct store_op op = {.kind = STORE_DELETE, .key = argv[0], .if_match = tool->if_match};
+    if (argc > 1)
+        op = (struct store_op){.kind = STORE_DELETE_MANY,
+                               .keys = (const char *const *)argv,
+                               .key_count = (unsigned)argc};
     int rc = store_wait(tool->store, &op) ? fail(&op) : 0;
+    for (size_t i = 0; i < op.out_list.count; i++)
+        printf("%s: %s\n", op.out_list.entries[i].name, strerror((int)op.out_list.entries[i].size));
     store_op_reset(&op);
     return rc;
 }
@@ -250,6 +257,14 @@ static bool take_option(struct tool *tool, char *argument)
         o->region = v;
     else if ((v = value_of(argument, "--ca-file")))
         o->ca_file = v;
+    else if ((v = value_of(argument, "--storage-class")))
+        o->storage_class = v;
+    else if ((v = value_of(argument, "--sse")))
+        o->sse = v;
+    else if ((v = value_of(argument, "--sse-key")))
+        o->sse_key = v;
+    else if (strcmp(argument, "--request-payer") == 0)
+        o->request_payer = true;
     else if ((v = value_of(argument, "--path-style")))
         o->path_style = (int)strtol(v, NULL, 10);
     else if ((v = value_of(argument, "--meta")) && strchr(v, '=') &&

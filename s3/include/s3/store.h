@@ -40,7 +40,8 @@ enum store_kind {
     STORE_PUT,         /* key, body, meta, [if_match | if_none_match] → info.etag */
     STORE_DELETE,      /* key, [if_match]; deleting what is not there succeeds */
     STORE_DELETE_MANY, /* keys[] (≤ 1,000) → failed keys in out_list.entries (name; size = errno);
-                          result 0 if the request itself succeeded */
+                          result 0 if the request itself succeeded. A key with control characters
+                          may fail with EINVAL here and not with DELETE */
     STORE_COPY, /* source_key, [source_if_match], key, meta (replaces) → info.etag. Overwrites:
                    stores ignore conditions here */
     STORE_LIST, /* prefix, delimiter, start_after | token, max_keys → out_list */
