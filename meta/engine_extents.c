@@ -113,6 +113,21 @@ static int load_rows(struct engine *engine, const rocksdb_snapshot_t *snapshot, 
     return rc;
 }
 
+/* The only row of a file: no scan. */
+static int load_first(struct engine *engine, const rocksdb_snapshot_t *snapshot, uint64_t ino,
+                      struct arena *arena, struct meta_extent **list, size_t *count, size_t *cap)
+{
+    struct record_key key;
+    struct meta_extent e;
+    const uint8_t *value;
+    size_t len;
+    record_key_u64x2(&key, ino, 0);
+    int rc = engine_db_copy(engine, snapshot, TABLE_EXTENT, &key, arena, &value, &len);
+    if (rc == 0 && record_extent_decode(value, len, &e) < 0)
+        rc = -EIO;
+    return rc < 0 ? rc : list_push(arena, list, count, cap, &e);
+}
+
 int engine_extents_load(struct engine *engine, const rocksdb_snapshot_t *snapshot, uint64_t ino,
                         const struct record_inode *inode, uint64_t offset, uint64_t end,
                         struct arena *arena, struct meta_extent **out, size_t *count)
@@ -123,7 +138,9 @@ int engine_extents_load(struct engine *engine, const rocksdb_snapshot_t *snapsho
     if (inode->body == RECORD_BODY_OBJECT) {
         struct meta_extent e = body_extent(inode);
         rc = list_push(arena, &list, &n, &cap, &e);
-    } else if (inode->body != RECORD_BODY_EMPTY) {
+    } else if (inode->body == RECORD_BODY_INLINE) {
+        rc = load_first(engine, snapshot, ino, arena, &list, &n, &cap);
+    } else if (inode->body == RECORD_BODY_MANY) {
         rc = load_rows(engine, snapshot, ino, offset, end, 0, arena, &list, &n, &cap);
     }
     if (rc < 0)
@@ -158,9 +175,16 @@ static int edit_load(struct engine_edit *edit, uint64_t start, uint64_t end)
         return 0;
     bool whole = start == 0 && end == UINT64_MAX && edit->covered == 0;
     size_t first = edit->old_count;
-    int rc =
-        load_rows(edit->t->engine, NULL, edit->node->ino, MAX(start, edit->covered), end,
-                  edit->covered, &edit->t->arena, &edit->old, &edit->old_count, &edit->old_cap);
+    int rc;
+    if (edit->node->now.body == RECORD_BODY_INLINE)
+        rc = load_first(edit->t->engine, NULL, edit->node->ino, &edit->t->arena, &edit->old,
+                        &edit->old_count, &edit->old_cap);
+    else
+        rc =
+            load_rows(edit->t->engine, NULL, edit->node->ino, MAX(start, edit->covered), end,
+                      edit->covered, &edit->t->arena, &edit->old, &edit->old_count, &edit->old_cap);
+    if (rc < 0)
+        return rc == -ENOENT ? -EIO : rc;
     for (size_t i = first; rc == 0 && i < edit->old_count; i++)
         rc =
             list_push(&edit->t->arena, &edit->now, &edit->now_count, &edit->now_cap, &edit->old[i]);

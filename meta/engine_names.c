@@ -270,7 +270,11 @@ int engine_inode_purge(struct engine_txn *t, struct engine_node *node)
     int rc = engine_settle_abandon(t, node);
     if (rc == 0)
         rc = engine_settle_unqueue(t, node);
-    if (rc == 0 && S_ISREG(node->now.mode) && node->now.body != RECORD_BODY_EMPTY) {
+    if (rc == 0 && S_ISREG(node->now.mode) && node->now.body == RECORD_BODY_INLINE) {
+        struct record_key key;
+        record_key_u64x2(&key, node->ino, 0);
+        rc = engine_txn_delete(t, TABLE_EXTENT, &key);
+    } else if (rc == 0 && S_ISREG(node->now.mode) && node->now.body != RECORD_BODY_EMPTY) {
         struct engine_edit edit;
         rc = engine_edit_begin(&edit, t, node);
         if (rc == 0)

@@ -292,9 +292,17 @@ static int reply_objects(struct engine *engine, const rocksdb_snapshot_t *snapsh
         struct record_object object;
         const uint8_t *value;
         size_t len;
+        uint8_t room[ENGINE_RECORD_MAX];
         record_key_u64(&key, ids[i]);
-        int rc = engine_db_copy(engine, snapshot, TABLE_OBJECT, &key, arena, &value, &len);
-        if (rc == 0 && record_object_decode(value, len, &object) < 0)
+        int rc;
+        if (snapshot) {
+            rc = engine_db_copy(engine, snapshot, TABLE_OBJECT, &key, arena, &value, &len);
+        } else {
+            rc = engine_db_get(engine, TABLE_OBJECT, key.bytes, key.len, room);
+            value = room;
+            len = rc < 0 ? 0 : (size_t)rc;
+        }
+        if (rc >= 0 && record_object_decode(value, len, &object) < 0)
             rc = -EIO;
         if (rc < 0)
             return rc;
@@ -337,26 +345,33 @@ static int extents_of(struct engine *engine, const rocksdb_snapshot_t *snapshot,
     return rc;
 }
 
-static int read_extents(struct engine *engine, const struct meta_op *op, struct meta_reply *reply)
+/* The usual file is one extent: two reads, which fit together if the content was the same before
+ * and after. -EAGAIN if it was not. */
+static int single_extent(struct engine *engine, const struct meta_op *op,
+                         const struct record_inode *inode, struct meta_reply *reply)
+{
+    struct record_inode after;
+    uint8_t room[ENGINE_RECORD_MAX];
+    int rc = extents_of(engine, NULL, op, inode, reply);
+    if (rc == 0)
+        rc = engine_read_inode(engine, op->ino, &after, room);
+    if (rc == 0 && (after.data_version != inode->data_version || after.body != inode->body ||
+                    after.object != inode->object))
+        rc = -ENOENT;
+    return rc == -ENOENT ? -EAGAIN : rc;
+}
+
+static int snapshot_extents(struct engine *engine, const struct meta_op *op,
+                            struct meta_reply *reply)
 {
     struct record_inode inode;
     struct record_key key;
     struct arena arena = {0};
-    uint8_t room[ENGINE_RECORD_MAX];
     const uint8_t *value;
     size_t len;
-    int rc = engine_read_inode(engine, op->ino, &inode, room);
-    if (rc < 0)
-        return rc;
-    if (!S_ISREG(inode.mode))
-        return S_ISDIR(inode.mode) ? -EISDIR : -EINVAL;
-    if (inode.body == RECORD_BODY_EMPTY) {
-        engine_attr(op->ino, &inode, &reply->attr);
-        return 0;
-    }
     const rocksdb_snapshot_t *snapshot = rocksdb_create_snapshot(engine->db);
     record_key_u64(&key, op->ino);
-    rc = engine_db_copy(engine, snapshot, TABLE_INODE, &key, &arena, &value, &len);
+    int rc = engine_db_copy(engine, snapshot, TABLE_INODE, &key, &arena, &value, &len);
     if (rc == 0 && record_inode_decode(value, len, &inode) < 0)
         rc = -EIO;
     if (rc == 0) {
@@ -366,6 +381,25 @@ static int read_extents(struct engine *engine, const struct meta_op *op, struct 
     rocksdb_release_snapshot(engine->db, snapshot);
     arena_done(&arena);
     return rc;
+}
+
+static int read_extents(struct engine *engine, const struct meta_op *op, struct meta_reply *reply)
+{
+    struct record_inode inode;
+    uint8_t room[ENGINE_RECORD_MAX];
+    int rc = engine_read_inode(engine, op->ino, &inode, room);
+    if (rc < 0)
+        return rc;
+    if (!S_ISREG(inode.mode))
+        return S_ISDIR(inode.mode) ? -EISDIR : -EINVAL;
+    engine_attr(op->ino, &inode, &reply->attr);
+    if (inode.body == RECORD_BODY_EMPTY)
+        return 0;
+    rc = inode.body == RECORD_BODY_MANY ? -EAGAIN : single_extent(engine, op, &inode, reply);
+    if (rc != -EAGAIN)
+        return rc;
+    reply->extent_count = reply->object_count = 0;
+    return snapshot_extents(engine, op, reply);
 }
 
 static int read_usage(struct engine *engine, const struct meta_op *op, struct meta_reply *reply)
