@@ -84,7 +84,7 @@ def with_fdatasync(rate, threads, sync_s):
 def metadata(machine, out):
     gateway = machine.gateway()
     for threads in (1, 4):
-        files = 100 if machine.options.quick else 4000 // threads + 1000
+        files = 100 if machine.options.quick else 2000 if threads == 1 else 1000
         rows = {op: Row("%s-%d" % (op.replace("_", "-"), threads), "%s, %d thread%s" % (title, threads, "s" * (threads > 1)), "op/s")
                 for op, title in TITLES.items()}
         with machine.places("null", lambda: Sluice("sluice", gateway),
