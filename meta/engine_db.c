@@ -31,6 +31,7 @@
 #define TIGHT_BYTES (8 * MIB)   /* less than this free: only what frees is accepted */
 #define RELEASE_BYTES (4 * MIB) /* less than this free: the reserve is given back */
 #define CHECK_APPLIES 64
+#define SQUEEZE_APPLIES 512
 #define CHECK_BYTES MIB
 
 /* Values of RocksDB's WALRecoveryMode. */
@@ -324,6 +325,26 @@ static void space_check(struct engine *engine)
     }
 }
 
+/* On a disk that is nearly full, what was deleted must really go: RocksDB would keep it in its log
+ * and in the files below until it finds it worth its while. */
+static void squeeze(struct engine *engine)
+{
+    char *message = NULL;
+    engine->since_squeeze = 0;
+    reserve_release(engine);
+    rocksdb_flushoptions_t *flush = rocksdb_flushoptions_create();
+    for (int i = 0; i < TABLE_COUNT && !message; i++)
+        rocksdb_flush_cf(engine->db, flush, engine->tables[i], &message);
+    rocksdb_flushoptions_destroy(flush);
+    if (message) {
+        engine_db_error(engine, message, "flush");
+        return;
+    }
+    for (int i = 0; i < TABLE_COUNT; i++)
+        rocksdb_compact_range_cf(engine->db, engine->tables[i], NULL, 0, NULL, 0);
+    space_check(engine);
+}
+
 static int prepare_directory(struct engine *engine, struct error *error)
 {
     char path[4096], current[4096];
@@ -425,6 +446,8 @@ int engine_db_ready(struct engine *engine, bool frees)
             return rc;
         space_check(engine);
     }
+    if (engine->tight && frees && ++engine->since_squeeze >= SQUEEZE_APPLIES)
+        squeeze(engine);
     return engine->tight && !frees ? -ENOSPC : 0;
 }
 

@@ -99,7 +99,7 @@ struct engine {
     bool stopped; /* RocksDB refuses writes until it is opened again */
     bool tight;   /* the disk is nearly full: only what frees is accepted */
     bool has_reserve;
-    unsigned since_space_check;
+    unsigned since_space_check, since_squeeze;
     uint64_t bytes_since_space_check;
 };
 
