@@ -62,8 +62,8 @@ int fs_new(const struct fs_config *config, struct fs **out, struct error *error)
 /* What meta_open is to be given. Events that come before fs_run or after it are dropped: the kernel
  * caches nothing then. Valid until fs_free. */
 struct meta_events fs_events(struct fs *fs);
-/* For data_config.changed, with arg = the fs. */
-void fs_data_changed(void *fs, uint64_t ino);
+/* For data_config.changed; arg: the fs. */
+void fs_data_changed(void *arg, uint64_t ino);
 
 /* Mounts, serves, and returns when it is over: 0, or -errno with `error` (exit is FS_EXIT_ERROR
  * then). When it returns nothing is mounted any more, every request was answered and every handle
