@@ -23,6 +23,7 @@
 #include <sys/statvfs.h>
 
 #include "base/cleanup.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "engine_impl.h"
 
@@ -118,11 +119,21 @@ static rocksdb_options_t *options_new(struct engine *engine, enum engine_table t
     return o;
 }
 
-/* A new directory for the info log, in memory if it can be; "" if none can be made. */
+/* A directory for the info log, in memory if it can be; "" if none can be made. Always the same one
+ * for a database, so that one left by a killed process is removed by the next. */
 static void log_dir_make(struct engine *engine, char dir[4096])
 {
-    snprintf(dir, 4096, "/dev/shm/sluice-log-XXXXXX");
-    if (mkdtemp(dir))
+    uint8_t sum[32];
+    char hex[17], path[4096];
+    struct stat st;
+    path_of(engine, "", path);
+    char *whole = realpath(path, NULL);
+    hash_sha256(whole ? whole : path, strlen(whole ? whole : path), sum);
+    free(whole);
+    hash_hex(sum, 8, hex);
+    snprintf(dir, 4096, "/dev/shm/sluice-log-%u-%s", (unsigned)geteuid(), hex);
+    if (mkdir(dir, 0700) == 0 || (errno == EEXIST && lstat(dir, &st) == 0 && S_ISDIR(st.st_mode) &&
+                                  st.st_uid == geteuid() && (st.st_mode & 077) == 0))
         return;
     path_of(engine, "log-XXXXXX", dir);
     if (engine->read_only || !mkdtemp(dir))

@@ -219,7 +219,9 @@ static int splice(struct engine_edit *edit, size_t from, size_t to, const struct
     size_t old_count = edit->now_count;
     if (with_count > to - from)
         old_count -= with_count - (to - from);
-    memmove(edit->now + from + with_count, edit->now + to, (old_count - to) * sizeof(*edit->now));
+    if (old_count > to)
+        memmove(edit->now + from + with_count, edit->now + to,
+                (old_count - to) * sizeof(*edit->now));
     if (with_count)
         memcpy(edit->now + from, with, with_count * sizeof(*with));
     edit->now_count = old_count - (to - from) + with_count;

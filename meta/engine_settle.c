@@ -270,7 +270,8 @@ static void fill_settle(const struct engine_node *node, const struct record_step
     out->size = node->now.size;
     out->target_is_natural = step->natural;
     out->replaces = step->replaces;
-    memcpy(out->old_etag, step->old_etag, step->old_etag_len);
+    if (step->old_etag_len)
+        memcpy(out->old_etag, step->old_etag, step->old_etag_len);
     engine_object_export(step->target, target, &out->target);
     engine_attr(node->ino, &node->now, &out->attr);
 }

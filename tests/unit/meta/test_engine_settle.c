@@ -359,7 +359,7 @@ TEST(engine_settle, a_ring_of_three)
 TEST(engine_settle, a_chain_moves_from_its_end)
 {
     struct world w;
-    char from[8], to[8];
+    char from[24], to[24];
     world_init(&w);
     for (int i = 0; i < 10; i++) {
         snprintf(from, sizeof(from), "f%d", i);
