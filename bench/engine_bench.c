@@ -257,13 +257,13 @@ static int remove_one(const char *path, const struct stat *st, int flag, struct 
 
 static uint64_t resident_kib(void)
 {
-    unsigned long size = 0, resident = 0;
+    char line[128] = "", *end = line;
     FILE *f = fopen("/proc/self/statm", "r");
-    if (!f || fscanf(f, "%lu %lu", &size, &resident) != 2)
-        resident = 0;
+    if (f && fgets(line, sizeof(line), f))
+        strtoul(line, &end, 10);
     if (f)
         fclose(f);
-    return resident * 4;
+    return strtoul(end, NULL, 10) * 4; /* the second number: resident pages of 4 KiB */
 }
 
 int main(int argc, char **argv)

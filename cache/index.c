@@ -455,11 +455,13 @@ int index_settle(struct index *index)
     struct index_content *content, *tmp;
     HASH_ITER(hh, index->contents, content, tmp)
     {
+        if (content->cached == 0 && !content->pinned) {
+            index_remove(index, content);
+            continue;
+        }
         for (uint32_t i = 0; i < content->segment_count; i++)
             if (content->segments[i])
                 all[count++] = content->segments[i];
-        if (content->cached == 0 && !content->pinned)
-            index_remove(index, content);
     }
     qsort(all, count, sizeof(*all), by_age);
     for (size_t i = 0; i < count; i++) {

@@ -31,8 +31,10 @@ struct found {
 static bool parse_name(const char *name, uint64_t *generation)
 {
     char check[NAME_MAX_LEN];
-    if (sscanf(name, "index-%16" SCNx64, generation) != 1)
+    if (strncmp(name, "index-", 6) != 0)
         return false;
+    /* What follows the number is checked by writing the name again. */
+    *generation = strtoull(name + 6, NULL, 16);
     name_of(check, *generation, "ckpt");
     if (!strcmp(name, check))
         return true;

@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -330,13 +329,13 @@ static unsigned sweep_directory(struct disk *disk, const char *sub)
         return 0;
     }
     for (struct dirent *entry; (entry = readdir(dir));) {
-        uint64_t cid;
         char name[DISK_NAME_MAX], full[DISK_NAME_MAX + sizeof(entry->d_name)];
         if (entry->d_name[0] == '.')
             continue;
         snprintf(full, sizeof(full), "%s/%s", sub, entry->d_name);
-        if (sscanf(entry->d_name, "%16" SCNx64, &cid) != 1 ||
-            (disk_file_name(cid, name), strcmp(name, full) != 0)) {
+        cid = strtoull(entry->d_name, NULL, 16);
+        disk_file_name(cid, name);
+        if (strcmp(name, full) != 0) {
             foreign++;
             continue;
         }
