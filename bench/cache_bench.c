@@ -47,14 +47,14 @@ static uint64_t next_random(uint64_t *state)
 
 static long resident_kib(void)
 {
+    char line[128] = "";
     FILE *f = fopen("/proc/self/statm", "r");
-    long total = 0, resident = 0;
-    if (f) {
-        if (fscanf(f, "%ld %ld", &total, &resident) != 2)
-            resident = 0;
-        fclose(f);
-    }
-    return resident * (sysconf(_SC_PAGESIZE) / 1024);
+    if (!f)
+        return 0;
+    char *got = fgets(line, sizeof(line), f);
+    fclose(f);
+    const char *second = got ? strchr(line, ' ') : NULL;
+    return second ? strtol(second, NULL, 10) * (sysconf(_SC_PAGESIZE) / 1024) : 0;
 }
 
 static void write_index(int dir_fd, uint64_t pages, struct policy *policy)

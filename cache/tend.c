@@ -333,7 +333,7 @@ static unsigned sweep_directory(struct disk *disk, const char *sub)
         if (entry->d_name[0] == '.')
             continue;
         snprintf(full, sizeof(full), "%s/%s", sub, entry->d_name);
-        cid = strtoull(entry->d_name, NULL, 16);
+        uint64_t cid = strtoull(entry->d_name, NULL, 16);
         disk_file_name(cid, name);
         if (strcmp(name, full) != 0) {
             foreign++;

@@ -532,7 +532,7 @@ int fetch_get(struct fetch_table *table, struct fetch_owner *owner,
             unlist_locked(fetch);
             continue;
         }
-        uint64_t slice_end = end;
+        uint64_t slice_end;
         if (fetch) {
             slice_end = MIN(end, fetch->offset + fetch->length);
             fetch->users++;

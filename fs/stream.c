@@ -1,5 +1,6 @@
 #include "stream.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -110,6 +111,7 @@ static void plan_stride(struct stream_set *set, struct stream *stream, uint64_t 
     if (stream->stride > 0 ? stream->ahead < stream->position : stream->ahead > stream->position)
         stream->ahead = stream->position;
     uint64_t step = stream->stride > 0 ? (uint64_t)stream->stride : -(uint64_t)stream->stride;
+    assert(step > 0); /* only streams with a stride come here */
     for (;;) {
         uint64_t at = stream->ahead;
         uint64_t far = stream->stride > 0 ? at - stream->position : stream->position - at;

@@ -454,7 +454,7 @@ TEST(data_read, readers_of_one_block_share_one_get, .init = begin, .fini = end)
     put("f", bytes, MIB);
     struct data_handle *handle = open_name("f");
     check_read(handle, 0, 4096, bytes);
-    struct store_fault_rule rule = {.kind = STORE_GET, .delay_ms = 300};
+    struct store_fault_rule rule = {.kind = STORE_GET, .delay_ms = 1000};
     store_fault_set(store, &rule, 1);
     uint64_t before = store_fault_seen(store, STORE_GET);
     struct reading readers[8];
