@@ -108,7 +108,10 @@ void file_put(struct file *file)
     if (!file->cache_stale)
         *kept_slot(data, file->ino) =
             (struct data_kept){.ino = file->ino, .data_version = file->data_version};
+    if (!data->files)
+        pthread_cond_broadcast(&data->files_gone);
     pthread_mutex_unlock(&data->lock);
+    /* `data` may be gone from here on. */
     file_free(file);
 }
 

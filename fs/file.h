@@ -49,8 +49,9 @@ struct data {
 
     /* under lock */
     pthread_mutex_t lock;
-    struct file *files; /* by ino */
-    struct file *dirty; /* a reference each */
+    struct file *files;        /* by ino */
+    struct file *dirty;        /* a reference each */
+    pthread_cond_t files_gone; /* `files` is empty */
     struct data_kept *kept;
 
     _Atomic uint64_t file_count; /* of `files`: so that data_overlay needs no lock when it is 0 */

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -12,6 +13,7 @@
 
 #define BUFFER_MIN (32ull << 20)
 #define DATA_THREADS 4
+#define CLOSE_WAIT_S 30
 
 void data_config_init(struct data_config *config)
 {
@@ -60,10 +62,9 @@ static void make_metrics(struct data *data)
     };
 }
 
+/* All but the read side. */
 static void data_free(struct data *data)
 {
-    if (data->read_tickets)
-        reads_close(data);
     pool_free(data->pool);
     buffers_free(data->upload_buffers);
     staging_area_close(data->area);
@@ -71,6 +72,7 @@ static void data_free(struct data *data)
     tickets_free(data->read_tickets);
     free(data->kept);
     pthread_cond_destroy(&data->uploads_ended);
+    pthread_cond_destroy(&data->files_gone);
     pthread_mutex_destroy(&data->wait_lock);
     pthread_mutex_destroy(&data->lock);
     free(data);
@@ -250,10 +252,13 @@ int data_open(const struct data_config *config, struct data **out, struct error 
     pthread_mutex_init(&data->lock, NULL);
     pthread_mutex_init(&data->wait_lock, NULL);
     pthread_cond_init(&data->uploads_ended, NULL);
+    pthread_cond_init(&data->files_gone, NULL);
     make_metrics(data);
     rc = open_parts(data, error);
     data->config.staging_dir = NULL;
     if (rc) {
+        if (data->reads)
+            reads_close(data);
         data_free(data);
         return rc;
     }
@@ -300,6 +305,21 @@ static unsigned leave_dirty(struct data *data)
     }
 }
 
+/* What was in progress may hold a reference for a moment longer. False: somebody has a handle. */
+static bool wait_for_files(struct data *data)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += CLOSE_WAIT_S;
+    int rc = 0;
+    pthread_mutex_lock(&data->lock);
+    while (data->files && rc == 0)
+        rc = pthread_cond_timedwait(&data->files_gone, &data->lock, &until);
+    bool gone = data->files == NULL;
+    pthread_mutex_unlock(&data->lock);
+    return gone;
+}
+
 int data_close(struct data *data)
 {
     int rc = data->area ? flush_all_wait(data) : 0;
@@ -308,6 +328,12 @@ int data_close(struct data *data)
     unsigned left = leave_dirty(data);
     if (left)
         log_error("dirty files stay staged", "files=%u", left);
-    data_free(data);
+    if (data->reads)
+        reads_close(data);
+    if (wait_for_files(data))
+        data_free(data);
+    else
+        log_error("files are still open at the end", "files=%llu",
+                  (unsigned long long)atomic_load(&data->file_count));
     return rc;
 }

@@ -260,6 +260,11 @@ struct staging_view *staging_view_get(struct staging *staging)
     return staging->file;
 }
 
+bool staging_in_file(const struct staging *staging)
+{
+    return staging->file != NULL;
+}
+
 void staging_leave(struct staging *staging)
 {
     if (!staging)

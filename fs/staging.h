@@ -102,6 +102,7 @@ int staging_read(struct staging *staging, uint64_t offset, uint64_t length, void
  * staging_read, at most inline_max bytes). Byte `offset` of the file is at staging_view_offset of
  * the descriptor. Counted; get with the lock, the others on any thread without locks. */
 struct staging_view *staging_view_get(struct staging *staging);
+bool staging_in_file(const struct staging *staging); /* staging_view_get would give one */
 int staging_view_fd(const struct staging_view *view);
 uint64_t staging_view_offset(const struct staging_view *view, uint64_t offset);
 int staging_view_read(const struct staging_view *view, uint64_t offset, uint64_t length, void *buf);

@@ -392,15 +392,14 @@ static void commit_done(struct meta_request *request)
     struct file *file = upload->file;
     if (request->result == 0) {
         pthread_mutex_lock(&file->lock);
-        struct staging_view *view = staging_view_get(file->staging);
+        bool in_file = staging_in_file(file->staging);
         pthread_mutex_unlock(&file->lock);
         /* A staging file is unlinked or punched: not on the volume's thread. */
         upload->finish_task.run = finish_run;
-        if (view)
+        if (in_file)
             pool_submit(upload->data->pool, &upload->finish_task);
         else
             commit_finish(upload);
-        staging_view_put(view);
         return;
     }
     if (request->result == -ENOENT && !upload->object.id) {
