@@ -248,7 +248,7 @@ class Machine:
             proxy.rules([{"action": "latency", "ms": latency_ms}])
             yield proxy
 
-    def fdatasync_s(self, count=200):
+    def fdatasync_s(self, count=100):
         """Median time of fdatasync after an append of 512 bytes, on the disk of the metadata."""
         times = []
         path = os.path.join(self.work, "fdatasync")
