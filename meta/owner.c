@@ -21,6 +21,7 @@
 #define LEASE_NS (90 * NS_PER_S) /* of a holder on another host */
 #define TAKE_TRIES 8
 #define RETRY_MS 5000
+#define GIVE_BACK_MS 10000 /* an unmount waits no longer */
 
 struct record {
     char volume[33], instance[17], host[128], owner[512];
@@ -168,6 +169,7 @@ static int write_now(struct owner *owner, const char *etag, struct error *error)
                           .iov = &iov,
                           .iov_count = 1,
                           .content_type = "application/json",
+                          .timeout_ms = owner->self.held ? 0 : GIVE_BACK_MS,
                           .if_match = conditional ? etag : NULL,
                           .if_none_match = conditional && !etag};
     int rc = store_wait(owner->meta->store, &op);
