@@ -129,6 +129,8 @@ static void raise_limits(void)
     }
     /* Many threads allocate a little each: without a bound every one keeps an arena of its own. */
     mallopt(M_ARENA_MAX, 4);
+    /* Large buffers go back to the system; a fixed value keeps malloc from raising it. */
+    mallopt(M_MMAP_THRESHOLD, 128 << 10);
 }
 
 static void note_probe(void *arg, const char *what, bool good, const char *text)

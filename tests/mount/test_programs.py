@@ -131,6 +131,7 @@ class Programs(unittest.TestCase):
             while piece := f.read(1 << 20):
                 found.update(piece)
         self.assertEqual(found.hexdigest(), digest.hexdigest())
+        self.volume.settle("large")
         self.assertEqual(self.gateway.head(self.volume.bucket, "large")["content-length"], str(mib << 20))
         os.unlink(self.p("large"))
 
