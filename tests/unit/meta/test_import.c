@@ -225,6 +225,27 @@ TEST(import, pages_and_directories_in_between, .init = init, .fini = fini)
     check_int(name_lookup(&v, META_ROOT_INO, "part-01235", NULL), 0);
 }
 
+/* A directory of which nothing is known yet comes on a later page than its name's place. */
+TEST(import, directory_on_a_later_page_keeps_its_inode, .init = init, .fini = fini)
+{
+    for (int i = 0; i < 1500; i++) {
+        char key[64];
+        snprintf(key, sizeof(key), "part-%05d", i);
+        bucket_put(&v, key, "x");
+    }
+    bucket_put(&v, "part/inside", "x");
+    volume_open(&v);
+    check_int(volume_refresh_now(&v, META_ROOT_INO), 0);
+    uint64_t dir = name_ino(&v, META_ROOT_INO, "part");
+    events_clear(&v);
+    check_int(volume_refresh_now(&v, META_ROOT_INO), 0);
+    check_uint(name_ino(&v, META_ROOT_INO, "part"), dir);
+    check(!event_seen(&v, "part"));
+    bucket_delete(&v, "part/inside");
+    check_int(volume_refresh_now(&v, META_ROOT_INO), 0);
+    check_int(name_lookup(&v, META_ROOT_INO, "part", NULL), -ENOENT);
+}
+
 TEST(import, keys_that_are_no_paths_are_counted, .init = init, .fini = fini)
 {
     char name[400];
