@@ -13,7 +13,7 @@
 #include "write_wait.h"
 
 #define TICK_MS_MAX 1000u
-#define BUFFER_IDLE_NS NS_PER_S
+#define BUFFER_IDLE_NS (5 * NS_PER_S)
 #define HURRY_FILES 8
 /* Data that is written on and on is committed after so many times flush_age. */
 #define BUSY_FACTOR 12
@@ -78,7 +78,8 @@ static size_t find_due(struct data *data, bool hurry, struct candidate **out)
     return count;
 }
 
-static void flush_due(struct data *data, bool hurry)
+/* True: something was begun. */
+static bool flush_due(struct data *data, bool hurry)
 {
     struct candidate *found;
     size_t count = find_due(data, hurry, &found);
@@ -90,6 +91,7 @@ static void flush_due(struct data *data, bool hurry)
         file_put(found[i].file);
     }
     free(found);
+    return count > 0;
 }
 
 static bool has_waiting(struct data *data)
@@ -102,12 +104,12 @@ static bool has_waiting(struct data *data)
 
 static void tend_once(struct data *data)
 {
-    flush_due(data, false);
+    bool begun = flush_due(data, false);
     bool waiting = has_waiting(data);
     if (waiting || staging_area_bytes(data->area) >= staging_area_max(data->area) / 2)
-        flush_due(data, true);
+        begun |= flush_due(data, true);
     if (waiting)
-        write_wait_run(data);
+        write_wait_run(data, begun);
 }
 
 static void tend_run(struct pool_task *task)

@@ -51,13 +51,14 @@ static void take_first(struct data *data)
     pthread_mutex_unlock(&data->wait_lock);
 }
 
-void write_wait_run(struct data *data)
+void write_wait_run(struct data *data, bool begun)
 {
     for (;;) {
-        /* Before the try: an upload that ends during it calls for another run. */
+        /* Before the try: an upload that ends during it calls for another run. So does one that
+         * was begun and has ended already, whether it made room or not. */
         pthread_mutex_lock(&data->wait_lock);
         struct write_wait *wait = data->waiting;
-        bool hope = data->uploads > 0;
+        bool hope = begun || data->uploads > 0;
         pthread_mutex_unlock(&data->wait_lock);
         if (!wait)
             return;

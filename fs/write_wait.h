@@ -13,8 +13,8 @@ bool write_must_wait(struct data *data);
 /* -EINPROGRESS or -ENOMEM. */
 int write_wait_add(struct data_handle *handle, struct fuse_bufvec *in, uint64_t offset, bool append,
                    struct data_request *request);
-/* Lets those go on that can; with nothing left that could make room, they fail. On a pool thread,
- * one at a time. */
-void write_wait_run(struct data *data);
+/* Lets those go on that can; with nothing left that could make room, they fail. `begun`: flushes
+ * were begun just before, so there is hope. On a pool thread, one at a time. */
+void write_wait_run(struct data *data, bool begun);
 
 #endif
