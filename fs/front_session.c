@@ -245,6 +245,25 @@ static int add_option(struct fuse_args *args, const char *option, bool wanted)
     return fuse_opt_add_arg(args, "-o") < 0 || fuse_opt_add_arg(args, option) < 0 ? -ENOMEM : 0;
 }
 
+/* What FS_TRANSPORT_AUTO means here: io_uring where the kernel offers it and the library takes
+ * replies from every thread. */
+static bool wants_uring(enum fs_transport transport)
+{
+#ifdef FRONT_URING_ANY_THREAD
+    char value = 0;
+    if (transport != FS_TRANSPORT_AUTO)
+        return transport == FS_TRANSPORT_URING;
+    cleanup(close_fd) int fd =
+        open("/sys/module/fuse/parameters/enable_uring", O_RDONLY | O_CLOEXEC);
+    return fd >= 0 && read(fd, &value, 1) == 1 && (value == 'Y' || value == '1');
+#else
+    if (transport == FS_TRANSPORT_URING)
+        log_warn("this libfuse takes replies over io_uring from one thread only: classic is used",
+                 "");
+    return false;
+#endif
+}
+
 static int make_arguments(struct fs *fs, struct fuse_args *args)
 {
     const struct fs_config *c = &fs->config;
@@ -261,7 +280,7 @@ static int make_arguments(struct fs *fs, struct fuse_args *args)
     result |= add_option(args, "subtype=sluice", true);
     result |= add_option(args, "default_permissions", true);
     result |= add_option(args, "allow_other", c->allow_other);
-    result |= add_option(args, "io_uring", c->transport == FS_TRANSPORT_URING);
+    result |= add_option(args, "io_uring", wants_uring(c->transport));
     result |= add_option(args, c->fuse_options, c->fuse_options && c->fuse_options[0]);
     return result < 0 ? -ENOMEM : 0;
 }
@@ -283,6 +302,23 @@ static int check_mountpoint(const char *path, struct error *error)
     if (!S_ISDIR(st.st_mode))
         return error_set(error, -ENOTDIR, "mount point %s is not a directory", path);
     return 0;
+}
+
+/* The kernel reads 128 KiB ahead unless it is told so; larger requests cost less each. Where it may
+ * not be changed (no rights), that stays. The root's attributes are not asked for: nobody serves
+ * them yet. */
+static void set_readahead(const char *mountpoint)
+{
+    struct statx st;
+    char path[64], value[16];
+    if (statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &st) < 0)
+        return;
+    snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", st.stx_dev_major,
+             st.stx_dev_minor);
+    int len = snprintf(value, sizeof(value), "%d", FRONT_MAX_IO / 1024);
+    cleanup(close_fd) int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, value, (size_t)len) != len)
+        log_debug("read-ahead of the kernel stays", "path=%s", path);
 }
 
 static int mount_session(struct fs *fs, struct error *error)
@@ -309,6 +345,7 @@ static int mount_session(struct fs *fs, struct error *error)
     if (fuse_session_mount(fs->session, mountpoint) != 0)
         return error_set(error, -EPERM, "cannot mount on %s: %s", mountpoint,
                          fuse_words[0] ? fuse_words : "fusermount3 refused");
+    set_readahead(mountpoint);
     return 0;
 }
 

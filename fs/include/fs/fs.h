@@ -23,7 +23,7 @@
 struct fs;
 
 enum fs_transport {
-    FS_TRANSPORT_AUTO,    /* what is known to be right and fast here: classic, as of now */
+    FS_TRANSPORT_AUTO,    /* io_uring where the kernel offers it, else classic */
     FS_TRANSPORT_CLASSIC, /* read and write on /dev/fuse */
     FS_TRANSPORT_URING,   /* FUSE over io_uring, where the kernel offers it; else classic */
 };
