@@ -69,7 +69,7 @@ struct engine_txn {
     struct arena arena;
     struct engine_map nodes, cells;
     struct record_counters counters;
-    struct buf scratch;
+    struct buf scratch, before;
     rocksdb_writebatch_t *batch;
     bool raw; /* something was put into the batch directly */
 };

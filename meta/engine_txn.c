@@ -46,6 +46,7 @@ int engine_txn_init(struct engine_txn *t, struct engine *engine)
     memset(t, 0, sizeof(*t));
     t->engine = engine;
     buf_init(&t->scratch, 0);
+    buf_init(&t->before, 0);
     t->batch = rocksdb_writebatch_create();
     int rc = map_init(&t->nodes, MAP_FIRST);
     return rc ? rc : map_init(&t->cells, MAP_FIRST);
@@ -57,6 +58,7 @@ void engine_txn_done(struct engine_txn *t)
     free(t->nodes.slots);
     free(t->cells.slots);
     buf_done(&t->scratch);
+    buf_done(&t->before);
     if (t->batch)
         rocksdb_writebatch_destroy(t->batch);
 }
@@ -300,6 +302,19 @@ static void queue_count(struct record_counters *c, const struct record_inode *in
     }
 }
 
+/* A directory above both ends of a rename: its usage was taken away and given back. */
+static bool is_as_before(struct engine_txn *t, const struct engine_node *node)
+{
+    if (!node->existed || !node->exists || !S_ISDIR(node->now.mode))
+        return false;
+    buf_reset(&t->before);
+    record_inode_encode(&t->before, &node->before);
+    struct buf *now = engine_txn_scratch(t);
+    record_inode_encode(now, &node->now);
+    return !buf_error(now) && !buf_error(&t->before) && now->len == t->before.len &&
+           memcmp(now->data, t->before.data, now->len) == 0;
+}
+
 static int batch_nodes(struct engine_txn *t)
 {
     rocksdb_column_family_handle_t *table = t->engine->tables[TABLE_INODE];
@@ -307,9 +322,8 @@ static int batch_nodes(struct engine_txn *t)
         struct engine_node *node = t->nodes.slots[i];
         if (!node || !node->dirty)
             continue;
-        if (node->existed && node->exists &&
-            memcmp(&node->now, &node->before, sizeof(node->now)) == 0) {
-            node->dirty = false; /* taken away and given back */
+        if (is_as_before(t, node)) {
+            node->dirty = false;
             continue;
         }
         struct record_key key;
