@@ -459,9 +459,9 @@ TEST(staging, a_full_log_is_written_anew, .init = make_directory, .fini = remove
     check_int(staging_recover(area, note_found, &recovered, &discarded), 0);
     check_uint(recovered.count, 1);
     check_uint(staging_count(recovered.found.staging), 2);
-    char c;
+    uint8_t c;
     check_int(staging_read(recovered.found.staging, 2 << 20, 1, &c), 0);
-    check_int(c, 'b');
+    check_uint(c, 'b');
     staging_free(recovered.found.staging);
     staging_area_close(area);
 }

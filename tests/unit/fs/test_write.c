@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -64,8 +65,9 @@ TEST(write, a_patch_of_a_large_file_is_inline, .init = begin, .fini = end)
     check_int(data_test_flush(h), 0);
     check_str(data_test_extents(&t, ino), "object 0+102400;");
     check(bucket_has(&t.v, "large"));
-    memcpy(bytes + 500, "patch", 5);
-    check_int(data_test_write(h, "patch", 500, 5), 5);
+    static const uint8_t patch[] = {'p', 'a', 't', 'c', 'h'};
+    memcpy(bytes + 500, patch, sizeof(patch));
+    check_int(data_test_write(h, patch, 500, sizeof(patch)), sizeof(patch));
     data_test_check(&t, ino, bytes, sizeof(bytes));
     check_int(data_test_flush(h), 0);
     check_str(data_test_extents(&t, ino), "object 0+500;inline 500+5;object 505+101895;");
@@ -106,7 +108,7 @@ TEST(write, what_was_cut_reads_as_zeros, .init = begin, .fini = end)
     check_int(data_test_truncate(&t, ino, 1000), 0);
     check_int(data_test_truncate(&t, ino, sizeof(bytes)), 0);
     memset(bytes + 1000, 0, sizeof(bytes) - 1000);
-    memcpy(bytes + 150000, "x", 1);
+    bytes[150000] = 'x';
     check_int(data_test_write(h, "x", 150000, 1), 1);
     data_test_check(&t, ino, bytes, sizeof(bytes));
     check_int(data_test_flush(h), 0);
@@ -379,6 +381,67 @@ TEST(write, random_changes_while_files_settle)
     for (uint64_t seed = 31; seed <= 34; seed++)
         random_run(&t, seed, 60, seed == 32);
     data_end(&t);
+}
+
+/* ---- several at once ---- */
+
+#define WRITERS 4u
+#define REGION (100u * KIB)
+
+struct writer {
+    struct data_handle *handle;
+    unsigned index;
+    uint8_t *bytes; /* of its region */
+    bool good;
+};
+
+/* Writes, flushes and reads its own region of the shared file. */
+static void *writer_run(void *arg)
+{
+    struct writer *w = arg;
+    uint64_t start = (uint64_t)w->index * REGION, x = w->index + 1;
+    uint8_t *got = malloc(REGION);
+    w->good = true;
+    for (unsigned i = 0; i < 150 && w->good; i++) {
+        x = x * 6364136223846793005ull + 1442695040888963407ull;
+        uint64_t offset = (x >> 33) % REGION, length = 1 + (x >> 20) % 20000;
+        length = MIN(length, REGION - offset);
+        memset(w->bytes + offset, (int)(x >> 56), length);
+        int n = data_test_write(w->handle, w->bytes + offset, start + offset, length);
+        w->good = n == (int)length;
+        if (i % 8 == w->index)
+            w->good &= data_test_flush(w->handle) == 0;
+        int64_t want = (int64_t)(offset + length);
+        int64_t read = data_test_read(w->handle, start, (uint64_t)want, got);
+        w->good &= read == want && memcmp(got, w->bytes, (size_t)want) == 0;
+    }
+    free(got);
+    return NULL;
+}
+
+TEST(write, several_writers_see_their_own_writes, .init = begin, .fini = end)
+{
+    static uint8_t bytes[WRITERS * REGION];
+    struct writer writers[WRITERS];
+    pthread_t threads[WRITERS];
+    uint64_t ino;
+    struct data_handle *h = data_test_create(&t, "f", &ino);
+    check_int(data_test_write(h, bytes, 0, sizeof(bytes)), sizeof(bytes));
+    volume_fault(&t.v, (struct store_fault_rule){.kind = -1, .delay_ms = 1});
+    for (unsigned i = 0; i < WRITERS; i++) {
+        writers[i] = (struct writer){data_test_handle(&t, ino), i, bytes + i * REGION, false};
+        check_int(pthread_create(&threads[i], NULL, writer_run, &writers[i]), 0);
+    }
+    for (unsigned i = 0; i < WRITERS; i++) {
+        check_int(pthread_join(threads[i], NULL), 0);
+        data_file_release(writers[i].handle);
+    }
+    for (unsigned i = 0; i < WRITERS; i++)
+        check(writers[i].good);
+    volume_no_fault(&t.v);
+    check_int(data_test_flush(h), 0);
+    data_test_check_committed(&t, ino, bytes, sizeof(bytes));
+    data_file_release(h);
 }
 
 /* ---- a process that dies ---- */
