@@ -153,12 +153,29 @@ int engine_apply(struct engine *engine, const struct meta_op *op, struct meta_re
     return rc;
 }
 
+/* Begins a use of the database: 0, or -EIO if it could not be opened again after a failure. */
+static int enter(struct engine *engine)
+{
+    pthread_rwlock_rdlock(&engine->gate);
+    if (engine->db)
+        return 0;
+    pthread_rwlock_unlock(&engine->gate);
+    return -EIO;
+}
+
+static void leave(struct engine *engine)
+{
+    pthread_rwlock_unlock(&engine->gate);
+}
+
 int engine_read(struct engine *engine, const struct meta_op *op, uint64_t import_ttl_ns,
                 struct meta_reply *reply)
 {
-    pthread_rwlock_rdlock(&engine->gate);
-    int rc = engine_read_dispatch(engine, op, import_ttl_ns, reply);
-    pthread_rwlock_unlock(&engine->gate);
+    int rc = enter(engine);
+    if (rc < 0)
+        return rc;
+    rc = engine_read_dispatch(engine, op, import_ttl_ns, reply);
+    leave(engine);
     return rc;
 }
 
@@ -181,8 +198,10 @@ int engine_origin(struct engine *engine, uint64_t ino, char *prefix, uint64_t *l
     uint8_t room[ENGINE_RECORD_MAX];
     const uint8_t *value;
     size_t len;
-    pthread_rwlock_rdlock(&engine->gate);
-    int rc = engine_read_inode(engine, ino, &inode, room);
+    int rc = enter(engine);
+    if (rc < 0)
+        return rc;
+    rc = engine_read_inode(engine, ino, &inode, room);
     if (rc == 0 && !(S_ISDIR(inode.mode) && inode.flags & RECORD_ORIGIN))
         rc = -ENODATA;
     record_key_u64(&key, ino);
@@ -190,7 +209,7 @@ int engine_origin(struct engine *engine, uint64_t ino, char *prefix, uint64_t *l
         rc = engine_db_copy(engine, NULL, TABLE_ORIGIN, &key, &arena, &value, &len);
     if (rc == 0 && record_origin_decode(value, len, &origin) < 0)
         rc = -EIO;
-    pthread_rwlock_unlock(&engine->gate);
+    leave(engine);
     if (rc == 0) {
         memcpy(prefix, origin.prefix, origin.prefix_len);
         prefix[origin.prefix_len] = '\0';
@@ -259,9 +278,11 @@ int engine_settle_due(struct engine *engine, uint64_t now_ns, struct engine_work
                       uint64_t *next_due_ns)
 {
     struct due_list list = {.engine = engine, .work = out, .max = max};
-    pthread_rwlock_rdlock(&engine->gate);
-    int rc = queue_walk(engine, RECORD_WORK_SETTLE, now_ns, due_settle, &list, next_due_ns);
-    pthread_rwlock_unlock(&engine->gate);
+    int rc = enter(engine);
+    if (rc < 0)
+        return rc;
+    rc = queue_walk(engine, RECORD_WORK_SETTLE, now_ns, due_settle, &list, next_due_ns);
+    leave(engine);
     return rc < 0 ? rc : list.count;
 }
 
@@ -295,9 +316,11 @@ int engine_gc_due(struct engine *engine, uint64_t now_ns, struct meta_object *ou
                   uint64_t *next_due_ns)
 {
     struct due_list list = {.engine = engine, .objects = out, .max = max};
-    pthread_rwlock_rdlock(&engine->gate);
-    int rc = queue_walk(engine, RECORD_WORK_GC, now_ns, due_gc, &list, next_due_ns);
-    pthread_rwlock_unlock(&engine->gate);
+    int rc = enter(engine);
+    if (rc < 0)
+        return rc;
+    rc = queue_walk(engine, RECORD_WORK_GC, now_ns, due_gc, &list, next_due_ns);
+    leave(engine);
     return rc < 0 ? rc : list.count;
 }
 
@@ -324,9 +347,11 @@ static int unsettled_row(void *arg, uint64_t id, const uint8_t *value, size_t le
 uint64_t engine_unsettled_below(struct engine *engine, uint64_t ino)
 {
     struct below below = {.engine = engine, .top = ino};
-    pthread_rwlock_rdlock(&engine->gate);
-    int rc = queue_walk(engine, RECORD_WORK_SETTLE, UINT64_MAX, unsettled_row, &below, NULL);
-    pthread_rwlock_unlock(&engine->gate);
+    int rc = enter(engine);
+    if (rc < 0)
+        return ino;
+    rc = queue_walk(engine, RECORD_WORK_SETTLE, UINT64_MAX, unsettled_row, &below, NULL);
+    leave(engine);
     return rc < 0 ? ino : below.found;
 }
 
@@ -349,7 +374,9 @@ int engine_reserved(struct engine *engine, uint64_t after, struct meta_object *o
     int count = 0, rc;
     record_key_work(&lower, RECORD_WORK_RESERVED, after + 1);
     record_key_work(&upper, RECORD_WORK_RESERVED + 1, 0);
-    pthread_rwlock_rdlock(&engine->gate);
+    rc = enter(engine);
+    if (rc < 0)
+        return rc;
     engine_iter_init(&iter, engine, NULL, TABLE_WORK, &lower, &upper, 0);
     while (count < max && (rc = engine_iter_get(&iter, &k, &k_len, NULL, NULL)) > 0) {
         rc = k_len == 9 ? object_export(engine, record_get_u64(k + 1), &out[count]) : -EIO;
@@ -359,7 +386,7 @@ int engine_reserved(struct engine *engine, uint64_t after, struct meta_object *o
         engine_iter_next(&iter);
     }
     engine_iter_done(&iter);
-    pthread_rwlock_unlock(&engine->gate);
+    leave(engine);
     return count < max && rc < 0 ? rc : count;
 }
 
@@ -372,7 +399,9 @@ int engine_sustained(struct engine *engine, uint64_t after, uint64_t *out, int m
     int count = 0, rc = 0;
     record_key_u64(&lower, after + 1);
     record_key_u64(&upper, UINT64_MAX);
-    pthread_rwlock_rdlock(&engine->gate);
+    rc = enter(engine);
+    if (rc < 0)
+        return rc;
     engine_iter_init(&iter, engine, NULL, TABLE_SUSTAINED, &lower, &upper, 0);
     while (count < max && (rc = engine_iter_get(&iter, &k, &k_len, NULL, NULL)) > 0) {
         if (k_len != 8) {
@@ -383,7 +412,7 @@ int engine_sustained(struct engine *engine, uint64_t after, uint64_t *out, int m
         engine_iter_next(&iter);
     }
     engine_iter_done(&iter);
-    pthread_rwlock_unlock(&engine->gate);
+    leave(engine);
     return rc < 0 ? rc : count;
 }
 
@@ -391,7 +420,8 @@ void engine_stats(struct engine *engine, struct engine_stats *out)
 {
     *out = (struct engine_stats){.inodes = atomic_load(&engine->inodes),
                                  .applied = atomic_load(&engine->applied)};
-    pthread_rwlock_rdlock(&engine->gate);
+    if (enter(engine) < 0)
+        return;
     out->memory_bytes = engine_cache_bytes(engine->cache);
     out->memory_bytes += rocksdb_cache_get_usage(engine->block_cache);
     for (int i = 0; i < TABLE_COUNT; i++) {
@@ -403,5 +433,5 @@ void engine_stats(struct engine *engine, struct engine_stats *out)
                                     &value) == 0)
             out->disk_bytes += value;
     }
-    pthread_rwlock_unlock(&engine->gate);
+    leave(engine);
 }

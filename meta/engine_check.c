@@ -475,7 +475,7 @@ int engine_check(struct engine *engine, void (*report)(void *arg, const char *te
         return 0;
     buf_init(&c.refs, 0);
     pthread_rwlock_rdlock(&engine->gate);
-    int rc = check_all(&c);
+    int rc = engine->db ? check_all(&c) : -EIO;
     pthread_rwlock_unlock(&engine->gate);
     buf_done(&c.refs);
     return rc < 0 ? rc : c.found;
@@ -498,8 +498,8 @@ int engine_digest(struct engine *engine, uint8_t out[32])
         EVP_MD_CTX_free(sum);
         return -ENOMEM;
     }
-    int rc = 0;
     pthread_rwlock_rdlock(&engine->gate);
+    int rc = engine->db ? 0 : -EIO;
     for (int i = 0; rc == 0 && i < TABLE_COUNT; i++) {
         EVP_DigestUpdate(sum, &i, sizeof(i));
         rc = walk(&c, i, NULL, digest_one, sum);

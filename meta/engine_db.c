@@ -487,8 +487,12 @@ int engine_db_sync(struct engine *engine)
     char *message = NULL;
     uint64_t applied = atomic_load(&engine->applied);
     pthread_rwlock_rdlock(&engine->gate);
-    rocksdb_flush_wal(engine->db, 1, &message);
+    bool there = engine->db != NULL;
+    if (there)
+        rocksdb_flush_wal(engine->db, 1, &message);
     pthread_rwlock_unlock(&engine->gate);
+    if (!there)
+        return -EIO;
     if (message)
         return engine_db_error(engine, message, "sync");
     uint64_t be = __builtin_bswap64(applied);

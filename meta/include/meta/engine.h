@@ -23,7 +23,7 @@ struct engine_options {
     uint64_t memory_bytes; /* for memtables, block cache and record caches together; default 48 MiB,
                               at least 16 MiB */
     bool read_only;        /* never writes; must exist */
-    bool rebuild_note;     /* tests: no reserve file */
+    bool rebuild_note;     /* tests: no reserve file on the disk */
 };
 
 /* Opens or creates. Errors: -EBUSY another process has it · -EILSEQ damaged (message says what to
@@ -37,11 +37,13 @@ int engine_volume(struct engine *engine, struct meta_volume *out);
 
 /* Kinds that change. op->time_ns is set. 0 or -errno: POSIX's of the call, -ENOSPC if the disk is
  * full, -EROFS after the database refused a write (message in the log), -ENOMEM. `reply` is
- * initialised by the caller. */
+ * initialised by the caller. RMDIR, RENAME onto a directory and SETTLE_SUBTREE answer -EAGAIN with
+ * reply->need_import and attr.ino = a directory whose listing must be imported first. */
 int engine_apply(struct engine *engine, const struct meta_op *op, struct meta_reply *reply);
 
 /* Kinds that only read; any thread. Sets reply->need_import with -EAGAIN where a directory's
- * listing is not there: the caller imports, and asks again. op->time_ns is "now", for TTLs of
+ * listing is not there or too old: the caller imports, and asks again (LOOKUP then gives in attr
+ * what is known, ino 0 if nothing). op->time_ns is "now", for TTLs of
  * imported listings: `import_ttl_ns` after its listing a directory is asked for again (0 = never).
  */
 int engine_read(struct engine *engine, const struct meta_op *op, uint64_t import_ttl_ns,
@@ -70,7 +72,8 @@ int engine_gc_due(struct engine *engine, uint64_t now_ns, struct meta_object *ou
 /* The first unsettled ino at or below a directory or file, 0 if all is settled: what `settle
  * --wait` waits for. */
 uint64_t engine_unsettled_below(struct engine *engine, uint64_t ino);
-/* Makes what is at or below due now. */
+/* Makes what is at or below due now, quiet or not: applies META_SETTLE_HURRY, so on the applying
+ * thread. */
 int engine_settle_hurry(struct engine *engine, uint64_t ino, uint64_t now_ns);
 /* Objects in state RESERVED: at start, what a crash left. Object ids ascending after `after`. */
 int engine_reserved(struct engine *engine, uint64_t after, struct meta_object *out, int max);

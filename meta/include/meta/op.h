@@ -73,28 +73,31 @@ enum meta_kind {
     META_ABANDON, /* object: a reserved one that will not be committed; goes to gc. flags
                      META_NOT_WRITTEN: the store surely has nothing of it, so it is forgotten */
     META_COMMIT,  /* ino, written objects[], extents[], attr.{size,mtime_ns}, valid (META_SET_SIZE,
-                     META_SET_MTIME), flags META_REPLACE → attr.  Each extent replaces what was in
-                     its  range; with META_REPLACE all else is dropped. One batch. Objects become
-                     LIVE.  An  unlinked inode accepts it while it is sustained */
+                     META_SET_MTIME, META_KILL_SUID), flags META_REPLACE → attr. Each extent replaces
+                     what was in its range, in any order, but they must not overlap (-EINVAL); with
+                     META_REPLACE all else is dropped. One batch. Objects become LIVE, or garbage if
+                     no extent uses them; -ESTALE if one is not reserved any more. An unlinked inode
+                     accepts it while it is sustained */
     META_CLONE, /* ino, offset, length → new_ino, new_offset: shares extents (copy_file_range) →
                    attr of the target */
     META_PUNCH, /* ino, offset, length: a hole; size unchanged unless META_SET_SIZE → attr */
 
     META_FORMAT = 64, /* settings of a new volume; only on an empty database */
     META_IMPORT_DIR,  /* ino, entries[] of one listing page, name = entries are complete from after
-                         it (len 0: the start) up to new_name (len 0: the end), flags
-                         META_IMPORT_LAST */
+                         it (len 0: the start) up to new_name (len 0: the end), by the order of the
+                         names; flags META_IMPORT_LAST → attr of the directory, entries: names that
+                         were removed, with their inodes (nlink 0: to be dropped when unused) */
     META_IMPORT_ONE,  /* parent, name, entries[0] or none (the key does not exist): one looked-up
-                         name → attr */
+                         name → attr (ino 0: nothing there) */
     META_OUTSIDE, /* object, entries[0] or none: the object was replaced or deleted by somebody else
                      → attr of the file */
     META_SETTLE_BEGIN, /* ino: plans and records the step that brings the file nearer to its desired
                           key → settle */
-    META_SETTLE_DONE, /* settle (as begun), written objects[0] → done = swapped, or false: the file
+    META_SETTLE_DONE, /* settle (as begun), written objects[0] → end = swapped, or false: the file
                          changed meanwhile and the new object went to gc */
     META_SETTLE_RETRY,   /* ino, attr.mtime_ns = time of the next try; data = reason for status */
     META_SETTLE_SUBTREE, /* ino of a directory from the queue: moves up to count files below it to
-                            the queue → done when it is empty */
+                            the queue → end when it is empty */
     META_GC_DONE,        /* inos[] holds object ids that are gone from the store */
     META_GC_RETRY,       /* object, attr.mtime_ns = time of the next try */
     META_SETTLE_HURRY,   /* ino: what is unsettled at or below it is due now, quiet or not */
@@ -105,8 +108,8 @@ enum {
     META_RMDIR = 1 << 8,
     META_INTERNAL_KEY = 1 << 9, /* RESERVE: not at the natural key, even if that is free */
     META_REPLACE = 1 << 10,
-    META_IMPORT_LAST = 1 << 11, /* the listing is complete with this page: names of the range that
-                                   it did not show are gone */
+    META_IMPORT_LAST = 1 << 11, /* the listing is complete with this page. (Names in a page's range
+                                   that it did not show are gone, with or without it) */
     META_NOT_WRITTEN = 1 << 12, /* ABANDON */
 };
 
@@ -140,7 +143,9 @@ struct meta_extent {
 enum meta_object_state {
     META_OBJECT_RESERVED = 1, /* its key may be written at any time; not referenced */
     META_OBJECT_LIVE,
-    META_OBJECT_GARBAGE, /* unreferenced, waits for gc */
+    META_OBJECT_GARBAGE, /* unreferenced, waits for gc. Without an ETag it is not known whether it
+                            was ever written: ask the store whose the object at its key is before
+                            deleting it */
 };
 
 struct meta_object {
