@@ -15,25 +15,19 @@
 #include "base/cleanup.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "owner_record.h"
 #include "volume.h"
 
-#define RECORD_MAX (16 * 1024)
 #define LEASE_NS (90 * NS_PER_S) /* of a holder on another host */
 #define TAKE_TRIES 8
 #define RETRY_MS 5000
 #define GIVE_BACK_MS 10000 /* an unmount waits no longer */
 
-struct record {
-    char volume[33], instance[17], host[128], owner[512];
-    uint64_t epoch, renewed_ns;
-    bool held;
-};
-
 struct owner {
     struct meta *meta;
     char key[META_KEY_MAX + 16];
     char etag[STORE_ETAG_MAX]; /* of the object as we wrote it last */
-    struct record self;
+    struct owner_record self;
 
     /* Work thread. */
     struct loop_timer timer;
@@ -41,48 +35,11 @@ struct owner {
     struct work_op op;
     char *body; /* being written */
     struct iovec iov;
-    uint8_t *read; /* being read: RECORD_MAX bytes */
+    uint8_t *read; /* being read: OWNER_RECORD_MAX bytes */
     uint64_t renewed_ns;
 };
 
-/* The record */
-
-static void copy_text(char *out, size_t cap, const json_t *from)
-{
-    const char *text = json_string_value(from);
-    snprintf(out, cap, "%s", text ? text : "");
-}
-
-static int parse_record(const void *data, size_t len, struct record *out)
-{
-    json_t *root = json_loadb(data, len, JSON_REJECT_DUPLICATES, NULL);
-    if (!root)
-        return -EBADMSG;
-    *out = (struct record){.held = json_is_true(json_object_get(root, "held"))};
-    copy_text(out->volume, sizeof(out->volume), json_object_get(root, "volume"));
-    copy_text(out->instance, sizeof(out->instance), json_object_get(root, "instance"));
-    copy_text(out->host, sizeof(out->host), json_object_get(root, "host"));
-    copy_text(out->owner, sizeof(out->owner), json_object_get(root, "owner"));
-    json_int_t epoch = json_integer_value(json_object_get(root, "epoch"));
-    json_int_t renewed = json_integer_value(json_object_get(root, "renewed_ns"));
-    json_decref(root);
-    if (epoch < 0 || renewed < 0 || strlen(out->volume) != 32 || !out->instance[0])
-        return -EBADMSG;
-    out->epoch = (uint64_t)epoch;
-    out->renewed_ns = (uint64_t)renewed;
-    return 0;
-}
-
-static char *print_record(const struct record *r)
-{
-    json_t *root = json_pack("{s:i, s:s, s:I, s:b, s:s, s:s, s:s, s:I, s:s}", "format", 1, "volume",
-                             r->volume, "epoch", (json_int_t)r->epoch, "held", r->held, "instance",
-                             r->instance, "host", r->host, "owner", r->owner, "renewed_ns",
-                             (json_int_t)r->renewed_ns, "version", SLUICE_VERSION);
-    char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
-    json_decref(root);
-    return text;
-}
+/* Who we are */
 
 static void read_line(const char *path, char *out, size_t cap)
 {
@@ -103,7 +60,7 @@ static void host_identity(char *out, size_t cap)
 }
 
 /* May we take it from who has it? 0, or -EBUSY and why not. */
-static int decide(const struct record *found, const struct record *self, bool take_over,
+static int decide(const struct owner_record *found, const struct owner_record *self, bool take_over,
                   uint64_t now_ns, struct error *error)
 {
     if (!found->held || take_over)
@@ -124,17 +81,17 @@ static int decide(const struct record *found, const struct record *self, bool ta
 
 /* Taking, blocking */
 
-static int read_now(struct owner *owner, struct record *found, char etag[STORE_ETAG_MAX],
+static int read_now(struct owner *owner, struct owner_record *found, char etag[STORE_ETAG_MAX],
                     struct error *error)
 {
-    cleanup(free_ptr) uint8_t *data = malloc(RECORD_MAX);
+    cleanup(free_ptr) uint8_t *data = malloc(OWNER_RECORD_MAX);
     if (!data)
         return -ENOMEM;
     struct store_op op = {.kind = STORE_GET,
                           .key = owner->key,
                           .buf = data,
-                          .buf_len = RECORD_MAX,
-                          .length = RECORD_MAX};
+                          .buf_len = OWNER_RECORD_MAX,
+                          .length = OWNER_RECORD_MAX};
     int rc = store_wait(owner->meta->store, &op);
     if (rc == -ERANGE) {
         /* An empty object: has nothing to get, but an ETag. */
@@ -144,9 +101,10 @@ static int read_now(struct owner *owner, struct record *found, char etag[STORE_E
     }
     if (!rc)
         memcpy(etag, op.info.etag, STORE_ETAG_MAX);
-    if (!rc && parse_record(data, op.got, found)) {
+    if (!rc && owner_record_parse(data, op.got, found)) {
         /* Held by who knows whom. */
-        *found = (struct record){.held = true, .owner = "a newer version of Sluice, or damaged"};
+        *found =
+            (struct owner_record){.held = true, .owner = "a newer version of Sluice, or damaged"};
     } else if (rc && rc != -ENOENT && error) {
         *error = op.error;
         error_prefix(error, "cannot read who owns the prefix");
@@ -159,7 +117,7 @@ static int read_now(struct owner *owner, struct record *found, char etag[STORE_E
 static int write_now(struct owner *owner, const char *etag, struct error *error)
 {
     owner->self.renewed_ns = clock_wall_ns();
-    cleanup(free_ptr) char *body = print_record(&owner->self);
+    cleanup(free_ptr) char *body = owner_record_print(&owner->self);
     if (!body)
         return -ENOMEM;
     struct iovec iov = {.iov_base = body, .iov_len = strlen(body)};
@@ -185,7 +143,7 @@ static int write_now(struct owner *owner, const char *etag, struct error *error)
 
 static int take_once(struct owner *owner, struct error *error)
 {
-    struct record found = {0};
+    struct owner_record found = {0};
     char etag[STORE_ETAG_MAX] = "";
     bool take_over = owner->meta->config.take_over;
     int rc = read_now(owner, &found, etag, error);
@@ -222,14 +180,14 @@ int owner_take(struct meta *meta, struct owner **out, struct error *error)
     struct owner *owner = calloc(1, sizeof(*owner));
     if (!owner)
         return -ENOMEM;
-    owner->read = malloc(RECORD_MAX);
+    owner->read = malloc(OWNER_RECORD_MAX);
     if (!owner->read) {
         free(owner);
         return -ENOMEM;
     }
     owner->meta = meta;
     snprintf(owner->key, sizeof(owner->key), "%svolume", meta->internal);
-    struct record *self = &owner->self;
+    struct owner_record *self = &owner->self;
     memcpy(self->volume, meta->format.id, sizeof(self->volume));
     snprintf(self->owner, sizeof(self->owner), "%s", meta->config.owner_text);
     uint8_t instance[8];
@@ -261,7 +219,7 @@ static void next_renewal(struct owner *owner, uint64_t delay_ms)
         loop_timer_start(&owner->timer, delay_ms);
 }
 
-static void lose(struct owner *owner, const struct record *to)
+static void lose(struct owner *owner, const struct owner_record *to)
 {
     owner->lost = true;
     log_error("prefix lost to another owner", "volume=%s owner=\"%s\" epoch=%" PRIu64, to->volume,
@@ -273,10 +231,10 @@ static void reread_done(struct work_op *work)
 {
     struct owner *owner = work->arg;
     struct store_op *op = &work->op;
-    struct record found;
+    struct owner_record found;
     int rc = op->result == -ERANGE ? 0 : op->result;
-    if (!rc && parse_record(owner->read, op->got, &found))
-        found = (struct record){.owner = "unreadable"};
+    if (!rc && owner_record_parse(owner->read, op->got, &found))
+        found = (struct owner_record){.owner = "unreadable"};
     if (!rc && !strcmp(found.instance, owner->self.instance)) {
         /* The write before was done, its reply was lost. */
         memcpy(owner->etag, op->info.etag, sizeof(owner->etag));
@@ -301,8 +259,8 @@ static void read_again(struct owner *owner)
     owner->op.op = (struct store_op){.kind = STORE_GET,
                                      .key = owner->key,
                                      .buf = owner->read,
-                                     .buf_len = RECORD_MAX,
-                                     .length = RECORD_MAX};
+                                     .buf_len = OWNER_RECORD_MAX,
+                                     .length = OWNER_RECORD_MAX};
     owner->op.done = reread_done;
     work_op_submit(owner->meta, &owner->op);
 }
@@ -333,7 +291,7 @@ static void write_done(struct work_op *work)
 static void write_again(struct owner *owner, const char *etag)
 {
     owner->self.renewed_ns = clock_wall_ns();
-    owner->body = print_record(&owner->self);
+    owner->body = owner_record_print(&owner->self);
     if (!owner->body) {
         next_renewal(owner, RETRY_MS);
         return;
@@ -389,7 +347,7 @@ void owner_give_back(struct owner *owner)
     int rc = write_now(owner, owner->etag, &error);
     if (rc == -EEXIST) {
         /* A renewal that was cut off may have been done all the same. */
-        struct record found;
+        struct owner_record found;
         rc = read_now(owner, &found, owner->etag, &error);
         if (!rc)
             rc = strcmp(found.instance, owner->self.instance)
