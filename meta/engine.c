@@ -18,6 +18,8 @@ int engine_open(const struct engine_options *options, struct engine **out, struc
     if (!engine)
         return error_set(error, -ENOMEM, "no memory");
     pthread_rwlock_init(&engine->gate, NULL);
+    for (int i = 0; i < ENGINE_QUEUE_COUNT; i++)
+        pthread_mutex_init(&engine->queues[i].lock, NULL);
     engine->synced_fd = -1;
     engine->read_only = options->read_only;
     engine->no_reserve = options->rebuild_note;
@@ -47,6 +49,8 @@ void engine_close(struct engine *engine)
     engine_txn_done(&engine->txn);
     engine_cache_free(engine->cache);
     pthread_rwlock_destroy(&engine->gate);
+    for (int i = 0; i < ENGINE_QUEUE_COUNT; i++)
+        pthread_mutex_destroy(&engine->queues[i].lock);
     free(engine->path);
     free(engine);
 }
@@ -219,27 +223,56 @@ int engine_origin(struct engine *engine, uint64_t ino, char *prefix, uint64_t *l
     return rc;
 }
 
+static struct engine_queue *queue_of(struct engine *engine, enum record_work kind)
+{
+    return &engine->queues[kind == RECORD_WORK_GC ? ENGINE_QUEUE_GC : ENGINE_QUEUE_SETTLE];
+}
+
+/* No row is due before the result. */
+static uint64_t queue_begin(struct engine_queue *queue)
+{
+    pthread_mutex_lock(&queue->lock);
+    uint64_t start = queue->head_ns = MIN(queue->head_ns, queue->added_ns);
+    queue->added_ns = UINT64_MAX;
+    pthread_mutex_unlock(&queue->lock);
+    return start;
+}
+
+/* A walk from `start` found that the first row is due at `first` (UINT64_MAX: there is none). */
+static void queue_end(struct engine_queue *queue, uint64_t start, uint64_t first)
+{
+    pthread_mutex_lock(&queue->lock);
+    if (queue->head_ns == start)
+        queue->head_ns = first;
+    pthread_mutex_unlock(&queue->lock);
+}
+
 /* Calls `each` for the rows of a work queue up to a time, until it returns something else than 0
- * (then that is the result). *next_due_ns: of the first row behind. */
+ * (then that is the result). *next_due_ns: of the first row behind, or a time before it. */
 static int queue_walk(struct engine *engine, enum record_work kind, uint64_t until_ns,
                       int (*each)(void *arg, uint64_t id, const uint8_t *value, size_t len),
                       void *arg, uint64_t *next_due_ns)
 {
+    struct engine_queue *queue = queue_of(engine, kind);
     struct record_key key;
     struct engine_iter iter;
     const uint8_t *k, *v;
     size_t k_len, v_len;
     int rc;
-    record_key_work(&key, (uint8_t)kind, 0);
-    engine_iter_init(&iter, engine, NULL, TABLE_WORK, &key, NULL, 1);
+    uint64_t start = queue_begin(queue), first = UINT64_MAX;
     if (next_due_ns)
-        *next_due_ns = 0;
+        *next_due_ns = start > until_ns && start != UINT64_MAX ? start : 0;
+    if (start > until_ns)
+        return 0;
+    record_key_work2(&key, (uint8_t)kind, start, 0);
+    engine_iter_init(&iter, engine, NULL, TABLE_WORK, &key, NULL, 1);
     while ((rc = engine_iter_get(&iter, &k, &k_len, &v, &v_len)) > 0) {
         if (k_len != 17) {
             rc = -EIO;
             break;
         }
         uint64_t due = record_get_u64(k + 1);
+        first = MIN(first, due);
         if (due > until_ns) {
             if (next_due_ns)
                 *next_due_ns = due;
@@ -252,6 +285,8 @@ static int queue_walk(struct engine *engine, enum record_work kind, uint64_t unt
         engine_iter_next(&iter);
     }
     engine_iter_done(&iter);
+    if (rc >= 0)
+        queue_end(queue, start, first);
     return rc;
 }
 

@@ -62,6 +62,15 @@ struct engine_map {
     size_t cap, count; /* cap is a power of two */
 };
 
+/* Where the rows of a work queue begin, so that a walk does not pass the tombstones of all that was
+ * done before: no row is due before MIN(head_ns, added_ns). */
+struct engine_queue {
+    pthread_mutex_t lock; /* a leaf */
+    uint64_t head_ns;     /* as the last walk found it */
+    uint64_t added_ns;    /* the earliest that was put since */
+};
+enum { ENGINE_QUEUE_SETTLE, ENGINE_QUEUE_GC, ENGINE_QUEUE_COUNT };
+
 /* Working set of one apply: what it read and what it will write. Owned by the applying thread. */
 struct engine_txn {
     struct engine *engine;
@@ -71,7 +80,8 @@ struct engine_txn {
     struct record_counters counters;
     struct buf scratch, before;
     rocksdb_writebatch_t *batch;
-    bool raw; /* something was put into the batch directly */
+    bool raw;                               /* something was put into the batch directly */
+    uint64_t queued_ns[ENGINE_QUEUE_COUNT]; /* the earliest row that is put; UINT64_MAX: none */
 };
 
 struct engine {
@@ -92,6 +102,7 @@ struct engine {
     _Atomic uint64_t applied;
     _Atomic uint64_t inodes;
     int synced_fd; /* a note of what was synced: see engine_db.c */
+    struct engine_queue queues[ENGINE_QUEUE_COUNT];
 
     /* Owned by the applying thread: */
     struct record_counters counters;

@@ -106,6 +106,7 @@ static int gc_move(struct engine_txn *t, uint64_t id, struct record_object *obje
     object->due_ns = due_ns;
     if (rc == 0 && due_ns) {
         record_key_work2(&key, RECORD_WORK_GC, due_ns, id);
+        t->queued_ns[ENGINE_QUEUE_GC] = MIN(t->queued_ns[ENGINE_QUEUE_GC], due_ns);
         rc = engine_txn_put(t, TABLE_WORK, &key, "\x01", 1);
     }
     return rc;

@@ -22,6 +22,7 @@ static int row_put(struct engine_txn *t, struct engine_node *node, uint64_t due_
     struct record_key key;
     node->now.due_ns = MAX(due_ns, 1);
     node->dirty = true;
+    t->queued_ns[ENGINE_QUEUE_SETTLE] = MIN(t->queued_ns[ENGINE_QUEUE_SETTLE], node->now.due_ns);
     row_key(node, &key);
     struct buf *b = engine_txn_scratch(t);
     record_queue_encode(b, queue);

@@ -67,6 +67,8 @@ void engine_txn_begin(struct engine_txn *t, uint64_t time_ns)
 {
     t->time_ns = time_ns;
     t->raw = false;
+    for (int i = 0; i < ENGINE_QUEUE_COUNT; i++)
+        t->queued_ns[i] = UINT64_MAX;
     arena_reset(&t->arena);
     map_clear(&t->nodes);
     map_clear(&t->cells);
@@ -409,6 +411,19 @@ static void cache_end(struct engine_txn *t, bool written)
     }
 }
 
+/* After the write: a walk that begins now sees the rows. */
+static void note_queued(const struct engine_txn *t)
+{
+    for (int i = 0; i < ENGINE_QUEUE_COUNT; i++) {
+        struct engine_queue *queue = &t->engine->queues[i];
+        if (t->queued_ns[i] == UINT64_MAX)
+            continue;
+        pthread_mutex_lock(&queue->lock);
+        queue->added_ns = MIN(queue->added_ns, t->queued_ns[i]);
+        pthread_mutex_unlock(&queue->lock);
+    }
+}
+
 int engine_txn_commit(struct engine_txn *t)
 {
     struct engine *engine = t->engine;
@@ -430,6 +445,7 @@ int engine_txn_commit(struct engine_txn *t)
     cache_end(t, rc == 0);
     if (rc < 0)
         return rc;
+    note_queued(t);
     engine->counters = t->counters;
     atomic_store(&engine->applied, t->counters.applied);
     atomic_store(&engine->inodes, t->counters.inodes);

@@ -219,7 +219,13 @@ static bool start_due(struct settler *settler, uint64_t *look_again_ns)
     struct meta *meta = settler->meta;
     struct engine_work due[DUE_STEP];
     uint64_t now = meta_time_ns(meta), next_due = 0, monotonic = clock_monotonic_ns();
-    int count = engine_settle_due(meta->engine, now, due, DUE_STEP, &next_due);
+    *look_again_ns = 0;
+    if (settler->active >= meta->config.settle_parallel)
+        return false; /* the end of a job looks again */
+    /* Those at work and those that are held stand in front. */
+    unsigned want = meta->config.settle_parallel + settler->active + HASH_COUNT(settler->failures);
+    int count =
+        engine_settle_due(meta->engine, now, due, (int)MIN(want, (unsigned)DUE_STEP), &next_due);
     *look_again_ns = next_due > now ? next_due - now : 0;
     for (int i = 0; i < count && settler->active < meta->config.settle_parallel; i++) {
         struct settle_job *job;
