@@ -103,8 +103,58 @@ static int read_getattr(struct engine *engine, const struct meta_op *op, struct 
     return rc;
 }
 
+/* Inodes for a listing. Names that were made one after the other often have numbers one after the
+ * other: those are read by one scan, which is several times cheaper than a read of each. */
+struct inode_scan {
+    struct engine *engine;
+    struct engine_iter iter;
+    bool open;
+    uint64_t last; /* the last that was asked for */
+};
+
+#define SCAN_GAP 8 /* so many records may lie between two */
+
+static int scan_get(struct inode_scan *scan, uint64_t ino, struct record_inode *out,
+                    uint8_t room[ENGINE_RECORD_MAX])
+{
+    bool near = scan->last && ino > scan->last && ino - scan->last <= SCAN_GAP;
+    scan->last = ino;
+    if (!near)
+        return engine_read_inode(scan->engine, ino, out, room);
+    struct record_key key, upper;
+    record_key_u64(&key, ino);
+    record_key_u64(&upper, UINT64_MAX);
+    if (!scan->open)
+        engine_iter_init(&scan->iter, scan->engine, NULL, TABLE_INODE, &key, &upper, 0);
+    scan->open = true;
+    for (int i = 0; i <= SCAN_GAP; i++) {
+        const uint8_t *k, *v;
+        size_t k_len, v_len;
+        int rc = engine_iter_get(&scan->iter, &k, &k_len, &v, &v_len);
+        if (rc < 0)
+            return rc;
+        uint64_t at = rc > 0 && k_len == 8 ? record_get_u64(k) : UINT64_MAX;
+        if (at == ino && v_len <= ENGINE_RECORD_MAX) {
+            memcpy(room, v, v_len);
+            return record_inode_decode(room, v_len, out) < 0 ? -EIO : 0;
+        }
+        if (at > ino || i == SCAN_GAP)
+            break;
+        engine_iter_next(&scan->iter);
+    }
+    /* It stands elsewhere, or the inode is newer than the scan. */
+    rocksdb_iter_seek(scan->iter.it, (const char *)key.bytes, key.len);
+    return engine_read_inode(scan->engine, ino, out, room);
+}
+
+static void scan_done(struct inode_scan *scan)
+{
+    if (scan->open)
+        engine_iter_done(&scan->iter);
+}
+
 /* One more entry: 1, 0 if its inode has gone meanwhile, or -errno. */
-static int readdir_entry(struct engine *engine, const struct meta_op *op, const uint8_t *key,
+static int readdir_entry(struct inode_scan *scan, const struct meta_op *op, const uint8_t *key,
                          size_t key_len, const struct record_dentry *dentry,
                          struct meta_reply *reply, struct meta_entry *entry)
 {
@@ -116,7 +166,7 @@ static int readdir_entry(struct engine *engine, const struct meta_op *op, const 
     if (op->plus) {
         struct record_inode inode;
         uint8_t room[ENGINE_RECORD_MAX];
-        int rc = engine_read_inode(engine, dentry->ino, &inode, room);
+        int rc = scan_get(scan, dentry->ino, &inode, room);
         if (rc < 0)
             return rc == -ENOENT ? 0 : rc;
         engine_attr(dentry->ino, &inode, &entry->attr);
@@ -136,6 +186,7 @@ static int read_readdir(struct engine *engine, const struct meta_op *op, uint64_
                         struct meta_reply *reply)
 {
     struct record_inode dir;
+    struct inode_scan scan = {.engine = engine};
     int rc = read_dir(engine, op->ino, &dir);
     if (rc < 0)
         return rc;
@@ -169,7 +220,7 @@ static int read_readdir(struct engine *engine, const struct meta_op *op, uint64_
         rc = k_len > 8 && k_len <= 8 + META_NAME_MAX ? record_dentry_decode(v, v_len, &dentry)
                                                      : -EBADMSG;
         if (rc == 0)
-            rc = readdir_entry(engine, op, k, k_len, &dentry, reply,
+            rc = readdir_entry(&scan, op, k, k_len, &dentry, reply,
                                &reply->entries[reply->entry_count]);
         if (rc < 0)
             break;
@@ -178,6 +229,7 @@ static int read_readdir(struct engine *engine, const struct meta_op *op, uint64_
     }
     reply->end = rc == 0;
     engine_iter_done(&iter);
+    scan_done(&scan);
     return rc < 0 ? (rc == -EBADMSG ? -EIO : rc) : 0;
 }
 
