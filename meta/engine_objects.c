@@ -456,8 +456,10 @@ int engine_object_reserve(struct engine_txn *t, uint64_t ino, const char *key, s
     *id = t->counters.next_object++;
     *out = (struct record_object){.state = META_OBJECT_RESERVED, .ino = ino, .natural = key};
     if (!key) {
-        int n = snprintf(internal, sizeof(internal), "%s.sluice/o/%02x/%016llx",
-                         t->engine->volume.prefix, (unsigned)(*id & 0xff), (unsigned long long)*id);
+        /* With a part of the volume's id: another volume had this prefix before, or will have. */
+        int n = snprintf(internal, sizeof(internal), "%s.sluice/o/%.8s/%02x/%016llx",
+                         t->engine->volume.prefix, t->engine->volume.id, (unsigned)(*id & 0xff),
+                         (unsigned long long)*id);
         key = internal;
         len = (size_t)n;
     }
@@ -520,7 +522,9 @@ int engine_apply_gc_done(struct engine_txn *t, const struct meta_op *op, struct 
         int rc = engine_object_get(t, op->inos[i], &object);
         if (rc == -ENOENT)
             continue;
-        if (rc == 0 && object.state == META_OBJECT_GARBAGE)
+        /* One that settle has meanwhile taken out of the queue, to write over it, goes with that
+         * step: its key is the step's. */
+        if (rc == 0 && object.state == META_OBJECT_GARBAGE && object.due_ns)
             rc = engine_object_forget(t, op->inos[i], &object);
         if (rc < 0)
             return rc;
