@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/log.h"
 #include "staging.h"
 
 struct write_wait {
@@ -53,9 +54,11 @@ static void take_first(struct data *data)
 
 void write_wait_run(struct data *data, bool begun)
 {
+    static struct log_limit limit = LOG_LIMIT(3, 60000);
     for (;;) {
         /* Before the try: an upload that ends during it calls for another run. So does one that
-         * was begun and has ended already, whether it made room or not. */
+         * was begun and has ended already, whether it made room or not. And a write that came
+         * after others went on was not looked for: what they wrote can be flushed. */
         pthread_mutex_lock(&data->wait_lock);
         struct write_wait *wait = data->waiting;
         bool hope = begun || data->uploads > 0;
@@ -67,10 +70,17 @@ void write_wait_run(struct data *data, bool begun)
             n = write_apply(wait->handle, wait->in, wait->offset, wait->append);
         if ((n == -ENOSPC || n == -EDQUOT) && hope)
             return;
+        if (n == -ENOSPC || n == -EDQUOT)
+            log_limited(&limit, LOG_ERROR, "no room for written data",
+                        "ino=%llu staged=%llu limit=%llu",
+                        (unsigned long long)wait->handle->file->ino,
+                        (unsigned long long)staging_area_bytes(data->area),
+                        (unsigned long long)staging_area_max(data->area));
         take_first(data);
         struct data_request *request = wait->request;
         free(wait);
         request->result = (int)n;
         request->done(request);
+        begun |= n >= 0;
     }
 }
