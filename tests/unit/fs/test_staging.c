@@ -199,6 +199,7 @@ static int refuse_found(void *arg, const struct staging_found *found)
     return -EIO;
 }
 
+#ifndef TEST_PLAIN_RUNNER /* a fork of a process with threads */
 /* A process makes changes and dies without a word; the same changes are made to the model. */
 static void die_after_changes(struct model *model, uint64_t seed, int steps, uint64_t reach)
 {
@@ -269,6 +270,7 @@ TEST(staging, what_a_killed_process_left_is_found_again, .init = make_directory,
         free(model);
     }
 }
+#endif
 
 TEST(staging, what_was_left_on_purpose_stays, .init = make_directory, .fini = remove_directory)
 {
