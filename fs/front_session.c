@@ -208,9 +208,9 @@ struct meta_events fs_events(struct fs *fs)
     };
 }
 
-void fs_data_changed(void *fs, uint64_t ino)
+void fs_data_changed(void *arg, uint64_t ino)
 {
-    notify_inode(((struct fs *)fs)->notify, ino, true);
+    notify_inode(((struct fs *)arg)->notify, ino, true);
 }
 
 static void set_users(struct fs *fs, struct meta *meta, struct data *data)
