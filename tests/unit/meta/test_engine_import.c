@@ -17,8 +17,12 @@ static int import_page(struct world *w, uint64_t dir, const char *after, const c
         unsigned size = 10;
         char *colon = strchr(p, ':');
         if (colon) {
-            *colon = '\0';
-            check(sscanf(colon + 1, "%31[^:]:%u", etag, &size) >= 1);
+            *colon++ = '\0';
+            size_t len = strcspn(colon, ":");
+            check(len > 0 && len < sizeof(etag));
+            snprintf(etag, sizeof(etag), "%.*s", (int)len, colon);
+            if (colon[len])
+                size = (unsigned)strtoul(colon + len + 1, NULL, 10);
         }
         e->name = p;
         e->name_len = strlen(p);
