@@ -15,6 +15,7 @@ int cli_settle(int argc, char **argv);
 int cli_usage(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 int cli_fsck(int argc, char **argv);
+int cli_rebuild(int argc, char **argv);
 int cli_version(int argc, char **argv);
 
 /* Prints "sluice NAME: message" and returns 1. */

@@ -19,6 +19,7 @@ static const struct command {
     {"usage", cli_usage, "bytes, files and directories below a path, at once"},
     {"doctor", cli_doctor, "check this host and a bucket, and say what to do"},
     {"fsck", cli_fsck, "check the metadata of a volume that is not mounted"},
+    {"rebuild", cli_rebuild, "make lost metadata anew from what is in the bucket"},
     {"version", cli_version, "versions of sluice and of the libraries it runs with"},
 };
 

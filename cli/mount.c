@@ -162,17 +162,10 @@ static int open_meta(struct mount *m, struct error *error)
     struct meta_config config;
     struct meta_volume format;
     const struct mount_options *o = &m->options;
+    int r = mount_options_format(o, &format, error);
+    if (r < 0)
+        return r;
     meta_config_init(&config);
-    meta_format_init(&format);
-    format.inline_max = (uint32_t)o->inline_max;
-    format.settle_delay_ms = o->settle_delay_ms;
-    format.gc_delay_ms = o->gc_delay_ms;
-    if (o->staging_patterns) {
-        if (strlen(o->staging_patterns) >= sizeof(format.staging))
-            return error_set(error, -EINVAL, "--staging-patterns is longer than %zu bytes",
-                             sizeof(format.staging) - 1);
-        snprintf(format.staging, sizeof(format.staging), "%s", o->staging_patterns);
-    }
     config.directory = o->read_only ? NULL : m->meta_dir;
     config.store = m->store;
     config.prefix = m->url.prefix;

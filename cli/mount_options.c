@@ -1,5 +1,7 @@
 #include "mount_options.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -178,8 +180,8 @@ void mount_options_init(struct mount_options *options)
         .deadline_ms = 60000,
         .hedge_after_ms = 500,
         .inline_max = 32u << 10,
-        .settle_delay_ms = 5000,
-        .gc_delay_ms = 10000,
+        .settle_delay_ms = META_SETTLE_DELAY_MS,
+        .gc_delay_ms = META_GC_DELAY_MS,
         .sync_interval_ms = 100,
         .import_ttl_ms = 60000,
         .negative_ttl_ms = 1000,
@@ -219,4 +221,20 @@ void mount_options_store(const struct mount_options *options, struct store_optio
     out->deadline_ms = options->deadline_ms;
     out->hedge_after_ms = options->hedge_after_ms;
     out->read_only = options->read_only;
+}
+
+int mount_options_format(const struct mount_options *options, struct meta_volume *out,
+                         struct error *error)
+{
+    meta_format_init(out);
+    out->inline_max = (uint32_t)options->inline_max;
+    out->settle_delay_ms = options->settle_delay_ms;
+    out->gc_delay_ms = options->gc_delay_ms;
+    if (!options->staging_patterns)
+        return 0;
+    if (strlen(options->staging_patterns) >= sizeof(out->staging))
+        return error_set(error, -EINVAL, "--staging-patterns is longer than %zu bytes",
+                         sizeof(out->staging) - 1);
+    snprintf(out->staging, sizeof(out->staging), "%s", options->staging_patterns);
+    return 0;
 }

@@ -2,6 +2,7 @@
 #ifndef SLUICE_CLI_MOUNT_OPTIONS_H
 #define SLUICE_CLI_MOUNT_OPTIONS_H
 
+#include "meta/meta.h"
 #include "options.h"
 #include "s3/open.h"
 
@@ -39,5 +40,8 @@ extern const struct option_set store_option_set;
 void mount_options_init(struct mount_options *options);
 void mount_options_free(struct mount_options *options);
 void mount_options_store(const struct mount_options *options, struct store_options *out);
+/* The settings of a new volume. -EINVAL with a sentence. */
+int mount_options_format(const struct mount_options *options, struct meta_volume *out,
+                         struct error *error);
 
 #endif

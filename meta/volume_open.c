@@ -35,8 +35,8 @@ void meta_format_init(struct meta_volume *format)
 {
     *format = (struct meta_volume){
         .inline_max = 32 * 1024,
-        .settle_delay_ms = 5000,
-        .gc_delay_ms = 60000,
+        .settle_delay_ms = META_SETTLE_DELAY_MS,
+        .gc_delay_ms = META_GC_DELAY_MS,
         .root_mode = 0755,
         .root_uid = geteuid(),
         .root_gid = getegid(),

@@ -79,7 +79,9 @@ struct meta_config {
     const char *owner_text;   /* host and mount point, shown to who is refused */
 };
 void meta_config_init(struct meta_config *config);
-/* inline_max 32 KiB, settle_delay 5 s, gc_delay 60 s, root 0755 of the calling user, the staging
+#define META_SETTLE_DELAY_MS 5000
+#define META_GC_DELAY_MS 10000
+/* inline_max 32 KiB, the delays above, root 0755 of the calling user, the staging
  * patterns of DESIGN section 4. */
 void meta_format_init(struct meta_volume *format);
 
