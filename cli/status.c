@@ -59,6 +59,9 @@ static void print_status(json_t *reply)
     print_row("unused", number(drift, "garbage_bytes"), number(drift, "garbage_objects"),
               "objects that wait to be deleted");
     print_row("not flushed", number(data, "dirty_bytes"), number(data, "dirty_files"), "files");
+    if (number(mount, "failed_renames"))
+        printf("%-12s %" PRIu64 " failed (some programs copy instead)\n", "renames",
+               number(mount, "failed_renames"));
     char now[32], peak[32];
     printf("%-12s %s, at most %s so far\n", "buffers",
            progress_bytes(number(data, "buffer_bytes"), now),

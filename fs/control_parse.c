@@ -21,6 +21,7 @@ static const struct {
     {.name = "settle", .op = CONTROL_SETTLE, .takes_path = true},
     {.name = "usage", .op = CONTROL_USAGE, .takes_path = true},
     {.name = "rename", .op = CONTROL_RENAME, .needs_path = true, .needs_to = true},
+    {.name = "remove", .op = CONTROL_REMOVE, .needs_path = true},
     {.name = "list", .op = CONTROL_LIST, .takes_path = true, .takes_list = true},
     {.name = "drift", .op = CONTROL_DRIFT, .takes_path = true},
     {.name = "path", .op = CONTROL_PATH, .needs_ino = true},

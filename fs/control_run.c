@@ -75,8 +75,7 @@ static int get_attr(struct fs *fs, uint64_t ino, struct meta_attr *attr)
     return result;
 }
 
-/* What stands at the path. Symbolic links are not followed: a caller has the real path. */
-static int walk(struct control_handle *h, const struct control_text *path, struct meta_attr *attr)
+int control_walk(struct control_handle *h, const struct control_text *path, struct meta_attr *attr)
 {
     int result = get_attr(h->fs, META_ROOT_INO, attr);
     const char *at = path->bytes;
@@ -95,7 +94,7 @@ static int walk(struct control_handle *h, const struct control_text *path, struc
 
 static int walk_readable(struct control_handle *h, struct meta_attr *attr)
 {
-    int result = walk(h, &h->request.path, attr);
+    int result = control_walk(h, &h->request.path, attr);
     unsigned need = CONTROL_MAY_READ | (S_ISDIR(attr->mode) ? CONTROL_MAY_EXEC : 0);
     if (result == 0 && !control_may(&h->caller, attr, need))
         result = -EACCES;
@@ -118,10 +117,11 @@ static void run_status(struct control_handle *h)
 {
     struct fs *fs = h->fs;
     json_t *mount =
-        json_pack("{s:s,s:i,s:b,s:I,s:I,s:o}", "version", SLUICE_VERSION, "pid", (int)getpid(),
+        json_pack("{s:s,s:i,s:b,s:I,s:I,s:I,s:o}", "version", SLUICE_VERSION, "pid", (int)getpid(),
                   "read_only", (int)fs->config.read_only, "uptime_s",
                   (json_int_t)((clock_wall_ns() - fs->started_ns) / NS_PER_S), "known_inodes",
-                  (json_int_t)inodes_count(fs->inodes), "data", data_json(fs));
+                  (json_int_t)inodes_count(fs->inodes), "failed_renames",
+                  (json_int_t)atomic_load(&fs->failed_renames), "data", data_json(fs));
     if (mount) {
         set_name(mount, "mountpoint", fs->config.mountpoint, strlen(fs->config.mountpoint));
         set_name(mount, "source", fs->config.volume_name, strlen(fs->config.volume_name));
@@ -154,7 +154,7 @@ static void run_usage(struct control_handle *h)
 {
     struct meta_attr attr;
     struct meta_usage usage = {.files = 1};
-    int result = walk(h, &h->request.path, &attr);
+    int result = control_walk(h, &h->request.path, &attr);
     if (result == 0 && S_ISDIR(attr.mode)) {
         result = control_may(&h->caller, &attr, CONTROL_MAY_READ | CONTROL_MAY_EXEC) ? 0 : -EACCES;
         struct meta_request request = {.op = {.kind = META_USAGE, .ino = attr.ino}};
@@ -206,7 +206,7 @@ static void run_path(struct control_handle *h)
         struct control_text path = {.bytes = strndup(request.reply.data, request.reply.data_len),
                                     .len = request.reply.data_len};
         struct meta_attr attr;
-        result = path.bytes ? walk(h, &path, &attr) : -ENOMEM;
+        result = path.bytes ? control_walk(h, &path, &attr) : -ENOMEM;
         json_t *reply = json_pack("{s:b}", "ok", 1);
         if (result == 0 && reply)
             set_name(reply, "path", path.bytes, path.len);
@@ -227,10 +227,11 @@ static json_t *entry_json(struct fs *fs, const struct meta_entry *entry)
     if (S_ISREG(attr.mode))
         data_overlay(fs->data, &attr);
     json_t *out =
-        json_pack("{s:I,s:i,s:I,s:I,s:I,s:I,s:I,s:I}", "ino", (json_int_t)attr.ino, "mode",
+        json_pack("{s:I,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "ino", (json_int_t)attr.ino, "mode",
                   (int)attr.mode, "uid", (json_int_t)attr.uid, "gid", (json_int_t)attr.gid, "nlink",
                   (json_int_t)attr.nlink, "size", (json_int_t)attr.size, "mtime_ns",
-                  (json_int_t)attr.mtime_ns, "ctime_ns", (json_int_t)attr.ctime_ns);
+                  (json_int_t)attr.mtime_ns, "ctime_ns", (json_int_t)attr.ctime_ns, "atime_ns",
+                  (json_int_t)attr.atime_ns);
     if (out)
         set_name(out, "name", entry->name, entry->name_len);
     return out;
@@ -269,8 +270,8 @@ static void run_list(struct control_handle *h)
 }
 
 /* --- rename without replacing: Java and the shell have no call for it */
-static int may_remove(struct control_handle *h, const struct meta_attr *parent,
-                      const struct meta_attr *attr)
+int control_may_remove(struct control_handle *h, const struct meta_attr *parent,
+                       const struct meta_attr *attr)
 {
     uid_t uid = h->caller.uid;
     if (!control_may(&h->caller, parent, CONTROL_MAY_EXEC | CONTROL_MAY_WRITE))
@@ -310,13 +311,13 @@ static int rename_noreplace(struct control_handle *h)
     struct meta_attr parent;
     struct meta_attr new_parent;
     struct meta_attr attr;
-    int result = walk(h, &parent_path, &parent);
+    int result = control_walk(h, &parent_path, &parent);
     if (result == 0)
-        result = walk(h, &new_parent_path, &new_parent);
+        result = control_walk(h, &new_parent_path, &new_parent);
     if (result == 0)
-        result = walk(h, &h->request.path, &attr);
+        result = control_walk(h, &h->request.path, &attr);
     if (result == 0)
-        result = may_remove(h, &parent, &attr);
+        result = control_may_remove(h, &parent, &attr);
     if (result == 0 && !S_ISDIR(new_parent.mode))
         result = -ENOTDIR;
     if (result == 0 && !control_may(&h->caller, &new_parent, CONTROL_MAY_EXEC | CONTROL_MAY_WRITE))
@@ -346,6 +347,17 @@ static void run_rename(struct control_handle *h)
         fail(h, result, NULL);
     else
         put_json(&h->reply, json_pack("{s:b}", "ok", 1));
+}
+
+static void run_remove(struct control_handle *h)
+{
+    struct control_removed removed = {0};
+    int result = control_remove(h, &removed);
+    if (result < 0)
+        fail(h, result, NULL);
+    else
+        put_json(&h->reply, json_pack("{s:b,s:I,s:I}", "ok", 1, "files", (json_int_t)removed.files,
+                                      "directories", (json_int_t)removed.directories));
 }
 
 /* --- refresh, settle: the volume's background work */
@@ -378,7 +390,7 @@ static bool run_task(struct control_handle *h, void (*start)(struct meta *, stru
 {
     struct meta_attr attr;
     int result = h->request.op == CONTROL_REFRESH ? walk_readable(h, &attr)
-                                                  : walk(h, &h->request.path, &attr);
+                                                  : control_walk(h, &h->request.path, &attr);
     if (result < 0) {
         fail(h, result, NULL);
         return false;
@@ -431,6 +443,9 @@ void control_run(struct control_handle *h)
         break;
     case CONTROL_RENAME:
         run_rename(h);
+        break;
+    case CONTROL_REMOVE:
+        run_remove(h);
         break;
     case CONTROL_LIST:
         run_list(h);

@@ -96,6 +96,7 @@ struct fs {
 
     atomic_uint in_flight; /* requests between begin and end */
     atomic_uint blocked_writes;
+    atomic_ullong failed_renames; /* of the kernel: some programs copy then */
     pthread_mutex_t idle_lock;
     pthread_cond_t idle; /* in_flight is 0 while draining */
     atomic_bool draining;

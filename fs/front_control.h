@@ -41,6 +41,21 @@ struct control_handle {
     struct meta_task task;
 };
 
+/* control_run.c: what stands at the path, with the caller's rights. Symbolic links are not
+ * followed: a caller has the real path. On a thread of the pool. */
+int control_walk(struct control_handle *h, const struct control_text *path, struct meta_attr *attr);
+/* Whether the caller may take `attr`'s inode out of its directory `parent`: 0, -EACCES, -EPERM. */
+int control_may_remove(struct control_handle *h, const struct meta_attr *parent,
+                       const struct meta_attr *attr);
+
+/* control_remove.c: takes away h->request.path with all below it. Ends early with -ECANCELED when
+ * the handle is closed; what was removed until then, or until an error, stays removed. On a thread
+ * of the pool. */
+struct control_removed {
+    uint64_t files, directories;
+};
+int control_remove(struct control_handle *h, struct control_removed *removed);
+
 /* control_run.c: on a thread of the pool. Ends with control_finish, now or later. */
 void control_run(struct control_handle *handle);
 /* Runs handle->pool_task on the pool. */

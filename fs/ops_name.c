@@ -279,6 +279,8 @@ void front_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static void rename_done(struct front_request *r)
 {
+    if (r->result < 0)
+        atomic_fetch_add(&r->fs->failed_renames, 1);
     const struct meta_attr *replaced = &r->meta.reply.replaced;
     if (r->result == 0 && replaced->ino != 0 && replaced->nlink == 0)
         front_unlinked(r->fs, replaced->ino);

@@ -31,6 +31,7 @@ TEST(control_parse, understands_each_request)
          NULL},
         {"{\"op\":\"drift\",\"path\":\"\\u00e9\"}", CONTROL_DRIFT, "\xc3\xa9", NULL},
         {"{\"op\":\"rename\",\"path\":\"a\",\"to\":\"/b/c\"}", CONTROL_RENAME, "a", "b/c"},
+        {"{\"op\":\"remove\",\"path\":\"/a/b\"}", CONTROL_REMOVE, "a/b", NULL},
         {"{\"op\":\"path\",\"ino\":7}", CONTROL_PATH, NULL, NULL},
         {"{\"op\":\"list\",\"path\":\"d\",\"after\":\"x\",\"limit\":10}", CONTROL_LIST, "d", NULL},
     };
@@ -75,6 +76,7 @@ TEST(control_parse, refuses_with_a_reason)
         {"{\"op\":\"status\",\"op\":\"stop\"}", "not JSON"},
         {"{\"op\":\"rename\",\"path\":\"a\"}", "to is missing"},
         {"{\"op\":\"rename\",\"to\":\"a\"}", "path is missing"},
+        {"{\"op\":\"remove\"}", "path is missing"},
         {"{\"op\":\"usage\",\"path\":7}", "path must be a string"},
         {"{\"op\":\"usage\",\"path\":\"a/../b\"}", ". or .."},
         {"{\"op\":\"usage\",\"path\":\"./b\"}", ". or .."},

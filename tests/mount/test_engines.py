@@ -1,0 +1,172 @@
+"""What data engines (Spark, Hive, Flink, Hadoop) ask of a mount beyond POSIX or at its edges:
+docs/hadoop.md. Their own jobs run in tests/e2e."""
+
+import errno
+import json
+import os
+import threading
+import unittest
+
+import volume
+
+
+def control(mountpoint, request):
+    fd = os.open(mountpoint + "/.sluice/ctl", os.O_RDWR)
+    try:
+        os.write(fd, json.dumps(request).encode())
+        reply = b""
+        while part := os.read(fd, 65536):
+            reply += part
+        return json.loads(reply)
+    finally:
+        os.close(fd)
+
+
+class Engines(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.volume = volume.Volume()
+        cls.volume.mount()
+        cls.addClassCleanup(cls.volume.close)
+
+    def setUp(self):
+        self.dir = self.volume.path(self._testMethodName)
+        os.mkdir(self.dir)
+
+    def p(self, *names):
+        return os.path.join(self.dir, *names)
+
+    def ask(self, op, **members):
+        return control(self.volume.mountpoint, {"op": op, **members})
+
+    def below(self, *names):
+        return "/" + "/".join([self._testMethodName, *names])
+
+    def fill(self, *names):
+        os.makedirs(self.p(*names[:-1]), exist_ok=True)
+        with open(self.p(*names), "w") as file:
+            file.write("/".join(names))
+
+    def failed_renames(self):
+        return self.ask("status")["mount"]["failed_renames"]
+
+    def refused(self, code, call, *arguments):
+        with self.assertRaises(OSError) as caught:
+            call(*arguments)
+        self.assertEqual(caught.exception.errno, code)
+
+    def test_remove_takes_a_tree_in_one_request(self):
+        for i in range(40):
+            self.fill("t", f"d{i % 7}", "e", f"f{i}")
+        os.symlink("nowhere", self.p("t", "d0", "link"))
+        self.fill("stays")
+        # The kernel has names of it by now, and must not go on believing in them.
+        self.assertTrue(os.path.exists(self.p("t", "d3", "e", "f3")))
+        inside = os.open(self.p("t", "d3", "e"), os.O_RDONLY | os.O_DIRECTORY)
+        self.addCleanup(os.close, inside)
+        reply = self.ask("remove", path=self.below("t"))
+        self.assertEqual(reply, {"ok": True, "files": 41, "directories": 15})
+        self.assertEqual(os.listdir(self.dir), ["stays"])
+        self.refused(errno.ENOENT, os.stat, self.p("t", "d3", "e", "f3"))
+        self.refused(errno.ENOENT, os.stat, self.p("t"))
+        self.refused(errno.ENOENT, lambda: os.stat("f3", dir_fd=inside))
+        os.mkdir(self.p("t"))
+        self.assertEqual(os.listdir(self.p("t")), [])
+
+    def test_remove_of_a_file_that_is_open_leaves_its_handle_the_bytes(self):
+        self.fill("d", "f")
+        with open(self.p("d", "f"), "rb") as file:
+            self.assertEqual(self.ask("remove", path=self.below("d"))["files"], 1)
+            self.assertEqual(file.read(), b"d/f")
+        self.assertFalse(os.path.exists(self.p("d")))
+
+    def test_remove_with_more_names_than_a_page_holds(self):
+        os.mkdir(self.p("d"))
+        for i in range(1100):
+            os.mkdir(self.p("d", f"{i}"))
+        os.mkdir(self.p("d", "5", "x"))
+        reply = self.ask("remove", path=self.below("d"))
+        self.assertEqual(reply, {"ok": True, "files": 0, "directories": 1102})
+        self.assertFalse(os.path.exists(self.p("d")))
+
+    def test_remove_refuses(self):
+        self.assertEqual(self.ask("remove", path="/")["error"], "EBUSY")
+        self.assertEqual(self.ask("remove", path=self.below("none"))["error"], "ENOENT")
+        self.fill("file")
+        self.assertEqual(self.ask("remove", path=self.below("file", "x"))["error"], "ENOTDIR")
+
+    def test_remove_needs_the_callers_rights(self):
+        self.fill("locked", "f")
+        os.chmod(self.dir, 0o777)
+        os.chmod(self.p("locked"), 0o755)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+                reply = self.ask("remove", path=self.below("locked"))
+            except OSError as error:
+                reply = {"error": str(error)}
+            os.write(writer, json.dumps(reply).encode())
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as pipe:
+            reply = json.loads(pipe.read())
+        os.waitpid(child, 0)
+        self.assertEqual(reply["error"], "EACCES")
+        self.assertTrue(os.path.exists(self.p("locked", "f")))
+
+    def test_failed_renames_are_counted(self):
+        # Hadoop's RawLocalFileSystem answers any failed rename with a copy: it must be seen.
+        self.fill("a", "f")
+        self.fill("b", "f")
+        before = self.failed_renames()
+        os.rename(self.p("a", "f"), self.p("b", "f"))
+        self.assertEqual(self.failed_renames(), before)
+        self.refused(errno.ENOTEMPTY, os.rename, self.p("a"), self.p("b"))
+        self.refused(errno.EISDIR, os.rename, self.p("b", "f"), self.p("a"))
+        self.assertGreater(self.failed_renames(), before)
+
+    def test_unlink_of_a_directory_is_eisdir(self):
+        # remove(3), and so Java's File.delete, tries rmdir only then.
+        os.mkdir(self.p("d"))
+        self.refused(errno.EISDIR, os.unlink, self.p("d"))
+        self.fill("d", "f")
+        self.refused(errno.ENOTEMPTY, os.rmdir, self.p("d"))
+
+    def test_one_of_two_renames_to_a_name_wins(self):
+        # Two drivers commit the same version: through the control file one of them is told so.
+        rounds = 50
+        wins = []
+        barrier = threading.Barrier(2)
+
+        def commit(who):
+            for i in range(rounds):
+                self.fill(f"{i}.{who}.tmp")
+                barrier.wait(120)
+                reply = self.ask("rename", path=self.below(f"{i}.{who}.tmp"), to=self.below(f"{i}.json"))
+                wins.append((i, who, reply.get("error")))
+
+        threads = [threading.Thread(target=commit, args=(who,)) for who in "ab"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for i in range(rounds):
+            results = {who: error for at, who, error in wins if at == i}
+            self.assertEqual(sorted(results.values(), key=str), ["EEXIST", None])
+            winner = next(who for who, error in results.items() if error is None)
+            with open(self.p(f"{i}.json")) as file:
+                self.assertEqual(file.read(), f"{i}.{winner}.tmp")
+
+    def test_list_has_all_attributes(self):
+        self.fill("f")
+        os.utime(self.p("f"), ns=(1_000_000_000, 2_000_000_001))
+        (entry,) = self.ask("list", path=self.below())["entries"]
+        self.assertEqual((entry["atime_ns"], entry["mtime_ns"]), (1_000_000_000, 2_000_000_001))
+
+
+if __name__ == "__main__":
+    unittest.main()
