@@ -16,6 +16,7 @@ int cli_usage(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 int cli_fsck(int argc, char **argv);
 int cli_rebuild(int argc, char **argv);
+int cli_csi(int argc, char **argv);
 int cli_version(int argc, char **argv);
 
 /* Prints "sluice NAME: message" and returns 1. */

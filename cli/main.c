@@ -20,6 +20,7 @@ static const struct command {
     {"doctor", cli_doctor, "check this host and a bucket, and say what to do"},
     {"fsck", cli_fsck, "check the metadata of a volume that is not mounted"},
     {"rebuild", cli_rebuild, "make lost metadata anew from what is in the bucket"},
+    {"csi", cli_csi, "the CSI driver: volumes for Kubernetes"},
     {"version", cli_version, "versions of sluice and of the libraries it runs with"},
 };
 

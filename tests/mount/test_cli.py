@@ -20,7 +20,7 @@ def ended(pid):
         return True
 
 
-COMMANDS = ["mount", "umount", "status", "refresh", "settle", "usage", "doctor", "fsck", "version"]
+COMMANDS = ["mount", "umount", "status", "refresh", "settle", "usage", "doctor", "fsck", "csi", "version"]
 
 
 def sluice(*arguments, env=None):

@@ -1,0 +1,26 @@
+/* The driver's inside: what its handlers share. */
+#ifndef SLUICE_CSI_DRIVER_H
+#define SLUICE_CSI_DRIVER_H
+
+#include "call.h"
+#include "csi/csi.h"
+
+struct server;
+struct busy;
+
+struct csi {
+    struct csi_config config; /* immutable */
+    char *socket;             /* path of the endpoint */
+    struct server *server;
+    struct busy *busy;
+};
+
+extern const struct csi_method csi_identity_methods[], csi_controller_methods[], csi_node_methods[],
+    csi_registration_methods[]; /* each ended by name NULL */
+
+#define CSI_METHOD(service_, method_, handler_)                                                    \
+    {                                                                                              \
+        .service = &(service_), .name = (method_), .run = (handler_)                               \
+    }
+
+#endif
