@@ -17,6 +17,8 @@ int cli_doctor(int argc, char **argv);
 int cli_fsck(int argc, char **argv);
 int cli_rebuild(int argc, char **argv);
 int cli_csi(int argc, char **argv);
+int cli_bench(int argc, char **argv);
+int cli_bench_store(int argc, char **argv);
 int cli_version(int argc, char **argv);
 
 /* Prints "sluice NAME: message" and returns 1. */

@@ -21,6 +21,8 @@ static const struct command {
     {"fsck", cli_fsck, "check the metadata of a volume that is not mounted"},
     {"rebuild", cli_rebuild, "make lost metadata anew from what is in the bucket"},
     {"csi", cli_csi, "the CSI driver: volumes for Kubernetes"},
+    {"bench", cli_bench, "measure a directory of any filesystem"},
+    {"bench-store", cli_bench_store, "measure a bucket, and show what it supports"},
     {"version", cli_version, "versions of sluice and of the libraries it runs with"},
 };
 
@@ -30,7 +32,7 @@ static void print_help(FILE *out)
           "Usage: sluice COMMAND [OPTION…]\n\nCommands:\n",
           out);
     for (size_t i = 0; i < ARRAY_LEN(commands); i++)
-        fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].help);
+        fprintf(out, "  %-11s %s\n", commands[i].name, commands[i].help);
     fputs("\n`sluice COMMAND --help` tells more. First steps:\n"
           "  sluice doctor s3://BUCKET\n"
           "  sluice mount s3://BUCKET /mnt\n"

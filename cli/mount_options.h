@@ -34,7 +34,8 @@ struct mount_options {
 };
 
 extern const struct option_set mount_option_set;
-/* The options of the store alone, for `doctor`. */
+/* The options of the store alone, for `doctor`. Its `specs` can be the first of another command's,
+ * whose struct then begins with a struct mount_options. */
 extern const struct option_set store_option_set;
 
 void mount_options_init(struct mount_options *options);

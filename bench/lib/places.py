@@ -28,7 +28,7 @@ def build_directory():
 
 
 def tool(*names):
-    """A program that the build made: tool("bench", "metabench")."""
+    """A program that the build made: tool("bench", "null_fuse")."""
     path = os.path.join(build_directory(), *names)
     if not os.access(path, os.X_OK):
         raise FileNotFoundError("%s is not there: build it first (ninja -C build)" % path)
@@ -265,10 +265,10 @@ class Machine:
         return statistics.median(times)
 
     def store_bench(self, bucket, ops, size, count, parallel):
-        """The raw store by our client: one dictionary for each test."""
-        url = "s3://%s/" % bucket
-        text = run(tool("bench", "store_bench"), "--ops=" + ops, "--size=%d" % size, "--count=%d" % count,
-                   "--parallel=%d" % parallel, "--no-hedge", url, env=self.gateway().env())
+        """The raw store by our client: one dictionary for each request."""
+        text = run(binary(), "bench-store", "--json-lines", "--ops", ops, "--sizes", str(size), "--count", str(count),
+                   "--parallel", str(parallel), "--bytes-max", str(size * count), "--time", "1h", "--no-hedge", "s3://%s/" % bucket,
+                   env=self.gateway().env())
         return {r["op"]: r for r in map(json.loads, text.splitlines())}
 
 

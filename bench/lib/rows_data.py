@@ -38,7 +38,7 @@ def seq_write(machine, out):
             machine.say("round %d: parallel PUTs" % (number + 1))
             server = process.cpu_s(gateway.process.pid)
             raw = machine.store_bench("rawwrite", "put,delete", PART, size // PART, 8)["put"]
-            row.add("parallel PUTs", raw["mib_s"], cpu_s_per_gib=raw["cpu_s_gib"],
+            row.add("parallel PUTs", raw["mib_per_second"], cpu_s_per_gib=raw["cpu_s_gib"],
                     server_cpu_s_per_gib=(process.cpu_s(gateway.process.pid) - server) / gib)
             for place in in_order(made, number):
                 machine.say("round %d: %s" % (number + 1, place.name))
@@ -75,7 +75,7 @@ def seq_read(machine, out):
         for number in range(machine.options.rounds):
             machine.say("round %d: parallel range GETs" % (number + 1))
             raw = machine.store_bench("rawread", "parts,range", PART, size // PART, 8)["range"]
-            row.add("parallel range GETs", raw["mib_s"], cpu_s_per_gib=raw["cpu_s_gib"])
+            row.add("parallel range GETs", raw["mib_per_second"], cpu_s_per_gib=raw["cpu_s_gib"])
             for place in in_order(made, number):
                 machine.say("round %d: %s" % (number + 1, place.name))
                 place.drop_caches()

@@ -1,9 +1,8 @@
 """Rows on names: create, stat, rename, unlink, small files; directories renamed and listed."""
 
+import json
 import multiprocessing
 import os
-import re
-import select
 import subprocess
 import time
 
@@ -23,36 +22,38 @@ TITLES = {
     "open_read": "open, read, close",
     "rename": "rename a file",
     "unlink": "unlink",
+    "list": "list the whole directory",
     "small": "create, write 4 KiB, close",
-    "small_unlink": "unlink of those",
+    "small_read": "open, read 4 KiB, close, shuffled",
+    "small_replace": "rename over another small file",
+    "small_unlink": "unlink of small files",
 }
 # (operation, what of it is to be reached against the null file system)
 REACH = {"create": 0.7, "stat": 0.7, "stat_sync": 0.7, "rename": 0.7, "unlink": 0.7, "small": 0.4}
 
 
 def metabench(place, threads, files, at_row=None):
-    """Runs bench/metabench; {operation: (per second, daemon's CPU µs per operation or None)}. Its output is read as
-    each row ends, so that the daemon's time is known for each."""
-    command = ["stdbuf", "-o0", places.tool("bench", "metabench"), place.path(), "-t", str(threads), "-n", str(files)]
-    text, found = "", {}
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+    """Runs `sluice bench` on names and small files; {operation: (per second, daemon's CPU µs per operation or None)}. Its
+    rows are read as each ends, so that the daemon's time is known for each."""
+    command = [places.binary(), "bench", "--json-lines", "--only", "metadata,small", "--directories", "private", "--time", "1h",
+               "--threads", str(threads), "--files", str(files), place.path()]
+    found = {}
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         before = cpu_s(place.pid) if place.pid else 0
-        while True:
-            select.select([child.stdout], [], [])
-            data = os.read(child.stdout.fileno(), 65536)
-            if not data:
-                break
-            text += data.decode()
+        for line in child.stdout:
+            row = json.loads(line)
+            if "error" in row:
+                raise RuntimeError("%s on %s: %s" % (row["row"], place.name, row["error"]))
             now = cpu_s(place.pid) if place.pid else 0
-            for name, rate in re.findall(r'"([a-z_]+)":(\d+)(?=,|\}|$)', text.partition("per_second")[2]):
-                if name not in found:
-                    found[name] = (float(rate), (now - before) * 1e6 / (threads * files) if place.pid else None)
-                    if at_row:
-                        at_row(name)
+            name = row["row"]
+            if name in TITLES:
+                found[name] = (row["per_second"], (now - before) * 1e6 / row["operations"] if place.pid else None)
+                if at_row:
+                    at_row(name)
             before = now
-        errors = child.stderr.read().decode()
+        errors = child.stderr.read()
         if child.wait() != 0:
-            raise RuntimeError("metabench on %s: %s" % (place.name, errors.strip()))
+            raise RuntimeError("sluice bench on %s: %s" % (place.name, errors.strip()))
     return found
 
 
@@ -115,7 +116,7 @@ def metadata(machine, out):
             row.ratio("sluice", NULL_FDATASYNC if waited else "null_fuse", reach)
             if waited:
                 row.ratio("sluice", "null_fuse")
-            row.ratio("sluice --sync=always", NULL_FDATASYNC if op in ("create", "rename", "unlink", "small", "small_unlink") else "null_fuse")
+            row.ratio("sluice --sync=always", NULL_FDATASYNC if op in ("create", "rename", "unlink", "small", "small_replace", "small_unlink") else "null_fuse")
             for name, _ in machine.refs:
                 row.ratio("sluice", name)
             out.rows.append(row)

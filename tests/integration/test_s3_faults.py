@@ -3,6 +3,7 @@
 import email.utils
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -14,6 +15,7 @@ sys.path[:0] = [os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", "tools
 from fault_proxy import FaultProxy  # noqa: E402
 from gateway import Gateway  # noqa: E402
 from s3_tools import store, tool  # noqa: E402
+from volume import binary  # noqa: E402
 
 EIO, EACCES, EEXIST, EINVAL, ETIMEDOUT = 5, 13, 17, 22, 110
 URL = "s3://bucket"
@@ -101,9 +103,10 @@ class Faults(unittest.TestCase):
     def test_a_slow_read_is_asked_twice(self):
         self.proxy.rules([{"action": "latency", "ms": 100000, "method": "GET", "skip": 40,
                            "count": 1}])
-        done = tool("store_bench", "--size=4096", "--count=60", "--parallel=1", "--ops=put,get", URL,
-                    env=self.env, folder="bench")
-        self.assertEqual(done.returncode, 0)
+        done = subprocess.run([binary(), "bench-store", "--json-lines", "--sizes=4096", "--count=60", "--parallel=1", "--time=1h",
+                               "--ops=put,get", URL], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=240, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
         results = {r["op"]: r for r in map(json.loads, done.stdout.splitlines())}
         self.assertEqual(results["get"]["requests"], 60)
         self.assertGreaterEqual(self.requests("GET"), 61)

@@ -11,7 +11,8 @@ import unittest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [os.path.join(ROOT, "tests", "lib"), os.path.join(ROOT, "bench", "lib")]
 import results
-from volume import WAIT_S
+from gateway import Gateway
+from volume import WAIT_S, Volume, binary, wait_until
 
 GROUPS = ["metadata", "rename-dir", "list", "source", "memory"]
 
@@ -114,6 +115,91 @@ class BenchSmoke(unittest.TestCase):
             done = report(bad)
             self.assertEqual(done.returncode, 2, done.stdout)
             self.assertEqual(done.stdout.count("\n"), 1, done.stdout)
+
+
+def sluice(*arguments, **kwargs):
+    return subprocess.run([binary(), *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=2 * WAIT_S,
+                          check=False, **kwargs)
+
+
+class BenchCommand(unittest.TestCase):
+    """`sluice bench` on a mount of ours."""
+
+    SMALL = ("--files", "60", "--size", "8M", "--time", "60s", "--threads", "1,3")
+
+    @classmethod
+    def setUpClass(cls):
+        cls.volume = cls.enterClassContext(Volume())
+
+    def test_every_row_works_and_nothing_is_left(self):
+        done = sluice("bench", "--json", *self.SMALL, "--time", "2s", self.volume.path())
+        self.assertEqual(done.returncode, 0, done.stderr)
+        data = json.loads(done.stdout)
+        self.assertEqual(data["schema"], "sluice-bench-path/1")
+        named = {line.split()[1] for line in sluice("bench", "--list").stdout.splitlines()}
+        self.assertEqual({r["row"] for r in data["rows"]}, named)
+        for row in data["rows"]:
+            self.assertNotIn("error", row)
+            self.assertGreater(row["operations"], 0, row["row"])
+            latency = row["latency"]
+            self.assertEqual(latency["count"], row["operations"])
+            self.assertLessEqual(latency["p50_us"], latency["p99_us"])
+            self.assertLessEqual(latency["p99_us"], latency["max_us"])
+        self.assertEqual(os.listdir(self.volume.path()), [])
+
+    def test_people_get_a_table(self):
+        done = sluice("bench", "--only", "small", *self.SMALL, self.volume.path())
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("create, write 4 KiB, close", done.stdout)
+        self.assertNotIn("FAILED", done.stdout)
+
+    def test_an_interrupt_removes_what_was_made(self):
+        with subprocess.Popen([binary(), "bench", "--only", "metadata", "--files", "10000000", "--time", "1h", self.volume.path()],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+            wait_until("something is made", lambda: os.listdir(self.volume.path()))
+            child.send_signal(signal.SIGINT)
+            output = child.communicate(timeout=2 * WAIT_S)[0]
+        self.assertEqual(child.returncode, 1, output)
+        self.assertIn("interrupted", output)
+        self.assertEqual(os.listdir(self.volume.path()), [])
+
+    def test_bad_input_is_one_line(self):
+        for arguments in (["--only", "nonsense"], ["--threads", "0"], ["--threads", "1,x"], ["--size", "1"], ["--files", "-1"],
+                          ["--size", "9999T"]):
+            done = sluice("bench", *arguments, self.volume.path())
+            self.assertIn(done.returncode, (1, 2), arguments)
+            self.assertLessEqual(done.stderr.count("\n"), 2, done.stderr)
+        self.assertNotEqual(sluice("bench", self.volume.path("absent")).returncode, 0)
+        self.assertEqual(sluice("bench").returncode, 2)
+        self.assertEqual(os.listdir(self.volume.path()), [])
+
+
+class BenchStore(unittest.TestCase):
+    def test_a_real_server_and_nothing_is_left(self):
+        with Gateway() as gateway:
+            gateway.make_bucket("bucket")
+            done = sluice("bench-store", "--json", "--sizes", "4K,5M", "--parallel", "1,4", "--count", "6", "--time", "60s",
+                          "s3://bucket/some/prefix", env=gateway.env())
+            self.assertEqual(done.returncode, 0, done.stderr)
+            data = json.loads(done.stdout)
+            self.assertEqual(data["schema"], "sluice-bench-store/1")
+            self.assertIn("put-if-none-match", {f["what"] for f in data["supports"]})
+            ops = {(r["op"], r["bytes"]) for r in data["rows"]}
+            for op in (("put", 4096), ("get", 5 << 20), ("parts", 5 << 20), ("copy", 4096), ("list", 0), ("delete", 0)):
+                self.assertIn(op, ops)
+            for row in data["rows"]:
+                self.assertEqual(row["failed"], 0, row)
+                self.assertGreater(row["per_second"], 0, row)
+            self.assertEqual(gateway.list("bucket"), {})
+
+    def test_bad_input_is_one_line(self):
+        with tempfile.TemporaryDirectory() as directory:
+            url = "file://" + directory
+            for arguments in (["--ops", "nonsense", url], ["--sizes", "0", url], ["--sizes", "2G", url], ["--parallel", "9999", url],
+                              ["--ops", "get", url], ["gopher://x"]):
+                done = sluice("bench-store", "--no-probe", *arguments)
+                self.assertIn(done.returncode, (1, 2), arguments)
+                self.assertLessEqual(done.stderr.count("\n"), 2, done.stderr)
 
 
 if __name__ == "__main__":

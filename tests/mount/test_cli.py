@@ -20,7 +20,21 @@ def ended(pid):
         return True
 
 
-COMMANDS = ["mount", "umount", "status", "refresh", "settle", "usage", "doctor", "fsck", "csi", "version"]
+COMMANDS = [
+    "mount",
+    "umount",
+    "status",
+    "refresh",
+    "settle",
+    "usage",
+    "doctor",
+    "fsck",
+    "rebuild",
+    "csi",
+    "bench",
+    "bench-store",
+    "version",
+]
 
 
 def sluice(*arguments, env=None):
