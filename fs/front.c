@@ -182,9 +182,15 @@ void front_data_result(struct front_request *r, int result)
     r->step(r);
 }
 
-void front_sync(struct front_request *r, void (*step)(struct front_request *r))
+void front_sync(struct front_request *r, uint64_t sequence, void (*step)(struct front_request *r))
 {
+    if (meta_is_synced(r->fs->meta, sequence)) {
+        r->result = 0;
+        step(r);
+        return;
+    }
     memset(&r->task, 0, sizeof(r->task));
+    r->task.sequence = sequence;
     r->task.done = task_done;
     r->task.arg = r;
     r->step = step;

@@ -148,8 +148,9 @@ struct meta_op *front_meta_again(struct front_request *r, enum meta_kind kind);
 struct data_request *front_data_prepare(struct front_request *r,
                                         void (*step)(struct front_request *r));
 void front_data_result(struct front_request *r, int result);
-/* All that was applied is made to survive a power loss; then `step`. */
-void front_sync(struct front_request *r, void (*step)(struct front_request *r));
+/* All that was applied (up to a change's sequence; 0: all) is made to survive a power loss, if it
+ * does not yet; then `step`. */
+void front_sync(struct front_request *r, uint64_t sequence, void (*step)(struct front_request *r));
 /* Copies a name into the request (which = 0 or 1). False: it was too long, and answered. */
 bool front_name(struct front_request *r, unsigned which, const char *name, struct meta_name *out);
 
@@ -182,12 +183,13 @@ struct front_file {
     struct data_handle *handle;
     uint64_t ino;
     bool writable;
-    bool created;        /* by this open */
+    bool created;        /* by this open, */
+    uint64_t sequence;   /* with this change */
     atomic_bool written; /* by this handle: its flush commits, with all that was before */
     atomic_bool may_have_caps;
 };
-/* Opens the data of `attr`'s inode for r->fi: sets r->file and r->fi. 0 or -errno. Undone by
- * front_file_close. */
+/* Opens the data of `attr`'s inode (created by r->meta, or found) for r->fi: sets r->file and
+ * r->fi. 0 or -errno. Undone by front_file_close. */
 int front_file_open(struct front_request *r, const struct meta_attr *attr, bool created);
 void front_file_close(struct fs *fs, struct front_file *file);
 void front_file_free(struct front_file *file); /* not in the list any more */

@@ -27,6 +27,7 @@ int front_file_open(struct front_request *r, const struct meta_attr *attr, bool 
     file->ino = attr->ino;
     file->writable = access != O_RDONLY;
     file->created = created;
+    file->sequence = r->meta.sequence;
     atomic_store(&file->may_have_caps, file->writable && attr->has_xattr);
     /* With the kernel's write-back cache any handle may be asked for what it has to fill a page
      * with. */
@@ -312,8 +313,7 @@ static void flushed(struct front_request *r)
     /* A new file that nothing was written to: its name must survive its close too. */
     bool unsynced = r->file->created && !atomic_load(&r->file->written);
     if (r->result == 0 && unsynced) {
-        r->file->created = false;
-        front_sync(r, synced);
+        front_sync(r, r->file->sequence, synced);
     } else {
         front_reply_result(r, r->result);
     }
@@ -338,7 +338,7 @@ static void fsync_flushed(struct front_request *r)
     if (r->result < 0)
         front_reply_result(r, r->result);
     else
-        front_sync(r, synced);
+        front_sync(r, 0, synced);
 }
 
 void front_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)

@@ -14,6 +14,7 @@
 
 /* More imports than this for one request mean that engine and importer do not agree. */
 #define IMPORTS_MAX 64
+#define KICK_PACE_MS 100u
 
 uint64_t meta_time_ns(struct meta *meta)
 {
@@ -177,24 +178,53 @@ void volume_refuse(struct meta *meta, const char *why)
         log_error("volume is read-only now", "volume=%s reason=\"%s\"", meta->format.id, why);
 }
 
-/* Kicks */
+/* Kicks: the first change is looked at at once, those after it at the end of the pace. */
+
+static void look(struct meta *meta)
+{
+    settler_kick(meta->settler);
+    collector_kick(meta->collector);
+    loop_timer_start(&meta->kick_timer, meta->kick_pace_ms);
+}
 
 static void run_kick(struct loop_task *task)
 {
     struct meta *meta = container_of(task, struct meta, kick_task);
-    atomic_store(&meta->kick_posted, false);
+    if (!meta->closing)
+        look(meta);
+}
+
+static void kick_pace_over(struct loop_timer *timer)
+{
+    struct meta *meta = container_of(timer, struct meta, kick_timer);
     if (meta->closing)
         return;
-    settler_kick(meta->settler);
-    collector_kick(meta->collector);
+    if (atomic_exchange(&meta->kick_again, false)) {
+        look(meta);
+        return;
+    }
+    atomic_store(&meta->kick_posted, false);
+    /* A kick that came in between found it posted. */
+    if (atomic_exchange(&meta->kick_again, false))
+        volume_kick(meta);
 }
 
 void volume_kick(struct meta *meta)
 {
-    if (atomic_exchange(&meta->kick_posted, true))
+    if (atomic_exchange(&meta->kick_posted, true)) {
+        atomic_store(&meta->kick_again, true);
         return;
+    }
     meta->kick_task.run = run_kick;
     loop_post(meta->work, &meta->kick_task);
+}
+
+void volume_kick_init(struct meta *meta)
+{
+    /* Nothing that a change queues is due before these delays are over. */
+    meta->kick_pace_ms =
+        MIN(KICK_PACE_MS, MIN(meta->format.settle_delay_ms, meta->format.gc_delay_ms));
+    loop_timer_init(meta->work, &meta->kick_timer, kick_pace_over);
 }
 
 /* Events */
@@ -252,6 +282,11 @@ static void init_task(struct meta_task *task)
     task->next = NULL;
     task->cancel = false;
     task->impl = NULL;
+}
+
+bool meta_is_synced(struct meta *meta, uint64_t sequence)
+{
+    return syncer_is_synced(meta->syncer, sequence);
 }
 
 void meta_sync(struct meta *meta, struct meta_task *task)

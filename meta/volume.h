@@ -53,15 +53,18 @@ struct meta {
     /* Any thread. */
     pthread_mutex_t write_lock;
     _Atomic uint64_t last_time_ns;
-    _Atomic int refuse;   /* 0, or -errno for every change that a user asks for */
-    _Atomic bool changed; /* since the last kick */
-    _Atomic bool kick_posted;
+    _Atomic int refuse;       /* 0, or -errno for every change that a user asks for */
+    _Atomic bool changed;     /* since the last kick */
+    _Atomic bool kick_posted; /* or looked not long ago */
+    _Atomic bool kick_again;
     struct loop_task kick_task;
 
     /* Work thread. */
     struct work_op *ops; /* in flight */
     unsigned busy;       /* operations and jobs that must end before meta-work may */
     bool closing;
+    struct loop_timer kick_timer; /* runs while kick_posted */
+    unsigned kick_pace_ms;
     sem_t idle; /* posted once, when closing and busy == 0 */
 };
 
@@ -76,8 +79,10 @@ int volume_read(struct meta *meta, struct meta_op *op, struct meta_reply *reply)
 void volume_resume(struct meta *meta, struct meta_request *request, int result);
 /* From now on changes are refused; `why` for the log. Any thread. */
 void volume_refuse(struct meta *meta, const char *why);
-/* Any thread: meta-work looks for due work soon. */
+/* Any thread: meta-work looks for due work soon; at once, or if it did not long ago, a
+ * little later: so a stream of changes does not keep it busy. */
 void volume_kick(struct meta *meta);
+void volume_kick_init(struct meta *meta); /* work thread, before the first kick */
 
 void volume_entry_changed(struct meta *meta, uint64_t parent, const char *name, size_t len);
 void volume_inode_changed(struct meta *meta, uint64_t ino, bool data);
@@ -94,10 +99,12 @@ int syncer_new(struct engine *engine, uint32_t interval_ms, struct metrics *metr
 int syncer_free(struct syncer *syncer);
 /* Something was applied that nobody waits for. */
 void syncer_note(struct syncer *syncer);
-/* request->done or task->done is called when all that was applied up to now survives a power loss;
- * a request keeps the result 0 of its apply, or gets the sync's error. */
+/* request->done or task->done is called when all up to its sequence (a task's 0: up to now)
+ * survives a power loss; a request keeps the result 0 of its apply, or gets the sync's error. */
 void syncer_request(struct syncer *syncer, struct meta_request *request);
 void syncer_task(struct syncer *syncer, struct meta_task *task);
+/* Whether all up to the sequence (0: up to now) survives a power loss already. Any thread. */
+bool syncer_is_synced(const struct syncer *syncer, uint64_t sequence);
 
 /* worker.c: store requests and metadata requests of the work thread. */
 

@@ -224,6 +224,7 @@ static void add_metrics(struct meta *meta)
 static void start_work(void *arg)
 {
     struct meta *meta = arg;
+    volume_kick_init(meta);
     if (meta->owner)
         owner_start(meta->owner);
 }
@@ -305,6 +306,7 @@ static void stop_work(void *arg)
     struct meta *meta = arg;
     work_begin(meta);
     meta->closing = true;
+    loop_timer_close(&meta->kick_timer, NULL);
     importer_stop(meta->importer);
     settler_stop(meta->settler);
     collector_stop(meta->collector);

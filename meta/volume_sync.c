@@ -1,6 +1,7 @@
 /*
  * Group commit: one thread syncs the write-ahead log for all who wait. While it does so, the next
- * ones gather; so the more there are, the fewer syncs each costs.
+ * ones gather; so the more there are, the fewer syncs each costs. Who was applied before a sync
+ * began is answered with it, even if he came to wait later.
  */
 #include <errno.h>
 #include <signal.h>
@@ -18,10 +19,14 @@ struct syncer {
     void *arg;
     struct metric *duration, *waited;
     pthread_t thread;
+    uint64_t interval_end_ns; /* the thread's own: what is dirty then is synced */
 
     /* Set after an apply, cleared before a sync: so a sync that begins after the flag was cleared
-     * covers every apply whose setting it cleared. Sequentially consistent. */
+     * covers every apply whose setting it cleared. Sequentially consistent, as `asleep`: who sets
+     * `dirty` and finds nobody asleep is seen before the thread goes to sleep. */
     _Atomic bool dirty;
+    _Atomic bool asleep;        /* the thread waits without an end: somebody must wake it */
+    _Atomic uint64_t synced_to; /* the engine's sequence up to which all survives a power loss */
 
     pthread_mutex_t lock;
     pthread_cond_t wake; /* monotonic clock */
@@ -36,23 +41,41 @@ static bool somebody_waits(const struct syncer *syncer)
     return syncer->requests || syncer->tasks;
 }
 
-/* Until there is something to sync. False: the end. */
+static bool must_go(const struct syncer *syncer)
+{
+    return somebody_waits(syncer) || syncer->stop;
+}
+
+static void begin_interval(struct syncer *syncer)
+{
+    syncer->interval_end_ns = clock_monotonic_ns() + syncer->interval_ns;
+}
+
+static void wait_interval(struct syncer *syncer)
+{
+    uint64_t end = syncer->interval_end_ns;
+    struct timespec until = {.tv_sec = (time_t)(end / NS_PER_S), .tv_nsec = (long)(end % NS_PER_S)};
+    int rc = 0;
+    while (!must_go(syncer) && rc != ETIMEDOUT)
+        rc = pthread_cond_timedwait(&syncer->wake, &syncer->lock, &until);
+}
+
+/* Until there is something to sync. False: the end. The interval is waited for also when nothing is
+ * dirty yet, so that a change need not wake this thread: it is asleep only when nothing was changed
+ * for an interval. */
 static bool wait_for_work(struct syncer *syncer)
 {
-    while (!somebody_waits(syncer) && !syncer->stop) {
-        if (!syncer->dirty) {
+    while (!must_go(syncer)) {
+        wait_interval(syncer);
+        if (must_go(syncer) || syncer->dirty)
+            break;
+        syncer->asleep = true;
+        while (!must_go(syncer) && !syncer->dirty)
             pthread_cond_wait(&syncer->wake, &syncer->lock);
-            continue;
-        }
-        uint64_t end = clock_monotonic_ns() + syncer->interval_ns;
-        struct timespec until = {.tv_sec = (time_t)(end / NS_PER_S),
-                                 .tv_nsec = (long)(end % NS_PER_S)};
-        int rc = 0;
-        while (!somebody_waits(syncer) && !syncer->stop && rc != ETIMEDOUT)
-            rc = pthread_cond_timedwait(&syncer->wake, &syncer->lock, &until);
-        return true;
+        syncer->asleep = false;
+        begin_interval(syncer);
     }
-    return somebody_waits(syncer);
+    return somebody_waits(syncer) || !syncer->stop;
 }
 
 static int sync_now(struct syncer *syncer)
@@ -60,10 +83,15 @@ static int sync_now(struct syncer *syncer)
     static struct log_limit limit = LOG_LIMIT(1, 60000);
     uint64_t start = clock_monotonic_ns();
     syncer->dirty = false;
+    uint64_t sequence = engine_sequence(syncer->engine);
     int rc = engine_sync(syncer->engine);
-    metric_observe_ns(syncer->duration, clock_monotonic_ns() - start);
+    uint64_t end = clock_monotonic_ns();
+    syncer->interval_end_ns = end + syncer->interval_ns;
+    metric_observe_ns(syncer->duration, end - start);
     if (rc)
         log_limited(&limit, LOG_ERROR, "metadata sync failed", "error=%d", -rc);
+    else
+        syncer->synced_to = sequence;
     return rc;
 }
 
@@ -89,22 +117,62 @@ static void answer(struct syncer *syncer, struct meta_request *requests, struct 
     }
 }
 
+struct waiters {
+    struct meta_request *requests, **requests_end;
+    struct meta_task *tasks, **tasks_end;
+};
+
+static void waiters_init(struct waiters *w)
+{
+    *w = (struct waiters){0};
+    w->requests_end = &w->requests;
+    w->tasks_end = &w->tasks;
+}
+
+/* Takes all who wait: those whose changes survive already, and the others. */
+static void take_locked(struct syncer *syncer, struct waiters *synced, struct waiters *others)
+{
+    uint64_t to = syncer->synced_to;
+    waiters_init(synced);
+    waiters_init(others);
+    for (struct meta_request *r = syncer->requests, *next; r; r = next) {
+        struct waiters *w = r->sequence <= to ? synced : others;
+        next = r->next;
+        r->next = NULL;
+        *w->requests_end = r;
+        w->requests_end = &r->next;
+    }
+    for (struct meta_task *t = syncer->tasks, *next; t; t = next) {
+        struct waiters *w = t->sequence <= to ? synced : others;
+        next = t->next;
+        t->next = NULL;
+        *w->tasks_end = t;
+        w->tasks_end = &t->next;
+    }
+    syncer->requests = NULL;
+    syncer->requests_end = &syncer->requests;
+    syncer->tasks = NULL;
+    syncer->tasks_end = &syncer->tasks;
+}
+
 static void *run(void *arg)
 {
     struct syncer *syncer = arg;
+    begin_interval(syncer);
     pthread_mutex_lock(&syncer->lock);
     while (wait_for_work(syncer)) {
-        struct meta_request *requests = syncer->requests;
-        struct meta_task *tasks = syncer->tasks;
-        syncer->requests = NULL;
-        syncer->requests_end = &syncer->requests;
-        syncer->tasks = NULL;
-        syncer->tasks_end = &syncer->tasks;
+        struct waiters synced, others;
+        take_locked(syncer, &synced, &others);
         pthread_mutex_unlock(&syncer->lock);
-        int rc = sync_now(syncer);
-        answer(syncer, requests, tasks, rc);
-        if (syncer->synced)
-            syncer->synced(syncer->arg);
+        answer(syncer, synced.requests, synced.tasks, 0);
+        /* Nobody waited: the interval is over. */
+        bool idle = !synced.requests && !synced.tasks;
+        if (others.requests || others.tasks || idle) {
+            int rc = sync_now(syncer);
+            answer(syncer, others.requests, others.tasks, rc);
+            if (syncer->synced)
+                syncer->synced(syncer->arg);
+        }
         pthread_mutex_lock(&syncer->lock);
     }
     pthread_mutex_unlock(&syncer->lock);
@@ -113,12 +181,17 @@ static void *run(void *arg)
 
 void syncer_note(struct syncer *syncer)
 {
-    if (atomic_exchange(&syncer->dirty, true))
+    if (atomic_exchange(&syncer->dirty, true) || !syncer->asleep)
         return;
-    /* The first since the last sync: the interval begins. */
+    /* The first after a while: the interval begins. */
     pthread_mutex_lock(&syncer->lock);
-    pthread_cond_signal(&syncer->wake);
     pthread_mutex_unlock(&syncer->lock);
+    pthread_cond_signal(&syncer->wake);
+}
+
+bool syncer_is_synced(const struct syncer *syncer, uint64_t sequence)
+{
+    return (sequence ? sequence : engine_sequence(syncer->engine)) <= syncer->synced_to;
 }
 
 void syncer_request(struct syncer *syncer, struct meta_request *request)
@@ -127,18 +200,20 @@ void syncer_request(struct syncer *syncer, struct meta_request *request)
     request->next = NULL;
     *syncer->requests_end = request;
     syncer->requests_end = &request->next;
-    pthread_cond_signal(&syncer->wake);
     pthread_mutex_unlock(&syncer->lock);
+    pthread_cond_signal(&syncer->wake); /* after the unlock: it would wake only to wait for it */
 }
 
 void syncer_task(struct syncer *syncer, struct meta_task *task)
 {
+    if (!task->sequence)
+        task->sequence = engine_sequence(syncer->engine);
     pthread_mutex_lock(&syncer->lock);
     task->next = NULL;
     *syncer->tasks_end = task;
     syncer->tasks_end = &task->next;
-    pthread_cond_signal(&syncer->wake);
     pthread_mutex_unlock(&syncer->lock);
+    pthread_cond_signal(&syncer->wake);
 }
 
 int syncer_new(struct engine *engine, uint32_t interval_ms, struct metrics *metrics,

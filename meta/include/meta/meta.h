@@ -32,7 +32,7 @@ struct meta_request {
     void *arg;
     /* The volume's own. */
     struct meta_request *next;
-    uint64_t sequence;
+    uint64_t sequence; /* callers may read it after the answer: see meta_is_synced */
     uint64_t start_ns;
     void *impl;
 };
@@ -108,6 +108,9 @@ struct meta_task {
     int result; /* 0 or -errno, with `error` */
     uint64_t ino;
     uint64_t remaining; /* settle: files left, while it runs (atomic reads allowed) */
+    /* sync: of the change that is to survive (meta_request's, after its answer); 0: all changes.
+     * Set it for each call. */
+    uint64_t sequence;
     struct error error;
     void (*done)(struct meta_task *task);
     void *arg;
@@ -115,7 +118,10 @@ struct meta_task {
     bool cancel;
     void *impl;
 };
-/* All that was applied before survives a power loss. */
+/* Whether the change with this sequence (0: every change) and all before it survive a power loss
+ * already, so that meta_sync need not be called. Any thread; never waits. */
+bool meta_is_synced(struct meta *meta, uint64_t sequence);
+/* All that was applied before (task->sequence: up to that change) survives a power loss. */
 void meta_sync(struct meta *meta, struct meta_task *task);
 /* Lists an imported directory (or asks for one file's key) again now; recursive for directories
  * that were listed before. */

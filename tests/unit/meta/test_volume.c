@@ -222,6 +222,61 @@ TEST(volume, sync_answers_on_demand, .init = init, .fini = fini)
     sem_destroy(&ended);
 }
 
+static uint64_t sequence_of(enum meta_kind kind, const char *name, const char *new_name)
+{
+    struct meta_request request = {.op = {.kind = kind,
+                                          .parent = META_ROOT_INO,
+                                          .name = {name, strlen(name)},
+                                          .new_parent = META_ROOT_INO,
+                                          .new_name = {new_name, strlen(new_name)},
+                                          .attr = {.mode = S_IFDIR | 0755}}};
+    check_int(meta_call(v.meta, &request), 0);
+    meta_reply_done(&request.reply);
+    return request.sequence;
+}
+
+TEST(volume, knows_what_survives, .init = init, .fini = fini)
+{
+    v.config.sync_interval_ms = 3600 * 1000;
+    volume_open(&v);
+    uint64_t made = sequence_of(META_MKNOD, "a", "");
+    check(!meta_is_synced(v.meta, made));
+    uint64_t renamed = sequence_of(META_RENAME, "a", "b");
+    check(renamed > made);
+    check(meta_is_synced(v.meta, made));
+    check(meta_is_synced(v.meta, renamed));
+    check(meta_is_synced(v.meta, 0));
+    uint64_t later = sequence_of(META_MKNOD, "c", "");
+    check(!meta_is_synced(v.meta, 0));
+    check(!meta_is_synced(v.meta, later));
+    check(meta_is_synced(v.meta, renamed));
+    sem_t ended;
+    sem_init(&ended, 0, 0);
+    /* What survives already is answered without a sync. */
+    struct meta_task task = {.sequence = renamed, .done = synced, .arg = &ended};
+    meta_sync(v.meta, &task);
+    sem_wait(&ended);
+    check(!meta_is_synced(v.meta, later));
+    task.sequence = 0;
+    meta_sync(v.meta, &task);
+    sem_wait(&ended);
+    check(meta_is_synced(v.meta, later));
+    sem_destroy(&ended);
+}
+
+TEST(volume, change_survives_after_the_interval, .init = init, .fini = fini)
+{
+    v.config.sync_interval_ms = 5;
+    volume_open(&v);
+    for (int i = 0; i < 20; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "d%d", i);
+        uint64_t made = sequence_of(META_MKNOD, name, "");
+        eventually(meta_is_synced(v.meta, made));
+        sleep_ms((unsigned)i); /* the syncer is asleep, or not yet */
+    }
+}
+
 TEST(volume, status_is_json, .init = init, .fini = fini)
 {
     volume_open(&v);
