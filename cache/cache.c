@@ -16,6 +16,8 @@
 #include "fault.h"
 #include "read_op.h"
 
+#define FILL_PAUSE_MS 2 /* between two tries of a fill that may wait */
+
 struct cache {
     struct disk *disks[CACHE_DIRECTORIES_MAX];
     uint64_t keys[CACHE_DIRECTORIES_MAX]; /* by name, so that their order does not matter */
@@ -116,7 +118,14 @@ bool cache_query(struct cache *cache, uint64_t cid, uint64_t offset, uint64_t le
                  uint64_t *run_offset, uint64_t *run_length)
 {
     return length > 0 &&
-           disk_query(disk_of(cache, cid), cid, offset, length, run_offset, run_length);
+           disk_query(disk_of(cache, cid), cid, offset, length, true, run_offset, run_length);
+}
+
+bool cache_peek(struct cache *cache, uint64_t cid, uint64_t offset, uint64_t length,
+                uint64_t *run_offset, uint64_t *run_length)
+{
+    return length > 0 &&
+           disk_query(disk_of(cache, cid), cid, offset, length, false, run_offset, run_length);
 }
 
 int cache_read(struct cache *cache, struct cache_read *read)
@@ -137,14 +146,40 @@ void cache_read_put(struct cache_read *read)
     read->iov_count = 0;
 }
 
+static int check_fill(uint64_t size, uint64_t offset, size_t length)
+{
+    return length == 0 || size == 0 || size > INDEX_SIZE_MAX || offset % CACHE_BLOCK != 0 ||
+                   offset > size || length > size - offset ||
+                   (length % CACHE_BLOCK != 0 && offset + length != size)
+               ? -EINVAL
+               : 0;
+}
+
 int cache_fill(struct cache *cache, uint64_t cid, uint64_t size, uint64_t offset, const void *data,
                size_t length, bool read)
 {
-    if (length == 0 || size == 0 || size > INDEX_SIZE_MAX || offset % CACHE_BLOCK != 0 ||
-        offset > size || length > size - offset ||
-        (length % CACHE_BLOCK != 0 && offset + length != size))
-        return -EINVAL;
-    return disk_fill(disk_of(cache, cid), cid, size, offset, data, length, read);
+    int rc = check_fill(size, offset, length);
+    if (rc < 0)
+        return rc;
+    return disk_fill(disk_of(cache, cid), cid, size, offset, data, length, read, true);
+}
+
+int cache_fill_wait(struct cache *cache, uint64_t cid, uint64_t size, uint64_t offset,
+                    const void *data, size_t length, bool read, unsigned wait_ms)
+{
+    uint64_t until = clock_monotonic_ms() + wait_ms;
+    struct disk *disk = disk_of(cache, cid);
+    int rc = check_fill(size, offset, length);
+    bool last = false;
+    while (rc == 0) {
+        last = clock_monotonic_ms() >= until;
+        rc = disk_fill(disk, cid, size, offset, data, length, read, last);
+        if (rc != -EAGAIN || last)
+            break;
+        rc = 0;
+        nanosleep(&(struct timespec){.tv_nsec = FILL_PAUSE_MS * 1000000L}, NULL);
+    }
+    return rc;
 }
 
 int cache_backing_get(struct cache *cache, uint64_t cid)
@@ -249,6 +284,21 @@ void cache_clear(struct cache *cache)
 {
     for (unsigned i = 0; i < cache->disk_count; i++)
         clear_disk(cache->disks[i]);
+}
+
+void cache_forget_from(struct cache *cache, uint64_t first)
+{
+    for (unsigned i = 0; i < cache->disk_count; i++) {
+        struct disk *disk = cache->disks[i];
+        struct index_content *content, *tmp;
+        pthread_mutex_lock(&disk->lock);
+        HASH_ITER(hh, disk->index.contents, content, tmp)
+        {
+            if (content->cid >= first)
+                disk_doom_locked(disk, content);
+        }
+        pthread_mutex_unlock(&disk->lock);
+    }
 }
 
 int cache_content(struct cache *cache, uint64_t cid, struct cache_content *out)

@@ -148,7 +148,7 @@ void disk_page_drop_locked(struct disk *disk, struct index_segment *segment, uns
 int disk_file_detach_locked(struct disk *disk, struct index_content *content);
 
 /* read.c, fill.c */
-bool disk_query(struct disk *disk, uint64_t cid, uint64_t offset, uint64_t length,
+bool disk_query(struct disk *disk, uint64_t cid, uint64_t offset, uint64_t length, bool count,
                 uint64_t *run_offset, uint64_t *run_length);
 int disk_read(struct disk *disk, struct cache_read *read);
 void disk_read_ended(struct disk_io *io);
@@ -156,8 +156,9 @@ void disk_read_ended(struct disk_io *io);
 void disk_read_check_page(struct disk_io *io);
 /* With the lock held on entry and exit: gives up reads that take too long. */
 void disk_reads_give_up_locked(struct disk *disk, uint64_t now_ms);
+/* last: what is dropped because there is no memory now counts as dropped. */
 int disk_fill(struct disk *disk, uint64_t cid, uint64_t size, uint64_t offset, const void *data,
-              size_t length, bool read);
+              size_t length, bool read, bool last);
 void disk_fill_ended(struct disk_io *io);
 
 /* tend.c */

@@ -114,7 +114,7 @@ static struct index_content *content_locked(struct disk *disk, uint64_t cid, uin
 }
 
 int disk_fill(struct disk *disk, uint64_t cid, uint64_t size, uint64_t offset, const void *data,
-              size_t length, bool read)
+              size_t length, bool read, bool last)
 {
     uint64_t end = offset + length, at = offset;
     unsigned dropped = 0;
@@ -145,7 +145,8 @@ int disk_fill(struct disk *disk, uint64_t cid, uint64_t size, uint64_t offset, c
             disk_io_start(disk, ios, count);
     }
     pthread_mutex_lock(&disk->lock);
-    disk->stats.fills_dropped += dropped + (rc < 0);
+    if (last || (rc < 0 && rc != -EAGAIN))
+        disk->stats.fills_dropped += dropped + (rc < 0);
     pthread_mutex_unlock(&disk->lock);
     return rc < 0 ? rc : dropped > 0 ? -EAGAIN : 0;
 }

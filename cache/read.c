@@ -29,7 +29,7 @@ static bool block_there(const struct index_content *content, uint64_t offset)
                           1;
 }
 
-bool disk_query(struct disk *disk, uint64_t cid, uint64_t offset, uint64_t length,
+bool disk_query(struct disk *disk, uint64_t cid, uint64_t offset, uint64_t length, bool count,
                 uint64_t *run_offset, uint64_t *run_length)
 {
     bool found = false;
@@ -50,9 +50,11 @@ bool disk_query(struct disk *disk, uint64_t cid, uint64_t offset, uint64_t lengt
             *run_length = MIN(at, end) - *run_offset;
         }
     }
-    uint64_t hit = found ? *run_length : 0;
-    disk->stats.hit_bytes += hit;
-    disk->stats.miss_bytes += length - hit;
+    bool hit = found && *run_offset == offset;
+    if (count && hit)
+        disk->stats.hit_bytes += *run_length;
+    else if (count)
+        disk->stats.miss_bytes += found ? *run_offset - offset : length;
     pthread_mutex_unlock(&disk->lock);
     return found;
 }

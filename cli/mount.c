@@ -3,6 +3,7 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
@@ -14,7 +15,9 @@
 
 #include "base/buf.h"
 #include "base/cleanup.h"
+#include "base/hash.h"
 #include "base/log.h"
+#include "cache/cache.h"
 #include "daemon.h"
 #include "fs/fs.h"
 #include "mount_options.h"
@@ -22,20 +25,24 @@
 
 #define META_MEMORY_SHARE 5 /* one part of --memory for the database… */
 #define DATA_MEMORY_SHARE 2 /* …and this one for read-ahead and upload buffers */
+#define CACHE_SIZE (16ull << 30)
 
 struct mount {
     struct mount_options options;
     struct store_url url;
     char *url_text;
-    char *mountpoint;  /* absolute */
-    char *meta_dir;    /* absolute */
-    char *staging_dir; /* absolute */
+    char *mountpoint;                        /* absolute */
+    char *meta_dir;                          /* absolute */
+    char *staging_dir;                       /* absolute */
+    char *cache_dirs[CACHE_DIRECTORIES_MAX]; /* absolute; none: no cache */
+    unsigned cache_dir_count;
     char owner[512];
     struct daemon daemon;
     struct metrics *metrics;
     struct loop *loop;
     struct store *store;
     struct meta *meta;
+    struct cache *cache;
     struct data *data;
     struct fs *fs;
     pthread_t signals;
@@ -75,12 +82,35 @@ static int check_places(const struct mount *m, struct error *error)
     if (strcmp(m->url.scheme, "file") != 0)
         return 0;
     size_t len = strlen(m->url.bucket);
-    const char *inside[] = {m->mountpoint, m->meta_dir, m->staging_dir};
+    const char *inside[3 + CACHE_DIRECTORIES_MAX] = {m->mountpoint, m->meta_dir, m->staging_dir};
+    memcpy(&inside[3], m->cache_dirs, sizeof(m->cache_dirs));
     for (size_t i = 0; i < ARRAY_LEN(inside); i++)
         if (inside[i] && strncmp(inside[i], m->url.bucket, len) == 0 &&
             (inside[i][len] == '/' || !inside[i][len]))
             return error_set(error, -EINVAL, "%s lies inside the bucket %s; choose another place",
                              inside[i], m->url_text);
+    return 0;
+}
+
+/* The directories of --cache-dir, "A:B", or one beside the metadata. */
+static int list_cache_dirs(struct mount *m, struct error *error)
+{
+    const struct mount_options *o = &m->options;
+    cleanup(free_ptr) char *list = o->cache_dir ? strdup(o->cache_dir) : NULL;
+    char *rest = NULL;
+    for (char *dir = list ? strtok_r(list, ":", &rest) : NULL; dir;
+         dir = strtok_r(NULL, ":", &rest)) {
+        if (m->cache_dir_count == CACHE_DIRECTORIES_MAX)
+            return error_set(error, -EINVAL, "--cache-dir names more than %d directories",
+                             CACHE_DIRECTORIES_MAX);
+        if (!(m->cache_dirs[m->cache_dir_count++] = absolute(dir)))
+            return error_set(error, -ENOMEM, "out of memory");
+    }
+    if (o->cache_dir && m->cache_dir_count == 0)
+        return error_set(error, -EINVAL, "--cache-dir names no directory");
+    if (!o->cache_dir && (strcmp(m->url.scheme, "file") != 0 || o->cache_size) &&
+        asprintf(&m->cache_dirs[m->cache_dir_count++], "%s/cache", m->meta_dir) < 0)
+        return error_set(error, -ENOMEM, "out of memory");
     return 0;
 }
 
@@ -94,10 +124,13 @@ static int prepare(struct mount *m, char **args, struct error *error)
     m->url_text = strdup(args[0]);
     m->meta_dir = m->options.meta_dir ? absolute(m->options.meta_dir)
                                       : places_default(&m->url, m->options.endpoint);
-    cleanup(free_ptr) char *cache = m->options.cache_dir ? absolute(m->options.cache_dir) : NULL;
     if (!m->url_text || !m->meta_dir)
         return error_set(error, -ENOMEM, "out of memory");
-    if (asprintf(&m->staging_dir, "%s/staging", cache ? cache : m->meta_dir) < 0)
+    r = list_cache_dirs(m, error);
+    if (r < 0)
+        return r;
+    const char *above = m->options.cache_dir ? m->cache_dirs[0] : m->meta_dir;
+    if (asprintf(&m->staging_dir, "%s/staging", above) < 0)
         return error_set(error, -ENOMEM, "out of memory");
     r = check_places(m, error);
     if (r < 0 || m->options.read_only)
@@ -188,9 +221,54 @@ static int open_meta(struct mount *m, struct error *error)
     return meta_open(&config, &m->meta, error);
 }
 
+/* The part of the cache that belongs to this volume. What a read-only mount caches has names of its
+ * own, since its metadata does not last. */
+static void cache_volume(const struct mount *m, char out[64])
+{
+    struct meta_contents contents;
+    meta_contents(m->meta, &contents);
+    if (m->options.read_only) {
+        uint64_t hash = hash_bytes64(m->url_text, strlen(m->url_text), 0);
+        const char *endpoint = m->options.endpoint ? m->options.endpoint : "";
+        snprintf(out, 64, "read-only-%016" PRIx64, hash_bytes64(endpoint, strlen(endpoint), hash));
+    } else {
+        snprintf(out, 64, "%s-%s", meta_volume(m->meta)->id, contents.database);
+    }
+}
+
+/* A mount works without it as well, only slower. */
+static void open_cache(struct mount *m)
+{
+    struct cache_config config;
+    struct meta_contents contents;
+    struct error error = {0};
+    char volume[64];
+    if (m->cache_dir_count == 0 || m->options.no_cache)
+        return;
+    /* One that cannot be made is left out, and said, by cache_open. */
+    for (unsigned i = 0; i < m->cache_dir_count; i++)
+        places_make(m->cache_dirs[i], NULL);
+    cache_volume(m, volume);
+    cache_config_init(&config);
+    config.directories = (const char *const *)m->cache_dirs;
+    config.directory_count = m->cache_dir_count;
+    config.volume = volume;
+    config.capacity_bytes =
+        (m->options.cache_size ? m->options.cache_size : CACHE_SIZE) / m->cache_dir_count;
+    config.metrics = m->metrics;
+    if (cache_open(&config, &m->cache, &error) < 0) {
+        log_warn("no cache", "reason=\"%s\"", error_text(&error));
+        return;
+    }
+    meta_contents(m->meta, &contents);
+    if (!m->options.read_only)
+        cache_forget_from(m->cache, contents.next);
+}
+
 static int open_data(struct mount *m, struct error *error)
 {
     struct data_config config;
+    open_cache(m);
     data_config_init(&config);
     config.meta = m->meta;
     config.store = m->store;
@@ -203,6 +281,8 @@ static int open_data(struct mount *m, struct error *error)
     config.upload_parallel = m->options.upload_parallel;
     config.readahead_bytes = (uint32_t)m->options.readahead;
     config.read_only = m->options.read_only;
+    config.cache = m->cache;
+    config.cache_by_name = m->options.read_only;
     config.changed = fs_data_changed;
     config.arg = m->fs;
     return data_open(&config, &m->data, error);
@@ -283,6 +363,7 @@ static int shut(struct mount *m)
     int r = 0;
     if (m->data)
         r = data_close(m->data);
+    cache_close(m->cache);
     meta_close(m->meta);
     if (m->signals_started) {
         pthread_kill(m->signals, SIGUSR2);
@@ -344,6 +425,8 @@ int cli_mount(int argc, char **argv)
     free(m.mountpoint);
     free(m.meta_dir);
     free(m.staging_dir);
+    for (unsigned i = 0; i < m.cache_dir_count; i++)
+        free(m.cache_dirs[i]);
     mount_options_free(&m.options);
     return r;
 }

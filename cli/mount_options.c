@@ -107,9 +107,16 @@ static const struct option_spec specs[] = {
     {"no-settle", 0, OPTION_FLAG, AT(no_settle), NULL, "Settle only when `sluice settle` asks",
      .group = GROUP_VOLUME},
 
-    {"cache-dir", 0, OPTION_STRING, AT(cache_dir), "DIR",
-     "Written data on its way to the store, on a local disk (beside the metadata)",
+    {"cache-dir", 0, OPTION_STRING, AT(cache_dir), "DIR[:DIR…]",
+     "Local disks for what was read and written: the cache is spread over all of them, data on its "
+     "way to the store is on the first (beside the metadata)",
      .group = GROUP_DATA},
+    {"cache-size", 0, OPTION_SIZE, AT(cache_size), "SIZE",
+     "Room for cached data, on all disks together (16G; none for file:// unless it or --cache-dir "
+     "is given). A tenth of each disk stays free in any case",
+     .min = 16u << 20, .group = GROUP_DATA},
+    {"no-cache", 0, OPTION_FLAG, AT(no_cache), NULL,
+     "Keep nothing of what was read on a local disk", .group = GROUP_DATA},
     {"memory", 0, OPTION_SIZE, AT(memory), "SIZE", "Memory the process may use (256M)",
      .min = 128u << 20, .group = GROUP_DATA},
     {"staging-max", 0, OPTION_SIZE, AT(staging_max), "SIZE",

@@ -27,7 +27,8 @@ struct mount_options {
     char *transport;
     unsigned max_threads;
     /* memory and data */
-    uint64_t memory, staging_max, part_size, readahead;
+    uint64_t memory, staging_max, part_size, readahead, cache_size;
+    bool no_cache;
     unsigned upload_parallel;
     /* log */
     char *log_file, *log_level;

@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "path_command.h"
 #include "progress.h"
@@ -41,6 +42,27 @@ static void print_counts(json_t *part, const char *title)
     printf("%s\n", any ? "" : title);
 }
 
+static void print_cache(json_t *cache)
+{
+    char bytes[32], hits[32], misses[32];
+    if (!json_is_object(cache)) {
+        printf("%-12s none\n", "cache");
+        return;
+    }
+    printf("%-12s %s of %" PRIu64 " files; %s of reads were there, %s were not\n", "cache",
+           progress_bytes(number(cache, "bytes"), bytes), number(cache, "contents"),
+           progress_bytes(number(cache, "hit_bytes"), hits),
+           progress_bytes(number(cache, "miss_bytes"), misses));
+    size_t i;
+    json_t *directory;
+    json_array_foreach(json_object_get(cache, "directories"), i, directory)
+    {
+        const char *health = text(directory, "health");
+        if (strcmp(health, "good") != 0)
+            printf("%-12s %s is %s\n", "", text(directory, "path"), health);
+    }
+}
+
 static void print_status(json_t *reply)
 {
     json_t *mount = json_object_get(reply, "mount"), *data = json_object_get(mount, "data");
@@ -62,6 +84,7 @@ static void print_status(json_t *reply)
     if (number(mount, "failed_renames"))
         printf("%-12s %" PRIu64 " failed (some programs copy instead)\n", "renames",
                number(mount, "failed_renames"));
+    print_cache(json_object_get(mount, "cache"));
     char now[32], peak[32];
     printf("%-12s %s, at most %s so far\n", "buffers",
            progress_bytes(number(data, "buffer_bytes"), now),

@@ -116,12 +116,12 @@ static json_t *data_json(struct fs *fs)
 static void run_status(struct control_handle *h)
 {
     struct fs *fs = h->fs;
-    json_t *mount =
-        json_pack("{s:s,s:i,s:b,s:I,s:I,s:I,s:o}", "version", SLUICE_VERSION, "pid", (int)getpid(),
-                  "read_only", (int)fs->config.read_only, "uptime_s",
-                  (json_int_t)((clock_wall_ns() - fs->started_ns) / NS_PER_S), "known_inodes",
-                  (json_int_t)inodes_count(fs->inodes), "failed_renames",
-                  (json_int_t)atomic_load(&fs->failed_renames), "data", data_json(fs));
+    json_t *mount = json_pack("{s:s,s:i,s:b,s:I,s:I,s:I,s:o,s:o}", "version", SLUICE_VERSION, "pid",
+                              (int)getpid(), "read_only", (int)fs->config.read_only, "uptime_s",
+                              (json_int_t)((clock_wall_ns() - fs->started_ns) / NS_PER_S),
+                              "known_inodes", (json_int_t)inodes_count(fs->inodes),
+                              "failed_renames", (json_int_t)atomic_load(&fs->failed_renames),
+                              "data", data_json(fs), "cache", control_cache_json(fs));
     if (mount) {
         set_name(mount, "mountpoint", fs->config.mountpoint, strlen(fs->config.mountpoint));
         set_name(mount, "source", fs->config.volume_name, strlen(fs->config.volume_name));

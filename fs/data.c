@@ -339,6 +339,11 @@ void data_extents_changed(struct data *data, uint64_t ino, bool outside)
         refresh_done(&refresh->request);
 }
 
+struct cache *data_cache(struct data *data)
+{
+    return data->config.cache;
+}
+
 void data_stats(struct data *data, struct data_stats *out)
 {
     *out = (struct data_stats){

@@ -5,7 +5,7 @@
  * is cancelled on the loop thread, and freed when the GET has ended.
  *
  * `refs` counts what may still touch the struct: the users together (one), the GET under way (one),
- * the posted cancel (one).
+ * the posted cancel (one), the fill of the cache (one).
  */
 #include "fetch.h"
 
@@ -20,8 +20,14 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/pool.h"
 
-#define ROUND 4096u /* GETs begin and end at multiples of it, as far as the object goes */
+#define ROUND CACHE_BLOCK /* GETs begin and end at multiples of it, as far as the object goes */
+/* A read of less than this fetches whole pages, if there is a cache to keep them. */
+#define SMALL (32u << 10)
+#define FILL_MAX (32ull << 20) /* bytes that wait to be put into the cache; more are not */
+#define FILL_THREADS 1
+#define FILL_WAIT_MS 200 /* for memory of the cache */
 
 enum fetch_state { FETCH_UNDER_WAY, FETCH_ENDED };
 
@@ -33,6 +39,7 @@ struct fetch {
     uint64_t offset, length; /* in the object */
     struct block *block;
     bool ahead;
+    uint64_t cid, size; /* of the whole object */
     char *key;
     char etag[STORE_ETAG_MAX];
     /* under the table's lock */
@@ -46,6 +53,7 @@ struct fetch {
     /* the loop thread's */
     struct store_op op;
     struct loop_task cancel;
+    struct pool_task fill;
 };
 
 struct fetch_object {
@@ -71,6 +79,9 @@ struct fetch_table {
     /* immutable */
     struct store *store;
     struct buffers *buffers;
+    struct cache *cache; /* NULL: none */
+    struct pool *filler;
+    struct metric *fills_skipped;
     struct metric *gets, *bytes, *ahead_bytes, *ahead_unused, *ahead_dropped, *joined;
     /* under lock */
     pthread_mutex_t lock;
@@ -78,6 +89,7 @@ struct fetch_table {
     struct fetch_object *objects;
     struct fetch_keep *keeps;
     unsigned fetch_count;
+    uint64_t fill_bytes; /* of blocks that wait to be put into the cache */
 };
 
 int fetch_table_new(struct store *store, struct buffers *buffers, struct metrics *metrics,
@@ -101,10 +113,21 @@ int fetch_table_new(struct store *store, struct buffers *buffers, struct metrics
                         "Fetches ahead that were dropped because memory was short.");
     table->joined = metrics_counter(metrics, "sluice_fetch_joined_total", "",
                                     "Reads that used a fetch which somebody else had begun.");
+    table->fills_skipped =
+        metrics_counter(metrics, "sluice_fetch_fills_skipped_total", "",
+                        "Fetches not put into the cache because it could not keep up.");
     pthread_mutex_init(&table->lock, NULL);
     pthread_cond_init(&table->ended, NULL);
     *out = table;
     return 0;
+}
+
+int fetch_table_cache(struct fetch_table *table, struct cache *cache)
+{
+    int rc = pool_new(&table->filler, "fill", FILL_THREADS);
+    if (rc == 0)
+        table->cache = cache;
+    return rc;
 }
 
 void fetch_table_free(struct fetch_table *table)
@@ -116,6 +139,7 @@ void fetch_table_free(struct fetch_table *table)
     while (table->fetch_count > 0)
         pthread_cond_wait(&table->ended, &table->lock);
     pthread_mutex_unlock(&table->lock);
+    pool_free(table->filler);
     pthread_cond_destroy(&table->ended);
     pthread_mutex_destroy(&table->lock);
     free(table);
@@ -357,6 +381,36 @@ void fetch_owner_done(struct fetch_table *table, struct fetch_owner *owner)
     pthread_mutex_unlock(&table->lock);
 }
 
+/* The cache */
+
+static void run_fill(struct pool_task *task)
+{
+    struct fetch *fetch = container_of(task, struct fetch, fill);
+    struct fetch_table *table = fetch->table;
+    cache_fill_wait(table->cache, fetch->cid, fetch->size, fetch->offset, fetch->block->data,
+                    fetch->length, !fetch->ahead, FILL_WAIT_MS);
+    pthread_mutex_lock(&table->lock);
+    table->fill_bytes -= fetch->block->size;
+    unref_locked(fetch);
+    pthread_mutex_unlock(&table->lock);
+}
+
+/* True: its bytes go into the cache, by a reference of its own. */
+static bool fill_locked(struct fetch *fetch)
+{
+    struct fetch_table *table = fetch->table;
+    if (!table->cache || fetch->cid == 0)
+        return false;
+    if (table->fill_bytes + fetch->block->size > FILL_MAX) {
+        metric_add(table->fills_skipped, 1);
+        return false;
+    }
+    table->fill_bytes += fetch->block->size;
+    fetch->refs++;
+    fetch->fill.run = run_fill;
+    return true;
+}
+
 /* The GET */
 
 static void get_done(struct store_op *op)
@@ -376,6 +430,7 @@ static void get_done(struct store_op *op)
     fetch->state = FETCH_ENDED;
     fetch->result = result;
     struct fetch_wait *waiters = TAKE_PTR(fetch->waiters);
+    bool fill = result == 0 && fill_locked(fetch);
     if (result < 0) {
         unlist_locked(fetch);
         /* Nobody wants to keep a failure. The GET's own reference holds the fetch. */
@@ -389,6 +444,8 @@ static void get_done(struct store_op *op)
         waiters = wait->next;
         wait->done(wait);
     }
+    if (fill)
+        pool_submit(table->filler, &fetch->fill);
 }
 
 /* A fetch with one user, not submitted. Takes the block in any case. */
@@ -409,6 +466,8 @@ static struct fetch *fetch_new(struct fetch_table *table, const struct fetch_sou
     fetch->length = length;
     fetch->block = block;
     fetch->ahead = block->ahead;
+    fetch->cid = source->cid;
+    fetch->size = source->size;
     fetch->key = key;
     strncpy(fetch->etag, source->etag, sizeof(fetch->etag) - 1);
     fetch->users = fetch->refs = 1;
@@ -460,10 +519,22 @@ static struct fetch *find_locked(struct fetch_table *table, const struct fetch_s
 }
 
 /* What to GET for a gap: rounded, inside the gap. */
-static void round_range(uint64_t *offset, uint64_t *end, uint64_t gap_begin, uint64_t gap_end)
+static void round_range(uint64_t *offset, uint64_t *end, uint64_t gap_begin, uint64_t gap_end,
+                        uint64_t round)
 {
-    *offset = MAX(*offset / ROUND * ROUND, gap_begin);
-    *end = MIN((*end + ROUND - 1) / ROUND * ROUND, gap_end);
+    *offset = MAX(*offset / round * round, gap_begin);
+    *end = MIN((*end + round - 1) / round * round, gap_end);
+}
+
+static uint64_t round_of(const struct fetch_table *table, const struct fetch_source *source,
+                         uint64_t length)
+{
+    return table->cache && source->cid && length < SMALL ? CACHE_PAGE : ROUND;
+}
+
+static bool ask_cache(const struct fetch_table *table, const struct fetch_source *source)
+{
+    return table->cache && source->cid && !source->past_cache;
 }
 
 static struct block *block_for_demand_locked(struct fetch_table *table, uint64_t length)
@@ -522,7 +593,7 @@ int fetch_get(struct fetch_table *table, struct fetch_owner *owner,
               struct fetch_slice out[FETCH_SLICES_MAX])
 {
     int count = 0, rc = 0;
-    uint64_t end = offset + length;
+    uint64_t end = offset + length, round = round_of(table, source, length);
     assert(length > 0 && end <= source->size);
     pthread_mutex_lock(&table->lock);
     while (offset < end && rc == 0) {
@@ -539,16 +610,30 @@ int fetch_get(struct fetch_table *table, struct fetch_owner *owner,
             use_locked(fetch, owner, slice_end - offset);
         } else {
             slice_end = MIN(end, gap_end);
+            uint64_t run, run_length;
+            bool cached =
+                ask_cache(table, source) && cache_query(table->cache, source->cid, offset,
+                                                        slice_end - offset, &run, &run_length);
+            if (cached && run == offset) {
+                run_length = MIN(run_length, CACHE_READ_MAX);
+                out[count++] = (struct fetch_slice){NULL, offset, run_length, source->cid};
+                offset += run_length;
+                if (count == FETCH_SLICES_MAX && offset < end)
+                    rc = -EAGAIN;
+                continue;
+            }
+            if (cached)
+                slice_end = gap_end = run;
             uint64_t from = offset, to = slice_end;
-            /* The last slice takes all the rest, whatever else is under way there. */
-            round_range(&from, &to, gap_begin, gap_end);
+            round_range(&from, &to, gap_begin, gap_end, round);
             struct block *block = block_for_demand_locked(table, to - from);
             rc = block ? start_locked(table, source, from, to, STORE_DEMAND, block, &fetch)
                        : -EAGAIN;
             if (rc < 0)
                 break;
         }
-        out[count++] = (struct fetch_slice){fetch, offset, slice_end - offset};
+        out[count++] =
+            (struct fetch_slice){.fetch = fetch, .offset = offset, .length = slice_end - offset};
         offset = slice_end;
         if (count == FETCH_SLICES_MAX && offset < end)
             rc = -EAGAIN; /* too many pieces: one GET of the caller's own is better */
@@ -572,7 +657,7 @@ int fetch_get_granted(struct fetch_table *table, uint64_t *granted,
 {
     uint64_t from = offset, to = offset + length;
     assert(length > 0 && to <= source->size);
-    round_range(&from, &to, 0, source->size);
+    round_range(&from, &to, 0, source->size, ROUND);
     struct block *block = buffers_take_granted(table->buffers, to - from, granted);
     if (!block)
         return -ENOMEM;
@@ -582,7 +667,7 @@ int fetch_get_granted(struct fetch_table *table, uint64_t *granted,
     pthread_mutex_lock(&table->lock);
     submit_locked(fetch, STORE_DEMAND);
     pthread_mutex_unlock(&table->lock);
-    *out = (struct fetch_slice){fetch, offset, length};
+    *out = (struct fetch_slice){.fetch = fetch, .offset = offset, .length = length};
     return 1;
 }
 
@@ -601,9 +686,19 @@ uint64_t fetch_ahead(struct fetch_table *table, struct fetch_owner *owner, unsig
             unlist_locked(fetch);
             continue;
         }
+        uint64_t run, run_length;
+        bool cached = !fetch && ask_cache(table, source) &&
+                      cache_peek(table->cache, source->cid, offset, MIN(end, gap_end) - offset,
+                                 &run, &run_length);
+        if (cached && run == offset) {
+            offset += run_length;
+            continue;
+        }
+        if (cached)
+            gap_end = run;
         if (!fetch) {
             uint64_t from = offset, to = MIN(end, gap_end);
-            round_range(&from, &to, gap_begin, gap_end);
+            round_range(&from, &to, gap_begin, gap_end, ROUND);
             struct block *block = buffers_try(table->buffers, to - from, true);
             if (!block || start_locked(table, source, from, to, priority, block, &fetch) < 0)
                 break;

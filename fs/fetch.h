@@ -7,6 +7,9 @@
  * Fetches of one object in the table do not overlap. A failed fetch leaves the table at once, so
  * that the next who wants the bytes asks again.
  *
+ * With a cache (fetch_table_cache), what it has is not fetched, and what was fetched is put into
+ * it: by a thread of the table's own, after those who wait for the bytes were told.
+ *
  * Locks: the table's lock; below it only those of the pool. Callbacks come without it. Functions
  * may be called by any thread unless said.
  */
@@ -15,6 +18,7 @@
 
 #include "base/metrics.h"
 #include "buffers.h"
+#include "cache/cache.h"
 #include "s3/store.h"
 
 struct fetch;
@@ -26,6 +30,8 @@ struct fetch_source {
     uint64_t object;
     const char *key, *etag;
     uint64_t size;
+    uint64_t cid;    /* names its bytes in the cache; 0: the cache is not asked and gets nothing */
+    bool past_cache; /* the cache is not asked, but gets what was fetched */
 };
 
 /* Who keeps fetches: the streams of one handle. Zeroed, or as left by fetch_owner_done. */
@@ -33,10 +39,13 @@ struct fetch_owner {
     struct fetch_keep *keeps; /* under the table's lock */
 };
 
-/* Bytes [offset, offset + length) of an object, all inside one fetch; holds a use of it. */
+/* Bytes [offset, offset + length) of an object, all inside one fetch; holds a use of it. Without a
+ * fetch: the cache had them when it was asked, and the caller reads them there (at most
+ * CACHE_READ_MAX). */
 struct fetch_slice {
     struct fetch *fetch;
     uint64_t offset, length;
+    uint64_t cid; /* without a fetch */
 };
 
 struct fetch_wait {
@@ -49,6 +58,8 @@ struct fetch_wait {
 
 int fetch_table_new(struct store *store, struct buffers *buffers, struct metrics *metrics,
                     struct fetch_table **out);
+/* Before the first use. `cache` is borrowed. */
+int fetch_table_cache(struct fetch_table *table, struct cache *cache);
 /* Waits until cancelled fetches have ended. No slice and no keep is left. Not on the loop thread.
  */
 void fetch_table_free(struct fetch_table *table);
@@ -68,7 +79,8 @@ uint64_t fetch_charge(uint64_t length);
 int fetch_get_granted(struct fetch_table *table, uint64_t *granted,
                       const struct fetch_source *source, uint64_t offset, uint64_t length,
                       struct fetch_slice *out);
-/* 0: it has ended. -EINPROGRESS: wait->done comes. */
+/* From here to fetch_data: of slices that have a fetch.
+ * 0: it has ended. -EINPROGRESS: wait->done comes. */
 int fetch_wait(const struct fetch_slice *slice, struct fetch_wait *wait);
 /* After its end: 0 or -errno of the GET (-EIO also if the object is shorter than it should be). */
 int fetch_result(const struct fetch_slice *slice);
@@ -77,12 +89,12 @@ bool fetch_was_ahead(const struct fetch_slice *slice);
 uint64_t fetch_object(const struct fetch_slice *slice);
 /* The bytes, after a good end; valid while the slice is held. */
 const void *fetch_data(const struct fetch_slice *slice);
-void fetch_release(struct fetch_slice *slice); /* no-op on a zeroed slice; zeroes it */
+void fetch_release(struct fetch_slice *slice); /* no-op without a fetch */
 
-/* Starts what is missing of a range, for an owner who keeps all of it. `stream` and `file_end` say
- * when it is passed; UINT64_MAX: it is kept after it was used, too. `waited_for`: somebody will
- * wait for some of it at once. Returns the bytes from `offset` that are there or under way: less
- * than length when memory is short. */
+/* Starts what is missing of a range (in memory and in the cache), for an owner who keeps all of it.
+ * `stream` and `file_end` say when it is passed; UINT64_MAX: it is kept after it was used, too.
+ * `waited_for`: somebody will wait for some of it at once. Returns the bytes from `offset` that are
+ * there or under way: less than length when memory is short. */
 uint64_t fetch_ahead(struct fetch_table *table, struct fetch_owner *owner, unsigned stream,
                      uint64_t file_end, bool waited_for, const struct fetch_source *source,
                      uint64_t offset, uint64_t length);

@@ -8,6 +8,8 @@
 #ifndef SLUICE_FS_FRONT_CONTROL_H
 #define SLUICE_FS_FRONT_CONTROL_H
 
+#include <jansson.h>
+
 #include "base/buf.h"
 #include "front.h"
 #include "front_control_parse.h"
@@ -67,6 +69,9 @@ void control_handle_unref(struct control_handle *handle);
 void control_cancel_locked(struct control_handle *handle);
 /* Appends {"ok":false,…}. */
 void control_put_error(struct buf *out, int result, const char *text);
+
+/* control_cache.c: what `status` says of the cache; null without one. */
+json_t *control_cache_json(struct fs *fs);
 
 /* --- Handlers, called by the ops_ files for the control nodes */
 void control_lookup(fuse_req_t req, uint64_t parent, const char *name);

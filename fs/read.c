@@ -29,7 +29,8 @@ static void read_complete(struct read_op *op, int rc);
 static int get_piece(struct read_op *op, struct piece *piece)
 {
     struct data_reads *reads = op->reads;
-    struct fetch_source source = read_source(piece->object);
+    struct fetch_source source = read_source(reads, piece->object);
+    source.past_cache = op->no_cache;
     struct fetch_slice got[FETCH_SLICES_MAX];
     int count;
     if (op->granted > 0)
@@ -110,6 +111,12 @@ static int check_slices(struct read_op *op)
     uint64_t changed = 0;
     bool again = false;
     for (unsigned i = 0; i < op->slice_count; i++) {
+        if (!op->slices[i].fetch) {
+            /* It went, is corrupt, or the disk does not work: the store has it. */
+            op->no_cache |= op->waits[i].cached.result < 0;
+            again |= op->waits[i].cached.result < 0;
+            continue;
+        }
         int result = fetch_result(&op->slices[i]);
         if (result == 0)
             continue;
@@ -137,9 +144,8 @@ static int after_slices(struct read_op *op)
     return rc == 0 ? read_answer(op) : rc;
 }
 
-static void slice_ended(struct fetch_wait *wait)
+static void slice_ended(struct read_op *op)
 {
-    struct read_op *op = container_of(wait, struct slice_wait, wait)->op;
     if (atomic_fetch_sub(&op->pending, 1) > 1)
         return;
     int rc = after_slices(op);
@@ -147,6 +153,33 @@ static void slice_ended(struct fetch_wait *wait)
         read_resume(op, 0);
     else if (rc != -EINPROGRESS)
         read_complete(op, rc);
+}
+
+static void fetch_ended(struct fetch_wait *wait)
+{
+    slice_ended(container_of(wait, struct slice_wait, wait)->op);
+}
+
+static void cached_ended(struct cache_read *read)
+{
+    slice_ended(container_of(read, struct slice_wait, cached)->op);
+}
+
+/* True: its end comes by a callback. */
+static bool slice_start(struct read_op *op, unsigned i)
+{
+    struct slice_wait *wait = &op->waits[i];
+    const struct fetch_slice *slice = &op->slices[i];
+    *wait = (struct slice_wait){.op = op, .wait.done = fetch_ended};
+    if (slice->fetch)
+        return fetch_wait(slice, &wait->wait) == -EINPROGRESS;
+    wait->cached = (struct cache_read){
+        .cid = slice->cid, .offset = slice->offset, .length = slice->length, .done = cached_ended};
+    int rc = cache_read(op->reads->cache, &wait->cached);
+    if (rc == -EINPROGRESS)
+        return true;
+    wait->cached.result = rc;
+    return false;
 }
 
 static int wait_slices(struct read_op *op)
@@ -157,13 +190,10 @@ static int wait_slices(struct read_op *op)
     if (!op->waits)
         return -ENOMEM;
     unsigned count = op->slice_count;
-    struct slice_wait *waits = op->waits;
     atomic_store(&op->pending, count + 1);
-    for (unsigned i = 0; i < count; i++) {
-        waits[i] = (struct slice_wait){.wait.done = slice_ended, .op = op};
-        if (fetch_wait(&op->slices[i], &waits[i].wait) == 0)
+    for (unsigned i = 0; i < count; i++)
+        if (!slice_start(op, i))
             atomic_fetch_sub(&op->pending, 1);
-    }
     return atomic_fetch_sub(&op->pending, 1) == 1 ? after_slices(op) : -EINPROGRESS;
 }
 

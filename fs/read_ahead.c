@@ -21,7 +21,7 @@ static int get_ahead(void *arg, const struct meta_extent *extent, uint64_t offse
     uint64_t object_offset = extent->object_offset + (offset - extent->offset);
     if (!object || object_offset + length > object->size)
         return 0;
-    struct fetch_source source = read_source(object);
+    struct fetch_source source = read_source(walk->op->reads, object);
     struct read_streams *streams = walk->op->handle->streams;
     uint64_t got = fetch_ahead(walk->op->reads->fetches, &streams->owner, walk->stream,
                                walk->waited_for ? UINT64_MAX : offset + length, walk->waited_for,

@@ -16,6 +16,8 @@
 struct data_reads {
     struct buffers *buffers;
     struct fetch_table *fetches;
+    struct cache *cache; /* NULL: none */
+    bool cache_by_name;
     struct loop *loop;
     /* the loop thread's */
     struct loop_timer timer;
@@ -42,9 +44,11 @@ struct piece {
     unsigned first_slice, slice_count;
 };
 
+/* Of one slice: for its fetch, or its read of the cache. */
 struct slice_wait {
-    struct fetch_wait wait;
     struct read_op *op;
+    struct fetch_wait wait;
+    struct cache_read cached;
 };
 
 struct read_op {
@@ -56,6 +60,7 @@ struct read_op {
     uint64_t offset, length;
     void *into; /* read_range */
     bool planned;
+    bool no_cache; /* it failed once */
     unsigned tries;
     /* one try */
     uint64_t end; /* of what is read: offset + length, or the end of the file */
@@ -64,7 +69,7 @@ struct read_op {
     unsigned piece_count, piece_cap;
     struct fetch_slice *slices;
     unsigned slice_count, slice_cap;
-    struct slice_wait *waits;
+    struct slice_wait *waits; /* one for each slice; NULL until all slices are there */
     _Atomic unsigned pending;
     struct staging_view *view;
     char *memory; /* end - offset bytes: for staged bytes; NULL until needed */
@@ -90,7 +95,9 @@ int read_walk(const struct file_extents *extents, uint64_t limit, uint64_t offse
               int (*run)(void *arg, const struct meta_extent *extent, uint64_t offset,
                          uint64_t length),
               void *arg);
-struct fetch_source read_source(const struct meta_object *object);
+struct fetch_source read_source(const struct data_reads *reads, const struct meta_object *object);
+/* The name of an object's bytes in the cache; 0: it has none. */
+uint64_t read_cid(const struct data_reads *reads, const struct meta_object *object);
 /* NULL: the metadata's reply does not have it. */
 const struct meta_object *read_find_object(const struct file_extents *extents, uint64_t id);
 /* All bytes are there: fills op->buffer, or op->into. */

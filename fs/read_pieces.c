@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/hash.h"
 #include "read_op.h"
 
 #define IOV_LIMIT 512u
@@ -15,8 +16,11 @@ static const char zeros[ZEROS_SIZE];
 
 void read_try_reset(struct read_op *op)
 {
-    for (unsigned i = 0; i < op->slice_count; i++)
+    for (unsigned i = 0; i < op->slice_count; i++) {
         fetch_release(&op->slices[i]);
+        if (op->waits && op->waits[i].cached.impl)
+            cache_read_put(&op->waits[i].cached);
+    }
     op->slice_count = op->piece_count = 0;
     free(TAKE_PTR(op->waits));
     free(TAKE_PTR(op->memory));
@@ -86,9 +90,25 @@ const struct meta_object *read_find_object(const struct file_extents *extents, u
     return NULL;
 }
 
-struct fetch_source read_source(const struct meta_object *object)
+/* Without a database that lasts, ids are not the same the next time: the ETag names the bytes. One
+ * that has none may change without anybody seeing it. */
+uint64_t read_cid(const struct data_reads *reads, const struct meta_object *object)
 {
-    return (struct fetch_source){object->id, object->key, object->etag, object->size};
+    if (!reads->cache || !object->etag[0])
+        return 0;
+    if (!reads->cache_by_name)
+        return object->cid;
+    uint64_t hash = hash_bytes64(object->key, strlen(object->key), object->size);
+    return hash_bytes64(object->etag, strlen(object->etag), hash);
+}
+
+struct fetch_source read_source(const struct data_reads *reads, const struct meta_object *object)
+{
+    return (struct fetch_source){.object = object->id,
+                                 .key = object->key,
+                                 .etag = object->etag,
+                                 .size = object->size,
+                                 .cid = read_cid(reads, object)};
 }
 
 /* The first extent that ends after `offset`. */
@@ -214,9 +234,13 @@ static int copy_piece(struct read_op *op, const struct piece *piece, char *to)
     case PIECE_VIEW:
         return staging_view_read(op->view, piece->offset, piece->length, to);
     case PIECE_OBJECT:
-        for (unsigned i = 0; i < piece->slice_count; i++) {
-            const struct fetch_slice *slice = &op->slices[piece->first_slice + i];
-            memcpy(to, fetch_data(slice), slice->length);
+        for (unsigned i = piece->first_slice; i < piece->first_slice + piece->slice_count; i++) {
+            const struct fetch_slice *slice = &op->slices[i];
+            const struct cache_read *cached = &op->waits[i].cached;
+            if (slice->fetch)
+                memcpy(to, fetch_data(slice), slice->length);
+            for (size_t v = 0, at = 0; v < cached->iov_count; at += cached->iov[v++].iov_len)
+                memcpy(to + at, cached->iov[v].iov_base, cached->iov[v].iov_len);
             to += slice->length;
         }
         return 0;
@@ -237,9 +261,15 @@ static unsigned iov_needed(const struct read_op *op)
     uint64_t count = 0;
     for (unsigned i = 0; i < op->piece_count; i++) {
         const struct piece *piece = &op->pieces[i];
-        count += piece->kind == PIECE_ZERO     ? (piece->length + ZEROS_SIZE - 1) / ZEROS_SIZE
-                 : piece->kind == PIECE_OBJECT ? piece->slice_count
-                                               : 1;
+        if (piece->kind == PIECE_ZERO)
+            count += (piece->length + ZEROS_SIZE - 1) / ZEROS_SIZE;
+        else if (piece->kind != PIECE_OBJECT)
+            count++;
+        else
+            for (unsigned s = 0; s < piece->slice_count; s++)
+                count += op->slices[piece->first_slice + s].fetch
+                             ? 1
+                             : op->waits[piece->first_slice + s].cached.iov_count;
     }
     return (unsigned)MIN(count, UINT32_MAX);
 }
@@ -270,9 +300,12 @@ static int iov_add_piece(struct read_op *op, const struct piece *piece)
         return rc;
     }
     case PIECE_OBJECT:
-        for (unsigned i = 0; i < piece->slice_count; i++) {
-            const struct fetch_slice *slice = &op->slices[piece->first_slice + i];
-            iov_add(buffer, fetch_data(slice), slice->length);
+        for (unsigned i = piece->first_slice; i < piece->first_slice + piece->slice_count; i++) {
+            const struct cache_read *cached = &op->waits[i].cached;
+            if (op->slices[i].fetch)
+                iov_add(buffer, fetch_data(&op->slices[i]), op->slices[i].length);
+            for (unsigned v = 0; v < cached->iov_count; v++)
+                iov_add(buffer, cached->iov[v].iov_base, cached->iov[v].iov_len);
         }
         return 0;
     }

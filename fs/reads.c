@@ -74,6 +74,17 @@ int reads_open(struct data *data)
         free(reads);
         return rc;
     }
+    if (data->config.cache) {
+        reads->cache = data->config.cache;
+        reads->cache_by_name = data->config.cache_by_name;
+        rc = fetch_table_cache(reads->fetches, reads->cache);
+        if (rc < 0) {
+            fetch_table_free(reads->fetches);
+            buffers_free(reads->buffers);
+            free(reads);
+            return rc;
+        }
+    }
     buffers_on_pressure(reads->buffers, drop_ahead, reads);
     sem_init(&reads->closed, 0, 0);
     loop_call(reads->loop, timer_open, reads);

@@ -1,16 +1,45 @@
 #include "meta/engine.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "engine_impl.h"
 
 #define MEMORY_DEFAULT ((uint64_t)48 << 20)
 #define MEMORY_LEAST ((uint64_t)16 << 20)
+
+/* RocksDB gives each new database an identity of its own. One that cannot be read is like none that
+ * ever was. */
+static void note_contents(struct engine *engine)
+{
+    char path[4096], text[256];
+    uint64_t hash;
+    size_t len = 0;
+    if (snprintf(path, sizeof(path), "%s/db/IDENTITY", engine->path) < (int)sizeof(path)) {
+        FILE *file = fopen(path, "re");
+        len = file ? fread(text, 1, sizeof(text), file) : 0;
+        if (file)
+            fclose(file);
+    }
+    if (len > 0)
+        hash = hash_bytes64(text, len, 0);
+    else
+        hash_random(&hash, sizeof(hash));
+    snprintf(engine->contents.database, sizeof(engine->contents.database), "%016" PRIx64, hash);
+    engine->contents.next = MAX(engine->counters.next_object, (uint64_t)1);
+}
+
+void engine_contents(const struct engine *engine, struct meta_contents *out)
+{
+    *out = engine->contents;
+}
 
 int engine_open(const struct engine_options *options, struct engine **out, struct error *error)
 {
@@ -37,6 +66,7 @@ int engine_open(const struct engine_options *options, struct engine **out, struc
         engine_close(engine);
         return rc;
     }
+    note_contents(engine);
     *out = engine;
     return 0;
 }

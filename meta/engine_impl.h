@@ -99,6 +99,7 @@ struct engine {
     struct engine_cache *cache; /* INODE, DENTRY, OBJECT; absence only of DENTRY */
     _Atomic bool formatted;     /* volume is there, and stays as it is */
     struct meta_volume volume;
+    struct meta_contents contents; /* as of engine_open */
     _Atomic uint64_t applied;
     _Atomic uint64_t inodes;
     int synced_fd; /* a note of what was synced: see engine_db.c */

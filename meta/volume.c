@@ -31,6 +31,11 @@ const struct meta_volume *meta_volume(const struct meta *meta)
     return &meta->format;
 }
 
+void meta_contents(const struct meta *meta, struct meta_contents *out)
+{
+    engine_contents(meta->engine, out);
+}
+
 /* The time is taken under the lock, so that it never steps back from one change to the next. */
 static int apply(struct meta *meta, struct meta_op *op, struct meta_reply *reply,
                  uint64_t *sequence)

@@ -111,8 +111,9 @@ class Sluice(Volume):
         return Used(self)
 
     def drop_caches(self):
-        """Cold: a new daemon and a new mount, so neither it nor the kernel has anything."""
+        """Cold: a new daemon and a new mount without its SSD cache, so neither they nor the kernel have anything."""
         self.unmount()
+        shutil.rmtree(os.path.join(self.directory, "meta", "cache"), ignore_errors=True)
         self.mount()
 
     def fresh(self):

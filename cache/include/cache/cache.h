@@ -59,9 +59,13 @@ int cache_open(const struct cache_config *config, struct cache **out, struct err
 void cache_close(struct cache *cache);
 
 /* The first run of cached bytes of a range, in whole blocks clipped to the content: *run_offset,
- * *run_length. False: none is there (or its disk is left alone for now). */
+ * *run_length. False: none is there (or its disk is left alone for now). What lies before the run,
+ * or the run if the range begins with it, counts as asked for: the caller goes on behind it. */
 bool cache_query(struct cache *cache, uint64_t cid, uint64_t offset, uint64_t length,
                  uint64_t *run_offset, uint64_t *run_length);
+/* The same, and nothing is counted: for who looks ahead. */
+bool cache_peek(struct cache *cache, uint64_t cid, uint64_t offset, uint64_t length,
+                uint64_t *run_offset, uint64_t *run_length);
 
 /* One read, embedded in the caller's request. */
 struct cache_read {
@@ -88,6 +92,10 @@ void cache_read_put(struct cache_read *read);
 int cache_fill(struct cache *cache, uint64_t cid, uint64_t size, uint64_t offset, const void *data,
                size_t length, bool read);
 
+/* The same, for a thread that may wait up to wait_ms for memory. */
+int cache_fill_wait(struct cache *cache, uint64_t cid, uint64_t size, uint64_t offset,
+                    const void *data, size_t length, bool read, unsigned wait_ms);
+
 /* The file of a content that is wholly cached, for kernel passthrough: an open descriptor for
  * reading, the cache's own, valid until cache_backing_put; the file is not evicted meanwhile.
  * -ENOENT: not complete. -EAGAIN: complete, but not all of it was verified in this process; that
@@ -101,6 +109,9 @@ int cache_pin(struct cache *cache, uint64_t cid, bool pinned);
 bool cache_evict(struct cache *cache, uint64_t cid);
 /* Forgets all that is not in use. Blocking. */
 void cache_clear(struct cache *cache);
+/* Forgets all contents whose cid is `first` or more: whoever gives cids out has begun there again.
+ * Before the first use. */
+void cache_forget_from(struct cache *cache, uint64_t first);
 
 struct cache_content {
     uint64_t size, cached_bytes;

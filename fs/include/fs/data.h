@@ -25,6 +25,7 @@
 struct data;
 struct data_handle; /* one open(2) */
 struct fuse_bufvec;
+struct cache;
 
 struct data_config {
     struct meta *meta;
@@ -42,6 +43,9 @@ struct data_config {
     uint32_t flush_age_ms; /* dirty data older than this is committed without being asked; default
                               5,000 */
     bool read_only;
+    struct cache *cache; /* borrowed; NULL: none */
+    bool cache_by_name; /* the metadata's ids mean nothing the next time (read-only mounts): what is
+                           cached is found by key, size and ETag */
     /* Content or size of an inode changed by other hands than the kernel's own requests (recovery,
      * outside change): the front drops the kernel's cache. Any thread. */
     void (*changed)(void *arg, uint64_t ino);
@@ -131,6 +135,8 @@ int data_copy(struct data_handle *from, uint64_t from_offset, struct data_handle
 /* whence SEEK_DATA or SEEK_HOLE; result 0 and request->offset, or -ENXIO. */
 int data_seek(struct data_handle *handle, uint64_t offset, int whence,
               struct data_request *request);
+
+struct cache *data_cache(struct data *data); /* NULL: none */
 
 struct data_stats {
     uint64_t open_files, dirty_files, dirty_bytes, staged_bytes, buffer_bytes, buffer_peak_bytes;

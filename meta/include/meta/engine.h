@@ -35,6 +35,8 @@ void engine_close(struct engine *engine);
 /* The volume's settings, or -ENOENT before META_FORMAT. */
 int engine_volume(struct engine *engine, struct meta_volume *out);
 
+void engine_contents(const struct engine *engine, struct meta_contents *out);
+
 /* Kinds that change. op->time_ns is set. 0 or -errno: POSIX's of the call, -ENOSPC if the disk is
  * full, -EROFS after the database refused a write (message in the log), -ENOMEM. `reply` is
  * initialised by the caller. RMDIR, RENAME onto a directory and SETTLE_SUBTREE answer -EAGAIN with

@@ -99,6 +99,8 @@ int meta_submit(struct meta *meta, struct meta_request *request);
 int meta_call(struct meta *meta, struct meta_request *request);
 
 const struct meta_volume *meta_volume(const struct meta *meta);
+/* As of meta_open, before it changed anything. */
+void meta_contents(const struct meta *meta, struct meta_contents *out);
 uint64_t meta_time_ns(
     struct meta *meta); /* the wall clock, never stepping back: what operations are stamped with */
 

@@ -212,6 +212,13 @@ struct meta_volume {
     char staging[1024];         /* patterns (fnmatch) of path components, separated by ':' */
 };
 
+/* What a cache of contents may still believe when a volume is opened. */
+struct meta_contents {
+    char database[17]; /* names the database: another one gives the same cids to other contents */
+    uint64_t next;     /* cids from here on were not given out yet: a power loss may have undone
+                          that they were */
+};
+
 struct meta_op {
     enum meta_kind kind;
     uint64_t time_ns; /* set by the volume for kinds that change */

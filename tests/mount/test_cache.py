@@ -1,0 +1,300 @@
+"""The SSD cache under a mount: what was read once is not asked of the store again, and is never wrong."""
+
+import json
+import mmap
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from gateway import Gateway
+from volume import Volume, wait_until
+
+MIB = 1 << 20
+
+
+def setUpModule():
+    global gateway
+    gateway = Gateway().__enter__()
+
+
+def tearDownModule():
+    gateway.__exit__(None, None, None)
+
+
+def noise(length, seed):
+    return random.Random(seed).randbytes(length)
+
+
+def control(volume, **request):
+    fd = os.open(volume.path(".sluice", "ctl"), os.O_RDWR)
+    try:
+        os.write(fd, json.dumps(request).encode())
+        reply = b""
+        while part := os.read(fd, 65536):
+            reply += part
+        return json.loads(reply)
+    finally:
+        os.close(fd)
+
+
+def gets(volume):
+    """GETs that reads have made since the mount."""
+    for line in control(volume, op="metrics")["text"].splitlines():
+        if line.startswith("sluice_fetch_requests_total"):
+            return int(float(line.split()[1]))
+    raise AssertionError("there is no sluice_fetch_requests_total")
+
+
+def cache(volume):
+    return volume.status()["mount"]["cache"]
+
+
+def wait_cached(volume, size):
+    """Fills go on behind the reads."""
+    wait_until("%d cached bytes" % size, lambda: cache(volume)["bytes"] >= size)
+
+
+def drop_pages(volume, *names):
+    """The kernel forgets its copies: the next read asks the mount."""
+    for name in names:
+        fd = os.open(volume.path(name), os.O_RDONLY)
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+
+
+class CacheTest(unittest.TestCase):
+    def volume(self, *options, **more):
+        v = Volume(gateway=gateway, options=["--cache-size", "512M", *options], **more)
+        self.addCleanup(v.close)
+        return v.mount()
+
+    def again(self, volume):
+        volume.unmount()
+        volume.mount()
+
+    def filled(self, files, *options):
+        """A mount whose cache holds `files` (name: bytes), mounted again."""
+        v = self.volume(*options)
+        for name, data in files.items():
+            v.put_object(name, data)
+        for name, data in files.items():
+            self.assertEqual(v.read(name), data)
+        wait_cached(v, sum(len(data) for data in files.values()))
+        self.again(v)
+        return v
+
+    def test_a_second_mount_asks_the_store_for_nothing(self):
+        files = {"large": noise(9 * MIB + 123, 1), "page": noise(128 << 10, 2), "tiny": b"x", "odd": noise(70001, 3)}
+        v = self.filled(files)
+        for name, data in files.items():
+            self.assertEqual(v.read(name), data)
+        self.assertEqual(gets(v), 0)
+        status = cache(v)
+        self.assertEqual(status["miss_bytes"], 0)
+        self.assertEqual(status["directories"][0]["health"], "good")
+
+    def test_without_a_cache_it_asks_again(self):
+        v = self.filled({"f": noise(MIB, 1)})
+        v.unmount()
+        v.mount("--no-cache")
+        self.assertEqual(v.read("f"), noise(MIB, 1))
+        self.assertGreater(gets(v), 0)
+        self.assertIsNone(cache(v))
+
+    def test_what_is_missing_comes_from_the_store_and_the_rest_from_the_cache(self):
+        data = noise(8 * MIB + 777, 4)
+        v = self.volume()
+        v.put_object("f", data)
+        pieces = [(1 * MIB, 300000), (5 * MIB + 1000, 4096), (8 * MIB, 777)]
+        with open(v.path("f"), "rb", buffering=0) as f:
+            for offset, length in pieces:
+                self.assertEqual(os.pread(f.fileno(), length, offset), data[offset:offset + length])
+        wait_until("fills", lambda: cache(v)["bytes"] > 300000)
+        self.again(v)
+        self.assertEqual(v.read("f"), data)
+        status = cache(v)
+        self.assertGreater(status["hit_bytes"], 0)
+        wait_cached(v, len(data))
+        drop_pages(v, "f")
+        before = gets(v)
+        self.assertEqual(v.read("f"), data)
+        self.assertEqual(gets(v), before)
+
+    def test_it_survives_renames_and_the_copies_of_settle(self):
+        data = noise(3 * MIB, 5)
+        v = self.volume()
+        os.mkdir(v.path("a"))
+        v.write("a/f", data)
+        v.settle()
+        drop_pages(v, "a/f")
+        self.assertEqual(v.read("a/f"), data)
+        wait_cached(v, len(data))
+        os.rename(v.path("a"), v.path("b"))
+        v.settle()
+        self.assertEqual(v.object("b/f"), data)
+        self.again(v)
+        self.assertEqual(v.read("b/f"), data)
+        self.assertEqual(gets(v), 0)
+
+    def test_a_change_from_outside_is_another_content(self):
+        old, new = noise(2 * MIB, 6), noise(2 * MIB, 7)
+        v = self.filled({"f": old})
+        self.assertEqual(v.read("f"), old)
+        v.put_object("f", new)
+        v.refresh()
+        self.assertEqual(v.read("f"), new)
+        self.again(v)
+        self.assertEqual(v.read("f"), new)
+
+    def test_rewritten_files_read_as_written(self):
+        v = self.filled({"f": noise(2 * MIB, 8)})
+        data = bytearray(noise(2 * MIB, 8))
+        with open(v.path("f"), "r+b") as f:
+            for i in range(40):
+                at = (i * 7919 * 31) % (2 * MIB - 5000)
+                data[at:at + 5000] = noise(5000, i)
+                f.seek(at)
+                f.write(data[at:at + 5000])
+        v.settle()
+        for _ in range(2):
+            drop_pages(v, "f")
+            self.assertEqual(v.read("f"), data)
+            self.again(v)
+
+    def test_damage_on_the_disk_is_found_and_fetched_again(self):
+        data = noise(2 * MIB, 9)
+        v = self.filled({"f": data})
+        v.unmount()
+        hurt = 0
+        for at, _, names in os.walk(os.path.join(v.directory, "meta", "cache")):
+            for name in names:
+                path = os.path.join(at, name)
+                if os.sep + "files" + os.sep in path and os.path.getsize(path) == len(data):
+                    with open(path, "r+b") as f:
+                        f.seek(300 << 10)
+                        f.write(b"damage")
+                    hurt += 1
+        self.assertEqual(hurt, 1)
+        v.mount()
+        self.assertEqual(v.read("f"), data)
+        self.assertEqual(cache(v)["corrupt_pages"], 1)
+        wait_cached(v, len(data))
+
+    def test_a_cache_that_is_lost_or_unusable_is_no_error(self):
+        data = noise(MIB, 10)
+        v = self.filled({"f": data})
+        v.unmount()
+        shutil.rmtree(os.path.join(v.directory, "meta", "cache"))
+        v.mount()
+        self.assertEqual(v.read("f"), data)
+        v.unmount()
+        place = os.path.join(v.directory, "a-file")
+        with open(place, "w"):
+            pass
+        shutil.rmtree(os.path.join(v.directory, "meta", "cache"))
+        with open(os.path.join(v.directory, "meta", "cache"), "w"):
+            pass
+        v.mount()
+        self.assertEqual(v.read("f"), data)
+        self.assertIsNone(cache(v))
+
+    def test_several_directories_share_what_is_cached(self):
+        v = Volume(gateway=gateway)
+        self.addCleanup(v.close)
+        places = [os.path.join(v.directory, name) for name in ("one", "two")]
+        v.options = ["--cache-dir", ":".join(places), "--cache-size", "128M"]
+        v.mount()
+        files = {"f%d" % i: noise(200000, i) for i in range(16)}
+        for name, data in files.items():
+            v.put_object(name, data)
+            self.assertEqual(v.read(name), data)
+        wait_cached(v, 16 * 200000)
+        for directory in cache(v)["directories"]:
+            self.assertGreater(directory["contents"], 0)
+        self.again(v)
+        for name, data in files.items():
+            self.assertEqual(v.read(name), data)
+        self.assertEqual(gets(v), 0)
+
+    def test_a_read_only_mount_has_a_cache_of_its_own(self):
+        old, new = noise(MIB, 11), noise(MIB, 12)
+        v = Volume(gateway=gateway, options=["--cache-size", "64M", "--read-only"])
+        self.addCleanup(v.close)
+        v.put_object("f", old)
+        v.put_object("g", old[:5000])
+        v.mount()
+        self.assertEqual((v.read("f"), v.read("g")), (old, old[:5000]))
+        wait_cached(v, MIB + 5000)
+        self.again(v)
+        self.assertEqual((v.read("f"), v.read("g")), (old, old[:5000]))
+        self.assertEqual(gets(v), 0)
+        v.unmount()
+        v.put_object("f", new)
+        v.mount()
+        self.assertEqual(v.read("f"), new)
+
+    def test_reads_that_mix_cached_missing_and_evicted_pages(self):
+        """A cache of a tenth of the data, four readers, and every byte compared."""
+        size = 160 * MIB
+        v = Volume(gateway=gateway, options=["--cache-size", "16M"])
+        self.addCleanup(v.close)
+        data = noise(size, 13)
+        v.put_object("f", data)
+        v.mount()
+        wrong = []
+
+        def read(seed):
+            rng = random.Random(seed)
+            fd = os.open(v.path("f"), os.O_RDONLY | os.O_DIRECT)
+            room = mmap.mmap(-1, MIB)
+            try:
+                for _ in range(150):
+                    length = rng.choice((4096, 65536, 131072, MIB))
+                    # Half of the reads go to one part, so that there are hits, too.
+                    within = 12 * MIB if rng.random() < 0.5 else size
+                    at = rng.randrange((within - length) // 4096 + 1) * 4096
+                    got = os.preadv(fd, [memoryview(room)[:length]], at)
+                    if got != length or room[:length] != data[at:at + length]:
+                        wrong.append((at, length, got))
+            finally:
+                os.close(fd)
+
+        threads = [threading.Thread(target=read, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(wrong, [])
+        status = cache(v)
+        self.assertGreater(status["hit_bytes"], 0)
+        self.assertGreater(status["evicted_bytes"], 0)
+        self.assertLessEqual(status["bytes"], 16 * MIB)
+
+    def test_kill_in_the_middle_of_fills(self):
+        files = {"f%d" % i: noise(12 * MIB + i, i) for i in range(4)}
+        v = Volume(gateway=gateway, options=["--cache-size", "32M"])
+        self.addCleanup(v.close)
+        for name, data in files.items():
+            v.put_object(name, data)
+        v.mount()
+        for turn in range(4):
+            reader = subprocess.Popen(
+                ["cat", *[v.path(name) for name in files]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            target = 3 * MIB * (turn + 1)
+            wait_until("fills", lambda: reader.poll() is not None or cache(v)["filled_bytes"] >= target)
+            v.kill()
+            reader.wait(timeout=120)
+            v.mount()
+            for name, data in files.items():
+                self.assertEqual(v.read(name), data)
+        self.assertEqual(cache(v)["corrupt_pages"], 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
