@@ -1,0 +1,37 @@
+package io.sluice.hadoop;
+
+import java.io.IOException;
+import java.net.URI;
+import java.net.URISyntaxException;
+import org.apache.hadoop.conf.Configuration;
+import org.apache.hadoop.fs.DelegateToFileSystem;
+import org.apache.hadoop.fs.Options;
+import org.apache.hadoop.fs.Path;
+
+/** {@link SluiceFileSystem} for FileContext, under any scheme that it is configured for. */
+public class SluiceFs extends DelegateToFileSystem {
+  /** As Hadoop calls it. */
+  public SluiceFs(URI uri, Configuration conf) throws IOException, URISyntaxException {
+    super(uri, new SluiceFileSystem(), conf, uri.getScheme(), false);
+  }
+
+  @Override
+  public int getUriDefaultPort() {
+    return -1;
+  }
+
+  /** One atomic step; the inherited one looks first and renames then. */
+  @Override
+  @SuppressWarnings("deprecation")
+  public void renameInternal(Path from, Path to, boolean overwrite) throws IOException {
+    checkPath(from);
+    checkPath(to);
+    ((SluiceFileSystem) fsImpl).rename(from, to,
+        overwrite ? Options.Rename.OVERWRITE : Options.Rename.NONE);
+  }
+
+  @Override
+  public void renameInternal(Path from, Path to) throws IOException {
+    renameInternal(from, to, false);
+  }
+}

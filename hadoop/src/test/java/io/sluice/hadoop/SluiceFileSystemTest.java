@@ -1,0 +1,370 @@
+package io.sluice.hadoop;
+
+import static org.junit.Assert.assertArrayEquals;
+import static org.junit.Assert.assertEquals;
+import static org.junit.Assert.assertFalse;
+import static org.junit.Assert.assertThrows;
+import static org.junit.Assert.assertTrue;
+
+import java.io.File;
+import java.io.FileNotFoundException;
+import java.io.IOException;
+import java.net.URI;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Paths;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.EnumSet;
+import java.util.List;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import org.apache.hadoop.HadoopIllegalArgumentException;
+import org.apache.hadoop.conf.Configuration;
+import org.apache.hadoop.fs.CommonPathCapabilities;
+import org.apache.hadoop.fs.ContentSummary;
+import org.apache.hadoop.fs.CreateFlag;
+import org.apache.hadoop.fs.FSDataInputStream;
+import org.apache.hadoop.fs.FSDataOutputStream;
+import org.apache.hadoop.fs.FileAlreadyExistsException;
+import org.apache.hadoop.fs.FileContext;
+import org.apache.hadoop.fs.FileStatus;
+import org.apache.hadoop.fs.FileSystem;
+import org.apache.hadoop.fs.Options;
+import org.apache.hadoop.fs.Path;
+import org.apache.hadoop.fs.RemoteIterator;
+import org.apache.hadoop.fs.XAttrSetFlag;
+import org.apache.hadoop.fs.permission.FsPermission;
+import org.junit.After;
+import org.junit.Before;
+import org.junit.Test;
+
+/** What Hadoop's own tests do not ask. */
+public class SluiceFileSystemTest {
+  private FileSystem fs;
+  private Path base;
+
+  /** An empty directory. */
+  @Before
+  public void setUp() throws IOException {
+    fs = TestMount.fileSystem();
+    base = new Path("/own");
+    fs.delete(base, true);
+    fs.mkdirs(base);
+  }
+
+  /** Nothing stays. */
+  @After
+  public void tearDown() throws IOException {
+    if (fs != null) {
+      fs.delete(base, true);
+      fs.close();
+    }
+  }
+
+  private Path path(String name) {
+    return new Path(base, name);
+  }
+
+  private void write(Path path, String text) throws IOException {
+    try (FSDataOutputStream out = fs.create(path, true)) {
+      out.write(text.getBytes(StandardCharsets.UTF_8));
+    }
+  }
+
+  private String read(Path path) throws IOException {
+    byte[] bytes = new byte[(int) fs.getFileStatus(path).getLen()];
+    try (FSDataInputStream in = fs.open(path)) {
+      in.readFully(bytes);
+    }
+    return new String(bytes, StandardCharsets.UTF_8);
+  }
+
+  private File local(String name) {
+    return new File(TestMount.directory() + "/own", name);
+  }
+
+  @Test
+  public void bucketsAreMountsWhateverTheirScheme() throws IOException {
+    for (String prefix : Arrays.asList("s3a://bucket/", "s3a://bucket/other/")) {
+      Path path = new Path(prefix + "a/f");
+      FileSystem s3a = FileSystem.newInstance(path.toUri(), fs.getConf());
+      assertEquals(URI.create("s3a://bucket"), s3a.getUri());
+      try (FSDataOutputStream out = s3a.create(path)) {
+        out.writeBytes("x");
+      }
+      assertEquals(path, s3a.listStatus(path.getParent())[0].getPath());
+      assertTrue(new File(TestMount.directory(),
+          prefix.endsWith("other/") ? "elsewhere/a/f" : "bucket/a/f").isFile());
+      assertTrue(s3a.delete(path.getParent(), true));
+      s3a.close();
+    }
+    assertThrows(IOException.class,
+        () -> FileSystem.newInstance(URI.create("s3a://unknown/"), fs.getConf()));
+  }
+
+  @Test
+  public void aLocalPathNeedsNoMapping() throws IOException {
+    Configuration conf = new Configuration(fs.getConf());
+    conf.unset("fs.sluice.mounts");
+    FileSystem plain = FileSystem.newInstance(URI.create("sluice:///"), conf);
+    write(path("f"), "x");
+    Path path = new Path("sluice://" + TestMount.directory() + "/own/f");
+    assertEquals(1, plain.getFileStatus(path).getLen());
+    assertTrue(plain.rename(path, new Path(path.getParent(), "g")));
+    assertTrue(fs.exists(path("g")));
+    IOException e = assertThrows(IOException.class, () -> plain.create(new Path("sluice:///tmp/x")));
+    assertTrue(e.getMessage(), e.getMessage().contains("not on a mount"));
+    plain.close();
+  }
+
+  @Test
+  public void renameNeverReplaces() throws IOException {
+    write(path("a"), "a");
+    write(path("b"), "b");
+    assertFalse(fs.rename(path("a"), path("b")));
+    assertEquals("b", read(path("b")));
+    FileContext context = FileContext.getFileContext(TestMount.ROOT, fs.getConf());
+    assertThrows(FileAlreadyExistsException.class, () -> context.rename(path("a"), path("b")));
+    assertEquals("a", read(path("a")));
+    context.rename(path("a"), path("b"), Options.Rename.OVERWRITE);
+    assertEquals("a", read(path("b")));
+    assertFalse(fs.exists(path("a")));
+  }
+
+  @Test
+  public void renameIntoADirectoryNests() throws IOException {
+    fs.mkdirs(path("target"));
+    write(path("dir/f"), "x");
+    assertTrue(fs.rename(path("dir"), path("target")));
+    assertEquals("x", read(path("target/dir/f")));
+    fs.mkdirs(path("dir"));
+    assertFalse(fs.rename(path("dir"), path("target")));
+    assertTrue(fs.rename(path("target/dir/f"), path("dir")));
+    assertEquals("x", read(path("dir/f")));
+  }
+
+  @Test
+  public void oneOfManyCommitsWins() throws Exception {
+    int writers = 4;
+    ExecutorService pool = Executors.newFixedThreadPool(writers);
+    try {
+      for (int round = 0; round < 20; round++) {
+        Path target = path(round + ".json");
+        List<Future<Boolean>> results = new ArrayList<>();
+        for (int i = 0; i < writers; i++) {
+          Path temporary = path("." + round + "." + i + ".tmp");
+          write(temporary, temporary.getName());
+          results.add(pool.submit(() -> fs.rename(temporary, target)));
+        }
+        int winner = -1;
+        for (int i = 0; i < writers; i++) {
+          if (results.get(i).get()) {
+            assertEquals("two renames to one name succeeded", -1, winner);
+            winner = i;
+          }
+        }
+        assertEquals("." + round + "." + winner + ".tmp", read(target));
+      }
+    } finally {
+      pool.shutdown();
+    }
+  }
+
+  @Test
+  public void overwriteIsSeenWholeOrNotAtAll() throws Exception {
+    write(path("f"), "old!");
+    ExecutorService pool = Executors.newSingleThreadExecutor();
+    try {
+      Future<Integer> reads = pool.submit(() -> {
+        int count = 0;
+        for (String text = ""; !text.equals("last"); count++) {
+          text = read(path("f"));
+          assertEquals(4, text.length());
+        }
+        return count;
+      });
+      for (int i = 0; i < 100; i++) {
+        write(path("g"), i == 99 ? "last" : "new!");
+        FileContext.getFileContext(TestMount.ROOT, fs.getConf())
+            .rename(path("g"), path("f"), Options.Rename.OVERWRITE);
+      }
+      assertTrue(reads.get() > 0);
+    } finally {
+      pool.shutdown();
+    }
+  }
+
+  @Test
+  public void deleteTakesATree() throws IOException {
+    for (int i = 0; i < 30; i++) {
+      write(path("t/" + i % 3 + "/" + i % 5 + "/f" + i), "x");
+    }
+    assertThrows(IOException.class, () -> fs.delete(path("t"), false));
+    assertTrue(fs.delete(path("t"), true));
+    assertFalse(fs.delete(path("t"), true));
+    assertEquals(0, local("").list().length);
+  }
+
+  @Test
+  public void summaryCounts() throws IOException {
+    write(path("t/a/f"), "12345");
+    write(path("t/g"), "12");
+    ContentSummary summary = fs.getContentSummary(path("t"));
+    assertEquals(7, summary.getLength());
+    assertEquals(2, summary.getFileCount());
+    assertEquals(2, summary.getDirectoryCount());
+    assertEquals(0, fs.getContentSummary(path("t/g")).getDirectoryCount());
+    assertThrows(FileNotFoundException.class, () -> fs.getContentSummary(path("none")));
+  }
+
+  @Test
+  public void listingsGoOnFromPageToPage() throws IOException {
+    int count = 5003;
+    for (int i = 0; i < count; i++) {
+      assertTrue(local("d" + i).mkdir());
+    }
+    assertEquals(count, fs.listStatus(base).length);
+    RemoteIterator<FileStatus> each = fs.listStatusIterator(base);
+    for (int i = 0; i < count; i++) {
+      assertTrue(each.next().isDirectory());
+    }
+    assertFalse(each.hasNext());
+    FileStatus one = fs.listStatus(base)[0];
+    FileStatus same = fs.getFileStatus(one.getPath());
+    assertEquals(same, one);
+    assertEquals(same.getModificationTime(), one.getModificationTime());
+    assertEquals(same.getPermission(), one.getPermission());
+    assertEquals(same.getOwner(), one.getOwner());
+  }
+
+  @Test
+  public void namesOfAllKinds() throws IOException {
+    for (String name : Arrays.asList("a b", "ts=2020-01-01 10:00:00", "grün", "\"quoted\\", "𝄞", "a%20b")) {
+      Path path = new Path("sluice", "test", "/own/" + name);
+      write(path, name);
+      assertEquals(path, fs.listStatus(path)[0].getPath());
+      Path moved = new Path("sluice", "test", "/own/moved " + name);
+      assertTrue(fs.rename(path, moved));
+      FileStatus[] all = fs.listStatus(base);
+      assertEquals(1, all.length);
+      assertEquals(moved, all[0].getPath());
+      assertEquals(name, read(moved));
+      assertTrue(fs.delete(moved, true));
+    }
+  }
+
+  @Test
+  public void syncedBytesAreSeenBeforeTheClose() throws IOException {
+    try (FSDataOutputStream out = fs.create(path("f"))) {
+      out.writeBytes("abc");
+      out.hflush();
+      assertEquals("abc", read(path("f")));
+      out.writeBytes("def");
+      out.hsync();
+      assertEquals("abcdef", read(path("f")));
+    }
+    try (FSDataOutputStream out = fs.append(path("f"))) {
+      assertEquals(6, out.getPos());
+      out.writeBytes("ghi");
+    }
+    assertTrue(fs.truncate(path("f"), 4));
+    assertEquals("abcd", read(path("f")));
+    assertThrows(HadoopIllegalArgumentException.class, () -> fs.truncate(path("f"), 5));
+  }
+
+  @Test
+  public void modesDoNotDependOnTheProcess() throws IOException {
+    Configuration conf = new Configuration(fs.getConf());
+    conf.set("fs.permissions.umask-mode", "000");
+    FileSystem open = FileSystem.newInstance(TestMount.ROOT, conf);
+    open.create(path("f"), new FsPermission((short) 0666), true, 4096, (short) 1, 1 << 20, null)
+        .close();
+    open.mkdirs(path("d"), new FsPermission((short) 0777));
+    assertEquals(0666, open.getFileStatus(path("f")).getPermission().toShort());
+    assertEquals(0777, open.getFileStatus(path("d")).getPermission().toShort());
+    open.setPermission(path("d"), new FsPermission((short) 01770));
+    assertEquals(01770, open.getFileStatus(path("d")).getPermission().toShort());
+    open.close();
+  }
+
+  @Test
+  public void extendedAttributes() throws IOException {
+    write(path("f"), "x");
+    byte[] value = {1, 0, 2};
+    fs.setXAttr(path("f"), "user.a", value);
+    assertArrayEquals(value, fs.getXAttr(path("f"), "user.a"));
+    assertEquals(Arrays.asList("user.a"), fs.listXAttrs(path("f")));
+    assertThrows(IOException.class,
+        () -> fs.setXAttr(path("f"), "user.a", value, EnumSet.of(XAttrSetFlag.CREATE)));
+    assertThrows(IOException.class,
+        () -> fs.setXAttr(path("f"), "user.b", value, EnumSet.of(XAttrSetFlag.REPLACE)));
+    fs.removeXAttr(path("f"), "user.a");
+    assertThrows(IOException.class, () -> fs.getXAttr(path("f"), "user.a"));
+    assertThrows(FileNotFoundException.class, () -> fs.getXAttrs(path("none")));
+  }
+
+  @Test
+  public void checksumsAreThoseOfHdfs() throws IOException {
+    write(path("f"), "123456789");
+    // The check value of CRC-32C.
+    assertArrayEquals(new byte[] {(byte) 0xe3, 0x06, (byte) 0x92, (byte) 0x83},
+        fs.getFileChecksum(path("f")).getBytes());
+    assertEquals("COMPOSITE-CRC32C", fs.getFileChecksum(path("f")).getAlgorithmName());
+  }
+
+  @Test
+  public void noFileHasACompanion() throws IOException {
+    write(path("f"), "x");
+    assertArrayEquals(new String[] {"f"}, local("").list());
+  }
+
+  @Test
+  public void capabilities() throws IOException {
+    assertTrue(fs.hasPathCapability(base, CommonPathCapabilities.FS_APPEND));
+    assertTrue(fs.hasPathCapability(base, CommonPathCapabilities.FS_XATTRS));
+    assertFalse(fs.hasPathCapability(base, CommonPathCapabilities.FS_CONCAT));
+    assertFalse(fs.hasPathCapability(base, CommonPathCapabilities.FS_ACLS));
+    try (FSDataOutputStream out = fs.create(path("f"))) {
+      assertTrue(out.hasCapability("hsync"));
+    }
+  }
+
+  @Test
+  public void flagsOfCreate() throws IOException {
+    FileContext context = FileContext.getFileContext(TestMount.ROOT, fs.getConf());
+    context.create(path("f"), EnumSet.of(CreateFlag.CREATE)).close();
+    assertThrows(FileAlreadyExistsException.class,
+        () -> context.create(path("f"), EnumSet.of(CreateFlag.CREATE)));
+    try (FSDataOutputStream out = context.create(path("f"), EnumSet.of(CreateFlag.APPEND))) {
+      out.writeBytes("x");
+    }
+    assertEquals("x", read(path("f")));
+    assertThrows(FileNotFoundException.class, () -> fs.createNonRecursive(path("no/f"), true, 4096,
+        (short) 1, 1 << 20, null));
+  }
+
+  @Test
+  public void aStreamSurvivesAnInterrupt() throws IOException {
+    write(path("f"), "abc");
+    try (FSDataInputStream in = fs.open(path("f"))) {
+      Thread.currentThread().interrupt();
+      byte[] one = new byte[1];
+      in.readFully(0, one);
+      assertTrue(Thread.interrupted());
+      in.readFully(2, one);
+      assertEquals('c', one[0]);
+    }
+  }
+
+  @Test
+  public void anAbsentMountIsNotWrittenBelow() {
+    Configuration conf = new Configuration(fs.getConf());
+    conf.set("fs.sluice.mounts", "s3://other/=/tmp");
+    IOException e = assertThrows(IOException.class,
+        () -> FileSystem.newInstance(URI.create("s3a://other/"), conf).mkdirs(new Path("/x")));
+    assertTrue(e.getMessage(), e.getMessage().contains("not on a mount"));
+    assertFalse(Files.exists(Paths.get("/tmp/x")));
+  }
+}
