@@ -140,26 +140,31 @@ int control_client_call(struct control_client *client, json_t *request, json_t *
     return r;
 }
 
-static json_t *make_request(const char *op, const char *inside)
+void control_client_set_path(const struct control_client *client, json_t *request)
 {
-    json_t *path = json_string(inside);
-    if (path)
-        return json_pack("{s:s, s:o}", "op", op, "path", path);
+    json_t *path = json_string(client->inside);
+    if (path) {
+        json_object_set_new(request, "path", path);
+        return;
+    }
     /* Not UTF-8: the bytes go in base64. */
-    size_t len = strlen(inside);
+    size_t len = strlen(client->inside);
     cleanup(free_ptr) char *coded = malloc(4 * ((len + 2) / 3) + 1);
     if (!coded)
-        return NULL;
-    hash_base64(inside, len, coded);
-    return json_pack("{s:s, s:s}", "op", op, "path64", coded);
+        return;
+    hash_base64(client->inside, len, coded);
+    json_object_set_new(request, "path64", json_string(coded));
 }
 
 int control_client_simple(const char *path, const char *op, json_t **reply, struct error *error)
 {
     struct control_client client;
     int r = control_client_open(path, &client, error);
+    json_t *request = r == 0 ? json_pack("{s:s}", "op", op) : NULL;
+    if (request)
+        control_client_set_path(&client, request);
     if (r == 0)
-        r = control_client_call(&client, make_request(op, client.inside), reply, error);
+        r = control_client_call(&client, request, reply, error);
     control_client_close(&client);
     return r;
 }

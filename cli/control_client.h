@@ -21,6 +21,8 @@ void control_client_close(struct control_client *client);
  * message. Blocks until it is answered. */
 int control_client_call(struct control_client *client, json_t *request, json_t **reply,
                         struct error *error);
+/* The member "path" (or "path64") of a request: the path that the client was opened with. */
+void control_client_set_path(const struct control_client *client, json_t *request);
 /* The same once, with {"op": op, "path": inside} and nothing more. */
 int control_client_simple(const char *path, const char *op, json_t **reply, struct error *error);
 

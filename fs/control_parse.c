@@ -13,7 +13,7 @@
 static const struct {
     const char *name;
     enum control_op op;
-    bool needs_path, takes_path, needs_to, takes_list, needs_ino;
+    bool needs_path, takes_path, needs_to, takes_list, needs_ino, needs_quota;
 } ops[] = {
     {.name = "status", .op = CONTROL_STATUS},
     {.name = "metrics", .op = CONTROL_METRICS},
@@ -25,6 +25,9 @@ static const struct {
     {.name = "list", .op = CONTROL_LIST, .takes_path = true, .takes_list = true},
     {.name = "drift", .op = CONTROL_DRIFT, .takes_path = true},
     {.name = "path", .op = CONTROL_PATH, .needs_ino = true},
+    {.name = "quota-set", .op = CONTROL_QUOTA_SET, .needs_path = true, .needs_quota = true},
+    {.name = "quota-get", .op = CONTROL_QUOTA_GET, .takes_path = true},
+    {.name = "quota-list", .op = CONTROL_QUOTA_LIST, .takes_path = true},
     {.name = "stop", .op = CONTROL_STOP},
 };
 
@@ -150,6 +153,27 @@ static int take_list(json_t *root, struct control_request *out, struct error *er
     return 0;
 }
 
+/* A limit: a number, or null for none. 1: there, 0: not there, -errno. */
+static int take_limit(json_t *root, const char *key, uint64_t *out, struct error *error)
+{
+    *out = META_QUOTA_NONE;
+    if (json_is_null(json_object_get(root, key)))
+        return 1;
+    return take_number(root, key, 0, INT64_MAX, out, error);
+}
+
+static int take_quota(json_t *root, struct control_request *out, struct error *error)
+{
+    int bytes = take_limit(root, "max_bytes", &out->max_bytes, error);
+    int inodes = bytes < 0 ? bytes : take_limit(root, "max_inodes", &out->max_inodes, error);
+    if (inodes < 0)
+        return inodes;
+    out->quota_valid = (bytes ? META_QUOTA_BYTES : 0) | (inodes ? META_QUOTA_INODES : 0);
+    if (!out->quota_valid)
+        return error_set(error, -EINVAL, "max_bytes or max_inodes is missing");
+    return 0;
+}
+
 static int take_members(json_t *root, struct control_request *out, struct error *error)
 {
     const char *name = json_string_value(json_object_get(root, "op"));
@@ -168,6 +192,8 @@ static int take_members(json_t *root, struct control_request *out, struct error 
         result = take_path(root, "to", true, &out->to, error);
     if (result == 0 && ops[i].takes_list)
         result = take_list(root, out, error);
+    if (result == 0 && ops[i].needs_quota)
+        result = take_quota(root, out, error);
     if (result == 0 && ops[i].needs_ino) {
         result = take_number(root, "ino", 1, INT64_MAX, &out->ino, error);
         if (result == 0)

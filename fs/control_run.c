@@ -11,7 +11,7 @@
 #include "front_control.h"
 #include "front_inodes.h"
 
-static void put_json(struct buf *out, json_t *json)
+void control_put_json(struct buf *out, json_t *json)
 {
     char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
     if (text)
@@ -26,18 +26,18 @@ void control_put_error(struct buf *out, int result, const char *text)
 {
     const char *name = strerrorname_np(-result);
     json_t *message = json_string(text ? text : strerror(-result));
-    put_json(out, json_pack("{s:b,s:i,s:s,s:o}", "ok", 0, "errno", -result, "error",
-                            name ? name : "EIO", "message",
-                            message ? message : json_string("an error with an unreadable text")));
+    control_put_json(
+        out,
+        json_pack("{s:b,s:i,s:s,s:o}", "ok", 0, "errno", -result, "error", name ? name : "EIO",
+                  "message", message ? message : json_string("an error with an unreadable text")));
 }
 
-static void fail(struct control_handle *h, int result, const char *text)
+void control_fail(struct control_handle *h, int result, const char *text)
 {
     control_put_error(&h->reply, result, text);
 }
 
-/* A name as `key`, or where it is not UTF-8 as `key`64. */
-static void set_name(json_t *object, const char *key, const char *bytes, size_t len)
+void control_set_name(json_t *object, const char *key, const char *bytes, size_t len)
 {
     json_t *text = json_stringn(bytes, len);
     if (text) {
@@ -123,8 +123,8 @@ static void run_status(struct control_handle *h)
                               "failed_renames", (json_int_t)atomic_load(&fs->failed_renames),
                               "data", data_json(fs), "cache", control_cache_json(fs));
     if (mount) {
-        set_name(mount, "mountpoint", fs->config.mountpoint, strlen(fs->config.mountpoint));
-        set_name(mount, "source", fs->config.volume_name, strlen(fs->config.volume_name));
+        control_set_name(mount, "mountpoint", fs->config.mountpoint, strlen(fs->config.mountpoint));
+        control_set_name(mount, "source", fs->config.volume_name, strlen(fs->config.volume_name));
     }
     char *text = mount ? json_dumps(mount, JSON_COMPACT) : NULL;
     if (text) {
@@ -144,8 +144,8 @@ static void run_metrics(struct control_handle *h)
     buf_init(&text, 0);
     if (h->fs->config.metrics)
         metrics_print(h->fs->config.metrics, &text);
-    put_json(&h->reply, json_pack("{s:b,s:s%}", "ok", 1, "text",
-                                  text.len ? (const char *)text.data : "", text.len));
+    control_put_json(&h->reply, json_pack("{s:b,s:s%}", "ok", 1, "text",
+                                          text.len ? (const char *)text.data : "", text.len));
     buf_done(&text);
 }
 
@@ -169,12 +169,12 @@ static void run_usage(struct control_handle *h)
         usage.bytes = attr.size;
     }
     if (result < 0) {
-        fail(h, result, NULL);
+        control_fail(h, result, NULL);
         return;
     }
-    put_json(&h->reply,
-             json_pack("{s:b,s:I,s:I,s:I}", "ok", 1, "bytes", (json_int_t)usage.bytes, "files",
-                       (json_int_t)usage.files, "directories", (json_int_t)usage.directories));
+    control_put_json(&h->reply, json_pack("{s:b,s:I,s:I,s:I}", "ok", 1, "bytes",
+                                          (json_int_t)usage.bytes, "files", (json_int_t)usage.files,
+                                          "directories", (json_int_t)usage.directories));
 }
 
 static void run_drift(struct control_handle *h)
@@ -186,16 +186,17 @@ static void run_drift(struct control_handle *h)
         result = meta_call(h->fs->meta, &request);
         if (result == 0) {
             const struct meta_drift *d = &request.reply.drift;
-            put_json(&h->reply,
-                     json_pack("{s:b,s:I,s:I,s:I,s:I,s:I}", "ok", 1, "files", (json_int_t)d->files,
-                               "bytes", (json_int_t)d->bytes, "oldest_ns", (json_int_t)d->oldest_ns,
-                               "garbage_objects", (json_int_t)d->garbage_objects, "garbage_bytes",
-                               (json_int_t)d->garbage_bytes));
+            control_put_json(&h->reply,
+                             json_pack("{s:b,s:I,s:I,s:I,s:I,s:I}", "ok", 1, "files",
+                                       (json_int_t)d->files, "bytes", (json_int_t)d->bytes,
+                                       "oldest_ns", (json_int_t)d->oldest_ns, "garbage_objects",
+                                       (json_int_t)d->garbage_objects, "garbage_bytes",
+                                       (json_int_t)d->garbage_bytes));
         }
         meta_reply_done(&request.reply);
     }
     if (result < 0)
-        fail(h, result, NULL);
+        control_fail(h, result, NULL);
 }
 
 static void run_path(struct control_handle *h)
@@ -209,16 +210,16 @@ static void run_path(struct control_handle *h)
         result = path.bytes ? control_walk(h, &path, &attr) : -ENOMEM;
         json_t *reply = json_pack("{s:b}", "ok", 1);
         if (result == 0 && reply)
-            set_name(reply, "path", path.bytes, path.len);
+            control_set_name(reply, "path", path.bytes, path.len);
         if (result == 0)
-            put_json(&h->reply, reply);
+            control_put_json(&h->reply, reply);
         else
             json_decref(reply);
         free(path.bytes);
     }
     meta_reply_done(&request.reply);
     if (result < 0)
-        fail(h, result, NULL);
+        control_fail(h, result, NULL);
 }
 
 static json_t *entry_json(struct fs *fs, const struct meta_entry *entry)
@@ -233,7 +234,7 @@ static json_t *entry_json(struct fs *fs, const struct meta_entry *entry)
                   (json_int_t)attr.mtime_ns, "ctime_ns", (json_int_t)attr.ctime_ns, "atime_ns",
                   (json_int_t)attr.atime_ns);
     if (out)
-        set_name(out, "name", entry->name, entry->name_len);
+        control_set_name(out, "name", entry->name, entry->name_len);
     return out;
 }
 
@@ -244,7 +245,7 @@ static void run_list(struct control_handle *h)
     if (result == 0 && !S_ISDIR(attr.mode))
         result = -ENOTDIR;
     if (result < 0) {
-        fail(h, result, NULL);
+        control_fail(h, result, NULL);
         return;
     }
     struct meta_request request = {
@@ -260,11 +261,11 @@ static void run_list(struct control_handle *h)
         if (json_array_append_new(entries, entry_json(h->fs, &request.reply.entries[i])) < 0)
             result = -ENOMEM;
     if (result == 0) {
-        put_json(&h->reply, json_pack("{s:b,s:b,s:o}", "ok", 1, "end", (int)request.reply.end,
-                                      "entries", entries));
+        control_put_json(&h->reply, json_pack("{s:b,s:b,s:o}", "ok", 1, "end",
+                                              (int)request.reply.end, "entries", entries));
     } else {
         json_decref(entries);
-        fail(h, result, NULL);
+        control_fail(h, result, NULL);
     }
     meta_reply_done(&request.reply);
 }
@@ -344,9 +345,9 @@ static void run_rename(struct control_handle *h)
 {
     int result = rename_noreplace(h);
     if (result < 0)
-        fail(h, result, NULL);
+        control_fail(h, result, NULL);
     else
-        put_json(&h->reply, json_pack("{s:b}", "ok", 1));
+        control_put_json(&h->reply, json_pack("{s:b}", "ok", 1));
 }
 
 static void run_remove(struct control_handle *h)
@@ -354,10 +355,11 @@ static void run_remove(struct control_handle *h)
     struct control_removed removed = {0};
     int result = control_remove(h, &removed);
     if (result < 0)
-        fail(h, result, NULL);
+        control_fail(h, result, NULL);
     else
-        put_json(&h->reply, json_pack("{s:b,s:I,s:I}", "ok", 1, "files", (json_int_t)removed.files,
-                                      "directories", (json_int_t)removed.directories));
+        control_put_json(&h->reply,
+                         json_pack("{s:b,s:I,s:I}", "ok", 1, "files", (json_int_t)removed.files,
+                                   "directories", (json_int_t)removed.directories));
 }
 
 /* --- refresh, settle: the volume's background work */
@@ -369,9 +371,9 @@ static void task_ended(struct pool_task *task)
     struct control_handle *h = container_of(task, struct control_handle, pool_task);
     notify_wait(h->fs->notify);
     if (h->task.result < 0)
-        fail(h, h->task.result, h->task.error.message[0] ? h->task.error.message : NULL);
+        control_fail(h, h->task.result, h->task.error.message[0] ? h->task.error.message : NULL);
     else
-        put_json(&h->reply, json_pack("{s:b}", "ok", 1));
+        control_put_json(&h->reply, json_pack("{s:b}", "ok", 1));
     control_finish(h);
 }
 
@@ -392,7 +394,7 @@ static bool run_task(struct control_handle *h, void (*start)(struct meta *, stru
     int result = h->request.op == CONTROL_REFRESH ? walk_readable(h, &attr)
                                                   : control_walk(h, &h->request.path, &attr);
     if (result < 0) {
-        fail(h, result, NULL);
+        control_fail(h, result, NULL);
         return false;
     }
     h->task = (struct meta_task){.ino = attr.ino, .done = task_done, .arg = h};
@@ -415,11 +417,11 @@ static bool run_task(struct control_handle *h, void (*start)(struct meta *, stru
 static void run_stop(struct control_handle *h)
 {
     if (h->caller.uid != 0 && h->caller.uid != h->fs->owner) {
-        fail(h, -EPERM, "only root and who mounted may stop it");
+        control_fail(h, -EPERM, "only root and who mounted may stop it");
         return;
     }
     h->stop_on_release = true;
-    put_json(&h->reply, json_pack("{s:b,s:i}", "ok", 1, "pid", (int)getpid()));
+    control_put_json(&h->reply, json_pack("{s:b,s:i}", "ok", 1, "pid", (int)getpid()));
 }
 
 void control_run(struct control_handle *h)
@@ -455,6 +457,13 @@ void control_run(struct control_handle *h)
         break;
     case CONTROL_PATH:
         run_path(h);
+        break;
+    case CONTROL_QUOTA_SET:
+        control_run_quota_set(h);
+        break;
+    case CONTROL_QUOTA_GET:
+    case CONTROL_QUOTA_LIST:
+        control_run_quota(h);
         break;
     case CONTROL_STOP:
         run_stop(h);

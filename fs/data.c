@@ -191,6 +191,7 @@ static void drop_unlinked(struct file *file)
         /* Under the lock: a new staging would have the same name. */
         staging_free(TAKE_PTR(file->staging));
         file->size = file->committed_size;
+        file_quota_update_locked(file);
     }
     pthread_mutex_unlock(&file->lock);
     if (drop)

@@ -3,7 +3,8 @@
  * path include fs/data.h only.
  *
  * Lock order: data->lock (table) → file->lock → leaf locks (staging accounting, buffers, waiting
- * writers). No lock is held across a store or metadata request, nor a callback.
+ * writers; the lock of the metadata's quotas). No lock is held across a store or metadata request,
+ * nor a callback.
  */
 #ifndef SLUICE_FS_FILE_H
 #define SLUICE_FS_FILE_H
@@ -114,7 +115,8 @@ struct file {
     bool avoid_natural;     /* the natural key is taken by somebody outside */
     unsigned key_conflicts; /* in a row, at internal keys */
     bool logged_error;
-    bool cache_stale; /* the kernel's pages of this inode may be of other content */
+    uint64_t quota_size; /* as reserved: quota.c */
+    bool cache_stale;    /* the kernel's pages of this inode may be of other content */
 
     /* under data->lock */
     bool in_dirty;
@@ -139,6 +141,10 @@ struct file *file_ref(struct file *file); /* of one who has a reference; any thr
 void file_put(struct file *file);         /* any thread, no locks held */
 /* Puts the file on the dirty list or takes it off, as file->staging says. No locks held. */
 void file_dirty_update(struct file *file);
+/* quota.c. Before the file grows to `size`: 0, or -EDQUOT. */
+int file_quota_grow_locked(struct file *file, uint64_t size);
+/* After it shrank, lost its staging, or a flush ended. */
+void file_quota_update_locked(struct file *file);
 /* Queues the work of tend.c: old and many dirty files are flushed, waiting writes go on. */
 void data_tend(struct data *data);
 

@@ -25,6 +25,7 @@
 #define FRONT_CONTROL_DIR ".sluice"
 #define FRONT_CONTROL_FILE "ctl"
 
+#define FRONT_QUOTAS 64 /* above one inode, for statfs */
 #define FRONT_MAX_IO (1024 * 1024)
 #define FRONT_BLOCK_SIZE 65536 /* st_blksize: the buffer that stdio takes */
 
@@ -123,8 +124,10 @@ struct front_request {
     bool plus, has_reply, remove_caps;
     size_t size;
     uint64_t offset;
-    void *heap;             /* freed by front_end */
-    struct fuse_bufvec vec; /* write over io_uring */
+    void *heap;                      /* freed by front_end */
+    struct fuse_bufvec vec;          /* write over io_uring */
+    const struct meta_quota *quotas; /* statfs: in `heap` */
+    size_t quota_count;
     struct data_request data;
     struct meta_task task;
     struct front_request *next; /* the pool's */

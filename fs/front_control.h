@@ -60,6 +60,15 @@ int control_remove(struct control_handle *h, struct control_removed *removed);
 
 /* control_run.c: on a thread of the pool. Ends with control_finish, now or later. */
 void control_run(struct control_handle *handle);
+/* What the requests share, on a thread of the pool. */
+void control_fail(struct control_handle *handle, int result, const char *text);
+/* Takes the reference. */
+void control_put_json(struct buf *out, json_t *json);
+/* A name as `key`, or where it is not UTF-8 as `key`64. */
+void control_set_name(json_t *object, const char *key, const char *bytes, size_t len);
+/* control_quota.c */
+void control_run_quota_set(struct control_handle *handle);
+void control_run_quota(struct control_handle *handle);
 /* Runs handle->pool_task on the pool. */
 void control_submit(struct control_handle *handle);
 /* The reply is in handle->reply: wakes the reader. Gives the request's reference up. */

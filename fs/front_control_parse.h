@@ -30,6 +30,9 @@ enum control_op {
     CONTROL_LIST,
     CONTROL_DRIFT,
     CONTROL_PATH,
+    CONTROL_QUOTA_SET,
+    CONTROL_QUOTA_GET,
+    CONTROL_QUOTA_LIST,
     CONTROL_STOP,
 };
 
@@ -45,6 +48,8 @@ struct control_request {
     size_t after_len;
     uint64_t ino;
     uint32_t limit;
+    uint32_t quota_valid; /* META_QUOTA_BYTES, META_QUOTA_INODES */
+    uint64_t max_bytes, max_inodes;
 };
 
 /* 0, or -EINVAL / -ENOMEM with `error`; *out is filled on success only. */

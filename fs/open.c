@@ -104,6 +104,7 @@ static int adopt(struct recovery *recovery, const struct meta_attr *attr,
             file->mtime_ns = file->ctime_ns = found->mtime_ns;
         file->cache_stale = true;
         file->dirty_since_ns = clock_monotonic_ns();
+        file_quota_update_locked(file);
     }
     pthread_mutex_unlock(&file->lock);
     if (second) {

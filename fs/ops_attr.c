@@ -1,9 +1,11 @@
 /* Attributes of inodes, and of the file system. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "front.h"
 #include "front_control.h"
@@ -189,7 +191,31 @@ void front_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_
         set_attr(r);
 }
 
-/* --- statfs: an object store has no size; a file system must show one */
+/* --- statfs: an object store has no size, a file system must show one: the tightest quota above
+ * the inode, or what the configuration says */
+static void reply_statfs(struct front_request *r, uint64_t bytes, uint64_t free_bytes,
+                         uint64_t inodes, uint64_t free_inodes)
+{
+    struct statvfs out = {
+        .f_bsize = STATFS_BLOCK,
+        .f_frsize = STATFS_BLOCK,
+        .f_blocks = bytes / STATFS_BLOCK,
+        .f_bfree = free_bytes / STATFS_BLOCK,
+        .f_bavail = free_bytes / STATFS_BLOCK,
+        .f_files = inodes,
+        .f_ffree = free_inodes,
+        .f_favail = free_inodes,
+        .f_namemax = META_NAME_MAX,
+    };
+    fuse_reply_statfs(r->req, &out);
+    front_end(r);
+}
+
+static uint64_t left(uint64_t most, uint64_t used)
+{
+    return used < most ? most - used : 0;
+}
+
 static void statfs_done(struct front_request *r)
 {
     if (r->result < 0) {
@@ -197,21 +223,41 @@ static void statfs_done(struct front_request *r)
         return;
     }
     const struct meta_usage *usage = &r->meta.reply.usage;
-    uint64_t capacity = r->fs->config.capacity_bytes;
-    uint64_t free_bytes = usage->bytes < capacity ? capacity - usage->bytes : 0;
-    uint64_t files = usage->files + usage->directories + 1;
-    struct statvfs out = {
-        .f_bsize = STATFS_BLOCK,
-        .f_frsize = STATFS_BLOCK,
-        .f_blocks = capacity / STATFS_BLOCK,
-        .f_bfree = free_bytes / STATFS_BLOCK,
-        .f_bavail = free_bytes / STATFS_BLOCK,
-        .f_files = STATFS_FILES,
-        .f_ffree = files < STATFS_FILES ? STATFS_FILES - files : 0,
-        .f_namemax = META_NAME_MAX,
-    };
-    fuse_reply_statfs(r->req, &out);
-    front_end(r);
+    uint64_t bytes = r->fs->config.capacity_bytes, inodes = STATFS_FILES;
+    uint64_t free_bytes = left(bytes, usage->bytes);
+    uint64_t free_inodes = left(inodes, usage->files + usage->directories + 1);
+    for (size_t i = 0; i < r->quota_count; i++) {
+        const struct meta_quota *q = &r->quotas[i];
+        uint64_t free_here = left(q->max_bytes, q->usage.bytes + q->reserved_bytes);
+        if (q->max_bytes != META_QUOTA_NONE && free_here < free_bytes) {
+            bytes = q->max_bytes;
+            free_bytes = free_here;
+        }
+        free_here = left(q->max_inodes, q->usage.files + q->usage.directories);
+        if (q->max_inodes != META_QUOTA_NONE && free_here < free_inodes) {
+            inodes = q->max_inodes;
+            free_inodes = free_here;
+        }
+    }
+    reply_statfs(r, bytes, free_bytes, inodes, free_inodes);
+}
+
+static void statfs_usage(struct front_request *r)
+{
+    /* No more than these are told apart; the nearest come first. */
+    if (r->result == 0 && r->meta.reply.quota_count) {
+        r->quota_count = MIN(r->meta.reply.quota_count, FRONT_QUOTAS);
+        r->heap = malloc(r->quota_count * sizeof(*r->quotas));
+        r->quotas = r->heap;
+        if (!r->heap) {
+            front_reply_result(r, -ENOMEM);
+            return;
+        }
+        memcpy(r->heap, r->meta.reply.quotas, r->quota_count * sizeof(*r->quotas));
+    }
+    struct meta_op *op = front_meta_again(r, META_USAGE);
+    op->ino = META_ROOT_INO;
+    front_meta(r, statfs_done);
 }
 
 void front_op_statfs(fuse_req_t req, fuse_ino_t ino)
@@ -220,6 +266,13 @@ void front_op_statfs(fuse_req_t req, fuse_ino_t ino)
     if (!r)
         return;
     r->ino = ino;
+    if (meta_quota_active(r->fs->meta) && !front_is_control(ino)) {
+        r->meta.op.kind = META_QUOTA;
+        r->meta.op.ino = ino;
+        r->meta.op.flags = META_QUOTA_ABOVE;
+        front_meta(r, statfs_usage);
+        return;
+    }
     r->meta.op.kind = META_USAGE;
     r->meta.op.ino = META_ROOT_INO;
     front_meta(r, statfs_done);

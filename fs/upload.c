@@ -152,6 +152,7 @@ static void upload_end(struct upload *upload, int result, bool again)
     bool drop = file->unlinked && file->handles == 0 && file->staging && !file->upload;
     if (drop)
         staging_free(TAKE_PTR(file->staging));
+    file_quota_update_locked(file);
     pthread_mutex_unlock(&file->lock);
 
     file_dirty_update(file);
@@ -457,7 +458,7 @@ void upload_commit(struct upload *upload)
         .kind = META_COMMIT,
         .ino = file->ino,
         .valid = upload->valid,
-        .flags = upload->flags,
+        .flags = upload->flags | META_ACCEPTED,
         .attr = {.size = upload->size, .mtime_ns = upload->mtime_ns},
         .objects = upload->total ? &upload->object : NULL,
         .object_count = upload->total ? 1 : 0,

@@ -39,6 +39,7 @@ static void change_failed_locked(struct file *file, bool new)
 {
     if (new)
         staging_free(TAKE_PTR(file->staging));
+    file_quota_update_locked(file);
 }
 
 static void touched_locked(struct file *file, uint64_t now_ns)
@@ -63,12 +64,22 @@ int64_t write_apply(struct data_handle *handle, struct fuse_bufvec *in, uint64_t
         pthread_mutex_unlock(&file->lock);
         return -EFBIG;
     }
+    if (offset + length > file->size) {
+        int refused = file_quota_grow_locked(file, offset + length);
+        if (refused) {
+            pthread_mutex_unlock(&file->lock);
+            return refused;
+        }
+    }
     int64_t n = need_staging_locked(file, &new);
     if (n == 0) {
         n = staging_write(file->staging, in, offset, now);
         if (n < 0)
             change_failed_locked(file, new);
     }
+    /* A quota of the local disk is no quota of the volume: it is no room. */
+    if (n == -EDQUOT)
+        n = -ENOSPC;
     if (n >= 0) {
         file->size = MAX(file->size, offset + length);
         touched_locked(file, now);
@@ -100,7 +111,7 @@ int data_write(struct data_handle *handle, struct fuse_bufvec *in, uint64_t offs
         return 0;
     if (!write_must_wait(data)) {
         int64_t n = write_apply(handle, in, offset, append);
-        if (n != -ENOSPC && n != -EDQUOT)
+        if (n != -ENOSPC)
             return (int)n;
         /* Bytes of a pipe may be gone by now: only memory can be tried again. */
         for (size_t i = 0; i < in->count; i++)
@@ -178,7 +189,10 @@ static int truncate_closed(struct data *data, uint64_t ino, uint64_t size,
 
 static int set_size_locked(struct file *file, uint64_t size, uint64_t now, bool *new)
 {
-    int rc = need_staging_locked(file, new);
+    *new = false;
+    int rc = size > file->size ? file_quota_grow_locked(file, size) : 0;
+    if (rc == 0)
+        rc = need_staging_locked(file, new);
     if (rc)
         return rc;
     bool cut = size < file->size;
@@ -193,6 +207,8 @@ static int set_size_locked(struct file *file, uint64_t size, uint64_t now, bool 
         upload_truncated_locked(file, size);
     }
     file->size = size;
+    if (cut)
+        file_quota_update_locked(file);
     touched_locked(file, now);
     return 0;
 }

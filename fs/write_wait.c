@@ -68,9 +68,9 @@ void write_wait_run(struct data *data, bool begun)
         int64_t n = -ENOSPC;
         if (!staging_area_full(data->area))
             n = write_apply(wait->handle, wait->in, wait->offset, wait->append);
-        if ((n == -ENOSPC || n == -EDQUOT) && hope)
+        if (n == -ENOSPC && hope)
             return;
-        if (n == -ENOSPC || n == -EDQUOT)
+        if (n == -ENOSPC)
             log_limited(&limit, LOG_ERROR, "no room for written data",
                         "ino=%llu staged=%llu limit=%llu",
                         (unsigned long long)wait->handle->file->ino,

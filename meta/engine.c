@@ -58,6 +58,8 @@ int engine_open(const struct engine_options *options, struct engine **out, struc
     int rc = engine->path ? engine_txn_init(&engine->txn, engine) : -ENOMEM;
     if (rc == 0)
         rc = engine_cache_new(&engine->cache, engine->memory_bytes / 4);
+    if (rc == 0)
+        rc = engine_quota_new(&engine->quota);
     if (rc < 0)
         error_set(error, rc, "no memory");
     else
@@ -78,6 +80,7 @@ void engine_close(struct engine *engine)
     engine_db_close(engine);
     engine_txn_done(&engine->txn);
     engine_cache_free(engine->cache);
+    engine_quota_free(engine->quota);
     pthread_rwlock_destroy(&engine->gate);
     for (int i = 0; i < ENGINE_QUEUE_COUNT; i++)
         pthread_mutex_destroy(&engine->queues[i].lock);
@@ -142,6 +145,8 @@ static int dispatch(struct engine_txn *t, const struct meta_op *op, struct meta_
         return engine_apply_clone(t, op, reply);
     case META_PUNCH:
         return engine_apply_punch(t, op, reply);
+    case META_QUOTA_SET:
+        return engine_apply_quota_set(t, op, reply);
     case META_FORMAT:
         return engine_apply_format(t, op, reply);
     case META_IMPORT_DIR:
@@ -177,9 +182,13 @@ int engine_apply(struct engine *engine, const struct meta_op *op, struct meta_re
     if (rc < 0)
         return rc;
     engine_txn_begin(&engine->txn, op->time_ns);
+    engine_quota_begin(&engine->txn, op);
     rc = dispatch(&engine->txn, op, reply);
     if (rc == 0)
+        rc = engine_quota_check(&engine->txn, op);
+    if (rc == 0)
         rc = engine_txn_commit(&engine->txn);
+    engine_quota_end(&engine->txn, op, rc == 0);
     if (rc == 0 && op->kind == META_FORMAT) {
         engine->volume = *op->volume;
         atomic_store(&engine->formatted, true);

@@ -156,6 +156,10 @@ static int check_dir(struct check *c, uint64_t ino, const struct record_inode *i
             "/%" PRIu64 "/%" PRIu64 " found",
             ino, inode->usage.bytes, inode->usage.files, inode->usage.directories, sum.usage.bytes,
             sum.usage.files, sum.usage.directories);
+    struct record_key quota;
+    record_key_quota(&quota, ino);
+    if (is_there(c, TABLE_SYSTEM, &quota) != !!(inode->flags & RECORD_QUOTA))
+        bad(c, "directory %" PRIu64 ": quota record and flag differ", ino);
     bool origin = get(c, TABLE_ORIGIN, &key, arena, &value, &len);
     if (origin != !!(inode->flags & RECORD_ORIGIN))
         bad(c, "directory %" PRIu64 ": origin record and flag differ", ino);
@@ -381,6 +385,20 @@ static void check_key(struct check *c, const uint8_t *k, size_t k_len, const uin
         bad(c, "key %.*s: object %" PRIu64 " is not there", (int)k_len - 2, k + 2, id);
 }
 
+static void check_quota(struct check *c, const uint8_t *k, size_t k_len, const uint8_t *v,
+                        size_t v_len, struct arena *arena, void *arg)
+{
+    struct record_inode inode;
+    struct record_quota quota;
+    const struct record_key *prefix = arg;
+    uint64_t ino = k_len == prefix->len + 8 ? record_get_u64(k + prefix->len) : 0;
+    if (!ino || record_quota_decode(v, v_len, &quota) < 0)
+        bad(c, "quota of %" PRIu64 ": unreadable", ino);
+    else if (!get_inode(c, ino, arena, &inode) || !S_ISDIR(inode.mode) ||
+             !(inode.flags & RECORD_QUOTA))
+        bad(c, "quota of %" PRIu64 ": no directory that knows of it", ino);
+}
+
 static void check_work(struct check *c, const uint8_t *k, size_t k_len, const uint8_t *v,
                        size_t v_len, struct arena *arena, void *arg)
 {
@@ -463,6 +481,10 @@ static int check_all(struct check *c)
         if (passes[i].table == TABLE_INODE && c->refs.len)
             qsort(c->refs.data, c->refs.len / 8, 8, ref_order);
     }
+    struct record_key prefix;
+    record_key_text(&prefix, RECORD_QUOTA_PREFIX);
+    if (rc == 0)
+        rc = walk(c, TABLE_SYSTEM, &prefix, check_quota, &prefix);
     if (rc == 0)
         check_counters(c);
     return rc == 0 && buf_error(&c->refs) ? -ENOMEM : rc;

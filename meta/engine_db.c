@@ -229,7 +229,7 @@ static int load_state(struct engine *engine, struct error *error)
         atomic_store(&engine->formatted, true);
     if (rc == 0 && engine->counters.applied < synced_note(engine))
         rc = -EILSEQ;
-    return rc;
+    return rc == 0 ? engine_quota_load(engine) : rc;
 }
 
 static int damaged(struct engine *engine, struct error *error, const char *detail)

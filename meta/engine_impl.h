@@ -13,6 +13,7 @@
 #include "arena.h"
 #include "base/buf.h"
 #include "engine_cache.h"
+#include "engine_quota.h"
 #include "meta/engine.h"
 #include "records.h"
 
@@ -43,6 +44,7 @@ struct engine_node {
     bool existed; /* in the database */
     bool exists;  /* now */
     bool dirty;
+    int64_t reserved; /* change of what is reserved at and below it: engine_quota.h */
 };
 
 /* Any other record as an apply sees it. */
@@ -82,6 +84,8 @@ struct engine_txn {
     rocksdb_writebatch_t *batch;
     bool raw;                               /* something was put into the batch directly */
     uint64_t queued_ns[ENGINE_QUEUE_COUNT]; /* the earliest row that is put; UINT64_MAX: none */
+    bool quota_locked;                      /* engine_quota.h */
+    const struct record_quota *quota_new;   /* limits that META_QUOTA_SET gives */
 };
 
 struct engine {
@@ -104,6 +108,7 @@ struct engine {
     _Atomic uint64_t inodes;
     int synced_fd; /* a note of what was synced: see engine_db.c */
     struct engine_queue queues[ENGINE_QUEUE_COUNT];
+    struct engine_quota *quota;
 
     /* Owned by the applying thread: */
     struct record_counters counters;

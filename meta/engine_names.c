@@ -128,13 +128,21 @@ int engine_usage_add(struct engine_txn *t, uint64_t dir, const struct meta_usage
     return 0;
 }
 
+static int resize_above(struct engine_txn *t, uint64_t dir, const struct meta_usage *delta,
+                        int64_t reserved)
+{
+    int rc = engine_usage_add(t, dir, delta, 1);
+    return rc < 0 ? rc : engine_quota_shift(t, dir, reserved);
+}
+
 int engine_usage_resize(struct engine_txn *t, struct engine_node *node, uint64_t from, uint64_t to)
 {
     struct meta_usage delta = {.bytes = to - from};
+    int64_t reserved = engine_quota_resized(t, node->ino, from, to);
     int rc = 0;
     if (from == to || node->now.nlink == 0)
         return 0;
-    rc = engine_usage_add(t, node->now.parent, &delta, 1);
+    rc = resize_above(t, node->now.parent, &delta, reserved);
     if (rc < 0 || node->now.nlink == 1)
         return rc;
     struct record_key key;
@@ -144,7 +152,7 @@ int engine_usage_resize(struct engine_txn *t, struct engine_node *node, uint64_t
     const uint8_t *k;
     size_t k_len;
     while (rc == 0 && (rc = engine_iter_get(&iter, &k, &k_len, NULL, NULL)) > 0) {
-        rc = k_len > 16 ? engine_usage_add(t, record_get_u64(k + 8), &delta, 1) : -EIO;
+        rc = k_len > 16 ? resize_above(t, record_get_u64(k + 8), &delta, reserved) : -EIO;
         engine_iter_next(&iter);
     }
     engine_iter_done(&iter);
@@ -199,15 +207,16 @@ static int promote_link(struct engine_txn *t, struct engine_node *node)
 
 /* One name is in a directory more (sign 1) or less (-1). */
 static int count_name(struct engine_txn *t, struct engine_node *parent,
-                      const struct record_inode *inode, int sign)
+                      const struct engine_node *node, int sign)
 {
     struct meta_usage usage;
-    engine_usage_of(inode, &usage);
+    engine_usage_of(&node->now, &usage);
     parent->now.children += (uint64_t)sign;
-    if (S_ISDIR(inode->mode))
+    if (S_ISDIR(node->now.mode))
         parent->now.nlink += (uint32_t)sign;
     engine_node_touch_dir(t, parent);
-    return engine_usage_add(t, parent->ino, &usage, sign);
+    int rc = engine_usage_add(t, parent->ino, &usage, sign);
+    return rc < 0 ? rc : engine_quota_name(t, parent->ino, node, sign);
 }
 
 static int lost_last_link(struct engine_txn *t, struct engine_node *node, bool purge)
@@ -217,6 +226,8 @@ static int lost_last_link(struct engine_txn *t, struct engine_node *node, bool p
     int rc = engine_settle_unqueue(t, node);
     if (rc == 0)
         rc = engine_origin_drop(t, node);
+    if (rc == 0)
+        rc = engine_quota_drop(t, node);
     if (rc < 0)
         return rc;
     if (purge)
@@ -231,7 +242,7 @@ int engine_name_remove(struct engine_txn *t, struct engine_node *parent, const v
 {
     int rc = engine_dentry_delete(t, parent->ino, name, len);
     if (rc == 0)
-        rc = count_name(t, parent, &node->now, -1);
+        rc = count_name(t, parent, node, -1);
     if (rc < 0)
         return rc;
     bool first = is_first_link(node, parent->ino, name, len);
@@ -372,7 +383,7 @@ int engine_apply_mknod(struct engine_txn *t, const struct meta_op *op, struct me
     if (rc == 0)
         rc = engine_dentry_put(t, op->parent, op->name.bytes, op->name.len, node->ino, mode);
     if (rc == 0)
-        rc = count_name(t, parent, &node->now, 1);
+        rc = count_name(t, parent, node, 1);
     if (rc == 0 && S_ISREG(mode))
         rc = engine_settle_changed(t, node);
     if (rc < 0)
@@ -404,7 +415,7 @@ int engine_apply_link(struct engine_txn *t, const struct meta_op *op, struct met
     parent->now.flags |= RECORD_TOUCHED;
     rc = engine_dentry_put(t, op->parent, op->name.bytes, op->name.len, node->ino, node->now.mode);
     if (rc == 0)
-        rc = count_name(t, parent, &node->now, 1);
+        rc = count_name(t, parent, node, 1);
     if (rc == 0)
         rc = link_row(t, node->ino, op->parent, op->name.bytes, op->name.len, true);
     if (rc < 0)
@@ -515,7 +526,7 @@ static int place(struct engine_txn *t, struct engine_node *node, const struct si
             rc = link_row(t, node->ino, to->parent->ino, to->name->bytes, to->name->len, true);
     }
     if (rc == 0)
-        rc = count_name(t, to->parent, &node->now, 1);
+        rc = count_name(t, to->parent, node, 1);
     if (rc < 0)
         return rc;
     engine_node_touch(t, node);
@@ -569,9 +580,9 @@ int engine_apply_rename(struct engine_txn *t, const struct meta_op *op, struct m
     to.parent->now.flags |= RECORD_TOUCHED;
     rc = engine_dentry_delete(t, op->parent, op->name.bytes, op->name.len);
     if (rc == 0)
-        rc = count_name(t, from.parent, &node->now, -1);
+        rc = count_name(t, from.parent, node, -1);
     if (rc == 0 && other && op->flags & RENAME_EXCHANGE) {
-        rc = count_name(t, to.parent, &other->now, -1);
+        rc = count_name(t, to.parent, other, -1);
         if (rc == 0)
             rc = place(t, other, &to, &from);
     } else if (rc == 0 && other) {

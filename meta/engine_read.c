@@ -626,6 +626,8 @@ int engine_read_dispatch(struct engine *engine, const struct meta_op *op, uint64
         return read_drift(engine, op, reply);
     case META_OBJECT:
         return read_object(engine, op, reply);
+    case META_QUOTA:
+        return engine_read_quota(engine, op, reply);
     default:
         return -EINVAL;
     }

@@ -142,6 +142,7 @@ static struct engine_node *node_add(struct engine_txn *t, uint64_t ino)
     node->dirty = false;
     node->existed = false;
     node->exists = false;
+    node->reserved = 0;
     *find_node(t, ino) = node;
     t->nodes.count++;
     return node;

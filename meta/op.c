@@ -49,6 +49,8 @@ const char *meta_kind_name(enum meta_kind kind)
         return "drift";
     case META_OBJECT:
         return "object";
+    case META_QUOTA:
+        return "quota";
     case META_LAST_READ:
         break;
     case META_MKNOD:
@@ -77,6 +79,8 @@ const char *meta_kind_name(enum meta_kind kind)
         return "clone";
     case META_PUNCH:
         return "punch";
+    case META_QUOTA_SET:
+        return "quota_set";
     case META_FORMAT:
         return "format";
     case META_IMPORT_DIR:

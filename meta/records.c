@@ -75,6 +75,12 @@ void record_key_text(struct record_key *key, const char *text)
     key_put(key, text, strlen(text));
 }
 
+void record_key_quota(struct record_key *key, uint64_t ino)
+{
+    record_key_text(key, RECORD_QUOTA_PREFIX);
+    key_put_u64(key, ino);
+}
+
 int record_key_next_prefix(struct record_key *key)
 {
     while (key->len > 0 && key->bytes[key->len - 1] == 0xff)
@@ -373,6 +379,23 @@ int record_step_decode(const void *data, size_t len, struct record_step *out)
     out->target = reader_varint(&r);
     out->old_object = reader_varint(&r);
     out->old_etag = (const char *)reader_bytes(&r, META_ETAG_MAX - 1, &out->old_etag_len);
+    return reader_end(&r);
+}
+
+void record_quota_encode(struct buf *b, const struct record_quota *quota)
+{
+    buf_put_u8(b, VERSION);
+    buf_put_varint(b, quota->max_bytes);
+    buf_put_varint(b, quota->max_inodes);
+}
+
+int record_quota_decode(const void *data, size_t len, struct record_quota *out)
+{
+    struct reader r;
+    reader_init(&r, data, len);
+    version_check(&r);
+    out->max_bytes = reader_varint(&r);
+    out->max_inodes = reader_varint(&r);
     return reader_end(&r);
 }
 

@@ -36,6 +36,8 @@ void record_key_store(struct record_key *key, const void *bytes, size_t len);
 void record_key_work(struct record_key *key, uint8_t kind, uint64_t a);
 void record_key_work2(struct record_key *key, uint8_t kind, uint64_t a, uint64_t b);
 void record_key_text(struct record_key *key, const char *text);
+/* RECORD_QUOTA_PREFIX, then the number, in the system column family. */
+void record_key_quota(struct record_key *key, uint64_t ino);
 /* The first key after all that begin with `key`: 0, or -ENOENT if there is none. */
 int record_key_next_prefix(struct record_key *key);
 uint64_t record_get_u64(const uint8_t *bytes);
@@ -64,6 +66,7 @@ enum record_inode_flag {
     RECORD_ORIGIN = 1 << 3,    /* directory: has a record in origin */
     RECORD_SUSTAINED = 1 << 4, /* unlinked, until META_DROP */
     RECORD_TOUCHED = 1 << 5,   /* directory: names were made or removed here */
+    RECORD_QUOTA = 1 << 6,     /* directory: has a record of its limits */
 };
 
 struct record_inode {
@@ -153,6 +156,13 @@ struct record_step {
 };
 void record_step_encode(struct buf *b, const struct record_step *step);
 int record_step_decode(const void *data, size_t len, struct record_step *out);
+
+#define RECORD_QUOTA_PREFIX "quota/"
+struct record_quota {
+    uint64_t max_bytes, max_inodes; /* META_QUOTA_NONE: no limit */
+};
+void record_quota_encode(struct buf *b, const struct record_quota *quota);
+int record_quota_decode(const void *data, size_t len, struct record_quota *out);
 
 struct record_counters {
     uint64_t next_ino, next_object, applied, inodes;

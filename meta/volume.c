@@ -26,6 +26,21 @@ uint64_t meta_time_ns(struct meta *meta)
     return last;
 }
 
+bool meta_quota_active(struct meta *meta)
+{
+    return engine_quota_active(meta->engine);
+}
+
+int meta_quota_reserve(struct meta *meta, uint64_t ino, uint64_t size, bool force)
+{
+    return engine_quota_reserve(meta->engine, ino, size, force);
+}
+
+void meta_quota_release(struct meta *meta, uint64_t ino)
+{
+    engine_quota_release(meta->engine, ino);
+}
+
 const struct meta_volume *meta_volume(const struct meta *meta)
 {
     return &meta->format;
@@ -130,7 +145,7 @@ int volume_submit(struct meta *meta, struct meta_request *request, bool internal
     request->next = NULL;
     if (!internal && (unsigned)request->op.kind < META_FORMAT)
         metric_add(meta->requests[request->op.kind], 1);
-    if (!internal && request->op.kind > META_PUNCH)
+    if (!internal && request->op.kind > META_QUOTA_SET)
         refuse = -EINVAL;
     if (refuse) {
         meta_reply_init(&request->reply);

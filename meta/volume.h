@@ -68,8 +68,8 @@ struct meta {
     sem_t idle; /* posted once, when closing and busy == 0 */
 };
 
-/* As meta_submit, for the volume's own use too: also kinds after META_PUNCH, and changes where a
- * user's would be refused. */
+/* As meta_submit, for the volume's own use too: also kinds after META_QUOTA_SET, and changes where
+ * a user's would be refused. */
 int volume_submit(struct meta *meta, struct meta_request *request, bool internal);
 /* One change, applied now and not waited for; `reply` is initialised here. Any thread. */
 int volume_apply(struct meta *meta, struct meta_op *op, struct meta_reply *reply);

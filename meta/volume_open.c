@@ -213,7 +213,7 @@ static void add_metrics(struct meta *meta)
     for (int kind = META_LOOKUP; kind < META_FORMAT; kind++) {
         const char *name = meta_kind_name((enum meta_kind)kind);
         char labels[64];
-        if ((kind > META_OBJECT && kind <= META_LAST_READ) || kind > META_PUNCH || !name)
+        if ((kind > META_QUOTA && kind <= META_LAST_READ) || kind > META_QUOTA_SET || !name)
             continue;
         snprintf(labels, sizeof(labels), "kind=\"%s\"", name);
         meta->requests[kind] = metrics_counter(meta->config.metrics, "sluice_meta_requests_total",

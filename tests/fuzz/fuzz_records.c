@@ -25,7 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t kind = *data++;
     size--;
     buf_init(&b, 0);
-    switch (kind % 9) {
+    switch (kind % 10) {
     case 0:
         AGAIN(record_inode, record_inode_decode, record_inode_encode);
         break;
@@ -54,6 +54,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 8:
         AGAIN(meta_volume, record_volume_decode, record_volume_encode);
+        break;
+    case 9:
+        AGAIN(record_quota, record_quota_decode, record_quota_encode);
         break;
     }
     buf_done(&b);

@@ -35,6 +35,7 @@ COMMANDS = [
     "bench-store",
     "version",
 ]
+COMMANDS = ["mount", "umount", "status", "refresh", "settle", "usage", "du", "quota", "doctor", "fsck", "version"]
 
 
 def sluice(*arguments, env=None):

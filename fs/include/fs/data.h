@@ -95,6 +95,10 @@ void data_linked(struct data *data, uint64_t ino);
  * from outside: handles that read the old content get -ESTALE. */
 void data_extents_changed(struct data *data, uint64_t ino, bool outside);
 
+/* The volume has its first quota: what was accepted before counts from now on. May read the
+ * database for each open file; -ENOMEM. */
+int data_quota_begin(struct data *data);
+
 /* Bytes read: iovecs over memory that the buffer owns, or a range of a file. Give it back with
  * data_buffer_put, on any thread. */
 struct data_buffer {

@@ -83,6 +83,11 @@ int engine_reserved(struct engine *engine, uint64_t after, struct meta_object *o
  */
 int engine_sustained(struct engine *engine, uint64_t after, uint64_t *out, int max);
 
+/* Reservations of sizes that files will grow to: see meta_quota_reserve. Any thread. */
+bool engine_quota_active(struct engine *engine);
+int engine_quota_reserve(struct engine *engine, uint64_t ino, uint64_t size, bool force);
+void engine_quota_release(struct engine *engine, uint64_t ino);
+
 /* Walks every record and checks each against the others (dentry ↔ inode ↔ nlink, extents ↔ objects
  * ↔ references, key ↔ object, usage ↔ tree). Calls report for each violation; returns their number
  * or -errno. Nothing may be applied meanwhile. */

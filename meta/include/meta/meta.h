@@ -3,8 +3,8 @@
  * local directory, with a store to import from, settle to and collect garbage in. (A client of the
  * metadata service will stand behind the same calls.)
  *
- * meta_submit serves every operation of meta/op.h up to META_PUNCH. An answer that needs no network
- * and no disk sync comes at once, on the caller's thread; otherwise later, by `done`.
+ * meta_submit serves every operation of meta/op.h up to META_QUOTA_SET. An answer that needs no
+ * network and no disk sync comes at once, on the caller's thread; otherwise later, by `done`.
  *
  * What survives a power loss when it is answered: with META_DURABLE (close, fsync, rename, unlink
  * of what was durable…), or always with sync=always, the operation and all before it. Others within
@@ -97,6 +97,17 @@ void meta_close(struct meta *meta);
 int meta_submit(struct meta *meta, struct meta_request *request);
 /* Blocking form; not on a volume's or loop thread. */
 int meta_call(struct meta *meta, struct meta_request *request);
+
+/* Quotas bind when bytes are accepted, not when they are committed: before a file grows in the
+ * caller's hands to `size` bytes, its size is reserved: 0; -EDQUOT: a directory above one of its
+ * names would pass its limit. Never refused with `force` (bytes that were accepted before), or when
+ * it shrinks. A file has one reservation, the last one; what of it is not committed counts until
+ * released. While no quota is active nothing is kept, and reserving costs nothing: who sets the
+ * first one reserves afterwards for all files that are larger than committed. Any thread; reads
+ * the database, and waits for an apply in progress. */
+bool meta_quota_active(struct meta *meta);
+int meta_quota_reserve(struct meta *meta, uint64_t ino, uint64_t size, bool force);
+void meta_quota_release(struct meta *meta, uint64_t ino);
 
 const struct meta_volume *meta_volume(const struct meta *meta);
 /* As of meta_open, before it changed anything. */

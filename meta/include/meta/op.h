@@ -55,6 +55,9 @@ enum meta_kind {
                    uses */
     META_DRIFT, /* ino → drift below (1 = the whole volume) */
     META_OBJECT, /* object → objects[0] */
+    META_QUOTA,  /* ino of a directory, flags: none = its own limits; META_QUOTA_ABOVE = its own and
+                    those above it, nearest first (any inode); META_QUOTA_BELOW = at and below it,
+                    by ino → quotas (at most 10,000) */
     META_LAST_READ = 31,
 
     META_MKNOD,  /* parent, name, attr.{mode,uid,gid,rdev}, [data = symlink target] → attr */
@@ -81,6 +84,10 @@ enum meta_kind {
     META_CLONE, /* ino, offset, length → new_ino, new_offset: shares extents (copy_file_range) →
                    attr of the target */
     META_PUNCH, /* ino, offset, length: a hole; size unchanged unless META_SET_SIZE → attr */
+
+    META_QUOTA_SET, /* ino of a directory, valid: META_QUOTA_BYTES, META_QUOTA_INODES; offset = the
+                       most bytes, length = the most inodes below it (META_QUOTA_NONE: no limit) →
+                       attr. What is over a limit stays, but may not grow */
 
     META_FORMAT = 64, /* settings of a new volume; only on an empty database */
     META_IMPORT_DIR,  /* ino, entries[] of one listing page, name = entries are complete from after
@@ -111,6 +118,10 @@ enum {
     META_IMPORT_LAST = 1 << 11, /* the listing is complete with this page. (Names in a page's range
                                    that it did not show are gone, with or without it) */
     META_NOT_WRITTEN = 1 << 12, /* ABANDON */
+    META_ACCEPTED = 1 << 13,    /* COMMIT: the bytes were accepted from the application before: they
+                                   count, but no quota refuses them now */
+    META_QUOTA_ABOVE = 1 << 14, /* QUOTA */
+    META_QUOTA_BELOW = 1 << 15, /* QUOTA */
 };
 
 /* valid */
@@ -125,6 +136,8 @@ enum {
     META_KILL_SUID = 1 << 7, /* clear setuid, and setgid if group-executable */
     META_ATIME_NOW = 1 << 8,
     META_MTIME_NOW = 1 << 9,
+    META_QUOTA_BYTES = 1 << 10, /* QUOTA_SET */
+    META_QUOTA_INODES = 1 << 11,
 };
 
 enum meta_extent_kind {
@@ -175,6 +188,14 @@ struct meta_entry {
 
 struct meta_usage {
     uint64_t bytes, files, directories; /* files: every link of everything that is no directory */
+};
+
+/* Limits of a directory, and what counts against them: all below it, itself not counted. */
+#define META_QUOTA_NONE UINT64_MAX
+struct meta_quota {
+    uint64_t ino, max_bytes, max_inodes;
+    struct meta_usage usage;
+    uint64_t reserved_bytes; /* accepted from applications, but not committed yet */
 };
 
 struct meta_drift {
@@ -255,6 +276,8 @@ struct meta_reply {
     const void *data;
     size_t data_len;
     struct meta_usage usage;
+    struct meta_quota *quotas;
+    size_t quota_count;
     struct meta_drift drift;
     struct meta_settle settle;
     /* READDIR, LOOKUP: the directory (or this name) must be imported first, from this origin

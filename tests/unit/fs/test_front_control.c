@@ -33,6 +33,9 @@ TEST(control_parse, understands_each_request)
         {"{\"op\":\"rename\",\"path\":\"a\",\"to\":\"/b/c\"}", CONTROL_RENAME, "a", "b/c"},
         {"{\"op\":\"remove\",\"path\":\"/a/b\"}", CONTROL_REMOVE, "a/b", NULL},
         {"{\"op\":\"path\",\"ino\":7}", CONTROL_PATH, NULL, NULL},
+        {"{\"op\":\"quota-set\",\"path\":\"d\",\"max_bytes\":0}", CONTROL_QUOTA_SET, "d", NULL},
+        {"{\"op\":\"quota-get\",\"path\":\"d\"}", CONTROL_QUOTA_GET, "d", NULL},
+        {"{\"op\":\"quota-list\"}", CONTROL_QUOTA_LIST, "", NULL},
         {"{\"op\":\"list\",\"path\":\"d\",\"after\":\"x\",\"limit\":10}", CONTROL_LIST, "d", NULL},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -50,6 +53,22 @@ TEST(control_parse, understands_each_request)
         }
         control_request_done(&request);
     }
+}
+
+TEST(control_parse, takes_limits_and_their_absence)
+{
+    struct control_request request = {0};
+    check_int(parse("{\"op\":\"quota-set\",\"path\":\"d\",\"max_bytes\":5}", &request, NULL), 0);
+    check_uint(request.quota_valid, META_QUOTA_BYTES);
+    check_uint(request.max_bytes, 5);
+    control_request_done(&request);
+    check_int(parse("{\"op\":\"quota-set\",\"path\":\"d\",\"max_bytes\":null,\"max_inodes\":0}",
+                    &request, NULL),
+              0);
+    check_uint(request.quota_valid, META_QUOTA_BYTES | META_QUOTA_INODES);
+    check_uint(request.max_bytes, META_QUOTA_NONE);
+    check_uint(request.max_inodes, 0);
+    control_request_done(&request);
 }
 
 TEST(control_parse, lists_a_thousand_names_unless_told)
@@ -78,6 +97,10 @@ TEST(control_parse, refuses_with_a_reason)
         {"{\"op\":\"rename\",\"to\":\"a\"}", "path is missing"},
         {"{\"op\":\"remove\"}", "path is missing"},
         {"{\"op\":\"usage\",\"path\":7}", "path must be a string"},
+        {"{\"op\":\"quota-set\",\"max_bytes\":1}", "path is missing"},
+        {"{\"op\":\"quota-set\",\"path\":\"d\"}", "max_inodes is missing"},
+        {"{\"op\":\"quota-set\",\"path\":\"d\",\"max_bytes\":-1}", "must be a number"},
+        {"{\"op\":\"quota-set\",\"path\":\"d\",\"max_inodes\":\"9\"}", "must be a number"},
         {"{\"op\":\"usage\",\"path\":\"a/../b\"}", ". or .."},
         {"{\"op\":\"usage\",\"path\":\"./b\"}", ". or .."},
         {"{\"op\":\"usage\",\"path\":\"a\",\"path64\":\"YQ==\"}", "exclude each other"},

@@ -13,14 +13,15 @@ static void print_usage(json_t *reply)
            (long long)json_integer_value(json_object_get(reply, "directories")));
 }
 
-int cli_usage(int argc, char **argv)
+int cli_du(int argc, char **argv)
 {
     static const struct path_command command = {
-        .name = "usage",
+        .name = "du",
         .op = "usage",
         .usage = "[PATH]",
         .doc = "Bytes, files and directories below a directory, from the counts that the metadata "
-               "keeps: exact, and as quick for a million files as for one.",
+               "keeps: exact, and as quick for a million files as for one. A file with several "
+               "names counts under each of them. (Also called `sluice usage`.)",
         .print = print_usage,
         .json = true,
     };
