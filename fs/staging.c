@@ -265,6 +265,23 @@ bool staging_in_file(const struct staging *staging)
     return staging->file != NULL;
 }
 
+void staging_sum_parts(struct staging *staging, uint32_t part_bytes)
+{
+    part_sums_init(&staging->sums, part_bytes);
+}
+
+bool staging_part_sum(const struct staging *staging, unsigned index, uint64_t length,
+                      uint32_t *crc32c)
+{
+    return staging->sums.part_bytes && part_sums_get(&staging->sums, index, length, crc32c);
+}
+
+static void sums_forget(struct staging *staging, uint64_t offset, uint64_t length)
+{
+    if (staging->sums.part_bytes)
+        part_sums_forget(&staging->sums, offset, length);
+}
+
 void staging_leave(struct staging *staging)
 {
     if (!staging)
@@ -272,6 +289,7 @@ void staging_leave(struct staging *staging)
     staging_view_put(staging->file);
     ranges_done(&staging->ranges);
     ranges_done(&staging->trims);
+    part_sums_done(&staging->sums);
     staging_charge(staging);
     free(staging);
 }
@@ -344,9 +362,17 @@ int64_t staging_write(struct staging *staging, struct fuse_bufvec *in, uint64_t 
     int rc = leave_slot_for(staging, offset + length);
     if (rc)
         return rc;
+    bool memory = in->count == 1 && !(in->buf[0].flags & FUSE_BUF_IS_FD);
+    const char *bytes = memory ? (const char *)in->buf[0].mem + in->off : NULL;
+    if (!memory)
+        sums_forget(staging, offset, length);
     int64_t n = copy_in(staging, in, offset, length);
-    if (n < 0)
+    if (n < 0) {
+        sums_forget(staging, offset, length);
         return n;
+    }
+    if (memory && staging->sums.part_bytes)
+        part_sums_write(&staging->sums, offset, bytes, length);
     uint64_t old_size = staging->size, old_mtime = staging->mtime_ns;
     rc = ranges_set(&staging->ranges, offset, length, staging->epoch, false);
     if (rc)
@@ -386,6 +412,7 @@ int staging_zero(struct staging *staging, uint64_t offset, uint64_t length, uint
         rc = ranges_set(&staging->ranges, offset, length, staging->epoch, true);
     if (rc)
         return rc;
+    sums_forget(staging, offset, length);
     staging->mtime_ns = mtime_ns;
     staging->time_dirty = true;
     rc = staging_file_append(staging, offset, length, true);
@@ -405,6 +432,7 @@ int staging_set_size(struct staging *staging, uint64_t size, uint64_t mtime_ns)
         if (rc)
             return rc;
         staging->truncated_to = MIN(staging->truncated_to, size);
+        sums_forget(staging, size, UINT64_MAX - size);
     }
     staging->size = size;
     staging->mtime_ns = mtime_ns;

@@ -57,6 +57,8 @@ int staging_recover(struct staging_area *area,
 
 /* `size`: of the file now. -ENOSPC, -ENOMEM, -EMFILE… */
 int staging_new(struct staging_area *area, uint64_t ino, uint64_t size, struct staging **out);
+/* Right after staging_new: sums the parts of so many bytes that are written in order. */
+void staging_sum_parts(struct staging *staging, uint32_t part_bytes);
 /* Removes the files. Views keep the open file until they are put. NULL is allowed. */
 void staging_free(struct staging *staging);
 /* Frees the memory, keeps the files for the next process. */
@@ -85,6 +87,11 @@ void staging_clean(struct staging *staging, uint64_t offset, uint64_t length, ui
 /* Some of the range was written after `epoch`. */
 bool staging_newer(const struct staging *staging, uint64_t offset, uint64_t length, uint64_t epoch);
 
+/* The CRC-32C of the first `length` bytes of part `index` (part_sums.h), all of them dirty; false
+ * if they were not written in order. */
+bool staging_part_sum(const struct staging *staging, unsigned index, uint64_t length,
+                      uint32_t *crc32c);
+
 /* The first dirty range that ends after `offset`; false if none. Ranges that touch but differ in
  * epoch or hole are separate. */
 bool staging_next(const struct staging *staging, uint64_t offset, struct staging_range *out);
@@ -106,6 +113,17 @@ bool staging_in_file(const struct staging *staging); /* staging_view_get would g
 int staging_view_fd(const struct staging_view *view);
 uint64_t staging_view_offset(const struct staging_view *view, uint64_t offset);
 int staging_view_read(const struct staging_view *view, uint64_t offset, uint64_t length, void *buf);
+/* The bytes where they lie, in the page cache: writers may change them while they are read. Goes
+ * before the view. */
+struct staging_map {
+    void *data;
+    size_t length;
+    void *base; /* the map's own, as mapped_length */
+    size_t mapped_length;
+};
+int staging_view_map(const struct staging_view *view, uint64_t offset, uint64_t length,
+                     struct staging_map *out);
+void staging_unmap(struct staging_map *map); /* one that is all zero is allowed */
 void staging_view_put(struct staging_view *view);
 
 #endif

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -353,6 +354,26 @@ int staging_view_fd(const struct staging_view *view)
 uint64_t staging_view_offset(const struct staging_view *view, uint64_t offset)
 {
     return FILE_DATA + offset;
+}
+
+int staging_view_map(const struct staging_view *view, uint64_t offset, uint64_t length,
+                     struct staging_map *out)
+{
+    uint64_t at = FILE_DATA + offset, before = at % (uint64_t)sysconf(_SC_PAGESIZE);
+    struct staging_map map = {.length = length, .mapped_length = before + length};
+    map.base = mmap(NULL, map.mapped_length, PROT_READ, MAP_SHARED, view->fd, (off_t)(at - before));
+    if (map.base == MAP_FAILED)
+        return -errno;
+    map.data = (char *)map.base + before;
+    *out = map;
+    return 0;
+}
+
+void staging_unmap(struct staging_map *map)
+{
+    if (map->base)
+        munmap(map->base, map->mapped_length);
+    *map = (struct staging_map){0};
 }
 
 int staging_view_read(const struct staging_view *view, uint64_t offset, uint64_t length, void *buf)

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 #include "base/pool.h"
+#include "part_sums.h"
 #include "staging.h"
 #include "staging_ranges.h"
 
@@ -46,6 +47,7 @@ struct staging {
     uint64_t size, mtime_ns, truncated_to;
     bool time_dirty;
     uint64_t charged; /* of area->bytes */
+    struct part_sums sums;
 
     int slot; /* -1: file */
     uint64_t slot_sequence;

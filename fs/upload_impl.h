@@ -5,10 +5,6 @@
 
 #include "upload.h"
 
-/* Parts of one object; a larger file becomes several objects, which settle joins. */
-#define UPLOAD_PARTS_MAX 9000u
-#define UPLOAD_PART_MAX (64ull << 20)
-
 enum upload_state {
     UPLOAD_RESERVE = 1, /* META_RESERVE is asked */
     UPLOAD_CREATE,      /* MPU_CREATE (or the HEAD before it) */
@@ -29,9 +25,10 @@ enum part_state { PART_WAITS, PART_BUSY, PART_SENT };
 
 struct upload_part {
     enum part_state state;
-    bool redo;             /* written again while it was on its way */
-    uint64_t epoch;        /* of the bytes that were read; 0: none yet */
-    uint64_t length;       /* sent */
+    bool redo;       /* written again while it was on its way */
+    bool changed;    /* … so that what was sent did not fit its sum: next time from a copy */
+    uint64_t epoch;  /* of the bytes that were read; 0: none yet */
+    uint64_t length; /* sent */
     struct store_part got; /* number, ETag, checksum */
 };
 

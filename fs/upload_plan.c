@@ -4,37 +4,26 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "part_sums.h"
 #include "staging.h"
 #include "upload_impl.h"
 
 /* Patches that stand inline in a large file, until they are packed into an object. */
 #define INLINE_PATCHES_MAX (1u << 20)
 
-/* Equal parts for the first 16 GiB: a local store joins them without a copy; then larger ones. */
-static uint64_t part_factor(unsigned index)
-{
-    return index < 2000 ? 1 : index < 4000 ? 4 : 8;
-}
-
 uint64_t upload_part_size(const struct data *data, unsigned index)
 {
-    uint64_t size = data->config.part_bytes;
-    return MAX(size, MIN(size * part_factor(index), UPLOAD_PART_MAX));
+    return part_size(data->config.part_bytes, index);
 }
 
 uint64_t upload_part_offset(const struct data *data, unsigned index)
 {
-    uint64_t offset = 0;
-    static const unsigned steps[] = {0, 2000, 4000, UPLOAD_PARTS_MAX + 1};
-    for (unsigned i = 0; i + 1 < ARRAY_LEN(steps); i++)
-        if (index > steps[i])
-            offset += (MIN(index, steps[i + 1]) - steps[i]) * upload_part_size(data, steps[i]);
-    return offset;
+    return part_offset(data->config.part_bytes, index);
 }
 
 uint64_t upload_object_max(const struct data *data)
 {
-    return upload_part_offset(data, UPLOAD_PARTS_MAX);
+    return upload_part_offset(data, PARTS_MAX);
 }
 
 bool upload_is_new(const struct file *file)

@@ -1,6 +1,8 @@
 /*
  * The bytes of one object on their way to the store: one PUT, or parts of a multipart upload, each
- * read from staging into a buffer of the upload budget when its turn comes.
+ * sent when its turn comes. A part that was written in order has its sum already and is sent from
+ * the page cache of the staging file, where it may be overwritten meanwhile: then the store refuses
+ * it, and it goes again from a copy. All others are copied to a buffer of the upload budget first.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -10,6 +12,7 @@
 #include "base/clock.h"
 #include "base/crash.h"
 #include "buffers.h"
+#include "part_sums.h"
 #include "staging.h"
 #include "upload_impl.h"
 
@@ -21,6 +24,9 @@ struct part_job {
     struct buffers_wait wait;
     uint64_t granted;
     struct block *block;
+    struct staging_map map; /* in place of the block; holds the view */
+    struct staging_view *view;
+    uint32_t crc32c; /* of the map */
     struct pool_task task;
     struct iovec iov;
     struct store_op op;
@@ -58,7 +64,13 @@ static void part_end(struct part_job *job, int result)
     pthread_mutex_lock(&file->lock);
     struct upload_part *part = &upload->parts[job->index];
     part->state = PART_SENT;
-    if (result) {
+    if (result == -EBADMSG && job->view && !upload->error) {
+        /* Written while it was on its way: its sum was that of before. */
+        part->redo = false;
+        part->changed = true;
+        part->state = PART_WAITS;
+        upload->next_part = MIN(upload->next_part, job->index);
+    } else if (result) {
         upload_fail_locked(upload, result, &job->op.error);
     } else {
         part->length = job->length;
@@ -76,6 +88,8 @@ static void part_end(struct part_job *job, int result)
     pthread_mutex_unlock(&file->lock);
     store_op_reset(&job->op);
     buffers_put(job->block);
+    staging_unmap(&job->map);
+    staging_view_put(job->view);
     if (job->granted)
         buffers_return(file->data->upload_buffers, job->granted);
     free(job);
@@ -113,8 +127,52 @@ static int read_pieces(const struct upload *upload, struct staging *staging,
     return 0;
 }
 
+/* Smaller ones cost more to map than to copy. */
+#define MAP_MIN (64u << 10)
+
+/* A part of a multipart upload whose sum is known goes as it lies in the page cache. */
+static bool part_may_map(const struct part_job *job, const struct staging *staging)
+{
+    const struct upload *upload = job->upload;
+    const struct upload_segment *first = upload->segments;
+    bool in_place = upload->stream || (first && upload->segment_count == 1 && first->offset == 0);
+    return in_place && !upload->single && job->length >= MAP_MIN && staging_in_file(staging) &&
+           !upload->parts[job->index].changed;
+}
+
+static bool part_unwanted(const struct upload *upload)
+{
+    return upload->stopped || upload->error || upload->taken;
+}
+
+/* From here on every write is newer than what is sent. */
+static void part_freeze_locked(struct part_job *job)
+{
+    struct upload *upload = job->upload;
+    upload->parts[job->index].epoch = staging_freeze(upload->file->staging);
+    job->priority = upload->waiters ? STORE_DEMAND : STORE_NORMAL;
+}
+
+/* False: it must be copied (or is not wanted any more). */
+static bool part_map(struct part_job *job)
+{
+    struct upload *upload = job->upload;
+    struct file *file = upload->file;
+    pthread_mutex_lock(&file->lock);
+    bool may = !part_unwanted(upload) && part_may_map(job, file->staging) &&
+               staging_part_sum(file->staging, job->index, job->length, &job->crc32c);
+    if (may) {
+        part_freeze_locked(job);
+        job->view = staging_view_get(file->staging);
+    }
+    pthread_mutex_unlock(&file->lock);
+    if (may && staging_view_map(job->view, job->offset, job->length, &job->map))
+        staging_view_put(TAKE_PTR(job->view));
+    return job->view != NULL;
+}
+
 /* -ECANCELED: not wanted any more. */
-static int part_read(struct part_job *job)
+static int part_copy(struct part_job *job)
 {
     struct upload *upload = job->upload;
     struct file *file = upload->file;
@@ -122,13 +180,11 @@ static int part_read(struct part_job *job)
     if (!job->block)
         return -ENOMEM;
     pthread_mutex_lock(&file->lock);
-    if (upload->stopped || upload->error || upload->taken) {
+    if (part_unwanted(upload)) {
         pthread_mutex_unlock(&file->lock);
         return -ECANCELED;
     }
-    /* From here on every write is newer than what is read. */
-    upload->parts[job->index].epoch = staging_freeze(file->staging);
-    job->priority = upload->waiters ? STORE_DEMAND : STORE_NORMAL;
+    part_freeze_locked(job);
     struct staging_view *view = staging_view_get(file->staging);
     int rc = 0;
     if (!view)
@@ -144,18 +200,21 @@ static void part_run(struct pool_task *task)
 {
     struct part_job *job = container_of(task, struct part_job, task);
     struct upload *upload = job->upload;
-    int rc = part_read(job);
+    int rc = part_map(job) ? 0 : part_copy(job);
     if (rc) {
         part_end(job, rc);
         return;
     }
-    job->iov = (struct iovec){.iov_base = job->block->data, .iov_len = job->length};
+    job->iov = (struct iovec){.iov_base = job->view ? job->map.data : job->block->data,
+                              .iov_len = job->length};
     job->op = (struct store_op){
         .kind = upload->single ? STORE_PUT : STORE_MPU_PART,
         .priority = job->priority,
         .key = upload->object.key,
         .iov = &job->iov,
         .iov_count = 1,
+        .has_crc32c = job->view != NULL,
+        .crc32c = job->crc32c,
         .upload_id = upload->single ? NULL : upload->upload_id,
         .part_number = upload->single ? 0 : job->index + 1,
         .if_none_match = upload->single && store_caps(upload->data->store)->put_if_none_match,
@@ -327,11 +386,11 @@ static void grow_stream_locked(struct upload *upload)
     struct data *data = upload->data;
     uint64_t reach = staging_reach(upload->file->staging, 0);
     unsigned count = upload->part_count;
-    while (count < UPLOAD_PARTS_MAX && upload_part_offset(data, count + 1) <= reach)
+    while (count < PARTS_MAX && upload_part_offset(data, count + 1) <= reach)
         count++;
     if (upload_parts_grow(upload, count))
         upload->stopped = true;
-    if (count == UPLOAD_PARTS_MAX && !upload_plan_stream(upload))
+    if (count == PARTS_MAX && !upload_plan_stream(upload))
         upload->stopped = true;
 }
 
@@ -377,7 +436,7 @@ static upload_step decide_locked(struct upload *upload, struct part_starts *star
         return NULL;
     if (!upload->finishing && !upload->stopped && !upload->error)
         grow_stream_locked(upload);
-    if (upload->error || upload->taken || upload->stopped)
+    if (part_unwanted(upload))
         return give_up_locked(upload);
     unsigned i = upload->next_part;
     for (; i < upload->part_count && upload->in_flight < upload->data->config.upload_parallel &&

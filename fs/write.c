@@ -30,6 +30,7 @@ static int need_staging_locked(struct file *file, bool *new)
     if (rc)
         return rc;
     *new = true;
+    staging_sum_parts(file->staging, file->data->config.part_bytes);
     file->dirty_since_ns = clock_monotonic_ns();
     return 0;
 }

@@ -222,6 +222,8 @@ int file_do_mpu_part(struct file_store *f, struct store_op *op)
         crc = hash_crc32c(crc, op->iov[i].iov_base, op->iov[i].iov_len);
         size += op->iov[i].iov_len;
     }
+    if (op->has_crc32c && crc != op->crc32c)
+        return file_fail(op, -EBADMSG, "BadDigest", "the body has another checksum");
     char etag[FILE_NAME_SIZE];
     struct slot slot;
     part_etag(f, etag);

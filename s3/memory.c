@@ -491,7 +491,13 @@ static int do_mpu_part(struct memory_store *m, struct store_op *op)
         return no_upload(op);
     struct content content;
     int rc = gather(op, &content);
-    return rc ? rc : add_part(u, op, &content, true);
+    if (rc)
+        return rc;
+    if (op->has_crc32c && hash_crc32c(0, content.data, content.len) != op->crc32c) {
+        free(content.data);
+        return fail(op, -EBADMSG, 400, "BadDigest");
+    }
+    return add_part(u, op, &content, true);
 }
 
 static int do_mpu_part_copy(struct memory_store *m, struct store_op *op)

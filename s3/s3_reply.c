@@ -269,6 +269,9 @@ static int fail_s3(struct s3_request *request, const struct xml_failure *f)
     if (strcmp(f->code, "XAmzContentSHA256Mismatch") == 0)
         s3->sign_payload = true;
     verdict.retry = learn(request, f->code, verdict.retry);
+    if (op->has_crc32c &&
+        (strcmp(f->code, "BadDigest") == 0 || strcmp(f->code, "XAmzContentChecksumMismatch") == 0))
+        verdict = (struct s3_verdict){-EBADMSG, STORE_RETRY_NEVER};
     op->retry = verdict.retry;
     op->retry_after_ms = request->headers.retry_after_ms;
     error_set(&op->error, verdict.result, "HTTP %d%s%s%s%s", status, f->code[0] ? " " : "", f->code,
@@ -403,7 +406,9 @@ static int upload_result(struct s3_request *request)
         return fail_reply(request, "the reply has no ETag: is the endpoint an S3 server?");
     if (request->crc32c[0] && h->crc32c[0]) {
         if (strcmp(request->crc32c, h->crc32c) != 0)
-            return fail_reply(request, "the server stored data with another checksum");
+            return op->has_crc32c
+                       ? fail(request, -EBADMSG, STORE_RETRY_NEVER, "the body has another checksum")
+                       : fail_reply(request, "the server stored data with another checksum");
     } else if (request->crc32c[0] && !request->upload_md5[0] && !request->s3->endpoint.https) {
         int rc = compare_md5(request);
         if (rc)

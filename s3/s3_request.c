@@ -207,10 +207,11 @@ static bool has_payload(const struct store_op *op)
     return op->kind == STORE_PUT || op->kind == STORE_MPU_PART;
 }
 
-static void body_crc32c(const struct http_request *http, char out[12])
+static void body_crc32c(const struct s3_request *request, char out[12])
 {
-    uint32_t crc = 0;
-    for (unsigned i = 0; i < http->body_count; i++)
+    const struct http_request *http = &request->http;
+    uint32_t crc = request->op->has_crc32c ? request->op->crc32c : 0;
+    for (unsigned i = 0; i < http->body_count && !request->op->has_crc32c; i++)
         crc = hash_crc32c(crc, http->body[i].iov_base, http->body[i].iov_len);
     uint8_t bytes[4] = {(uint8_t)(crc >> 24), (uint8_t)(crc >> 16), (uint8_t)(crc >> 8),
                         (uint8_t)crc};
@@ -351,7 +352,7 @@ static void add_integrity(struct header_list *list, struct s3_request *request)
     bool may_crc = op->kind == STORE_PUT || !op->copied_parts;
     request->crc32c[0] = request->upload_md5[0] = '\0';
     if (may_crc) {
-        body_crc32c(&request->http, request->crc32c);
+        body_crc32c(request, request->crc32c);
         add_header(list, "x-amz-checksum-crc32c", request->crc32c);
     }
     if (!s3->endpoint.https && (!may_crc || s3->no_crc_echo))

@@ -17,7 +17,8 @@
  * conditional write after retries) · -EACCES rights or credentials · -EINVAL a bad request or reply
  * · -ERANGE a range that begins past the end (416) · -EFBIG larger than the store takes · -ENOTDIR,
  * -EISDIR a file:// store (or a gateway) that cannot have `a` beside `a/b` · -ENAMETOOLONG ·
- * -ENOSPC · -EOPNOTSUPP the store lacks it · -ETIMEDOUT past the deadline · -ECANCELED · -EIO
+ * -ENOSPC · -EBADMSG the body has another checksum than the caller said · -EOPNOTSUPP the store
+ * lacks it · -ETIMEDOUT past the deadline · -ECANCELED · -EIO
  * everything else, after retries. Never a partial success that looks whole: a GET that ends early,
  * or whose checksum is wrong, is retried and then -EIO.
  */
@@ -125,6 +126,10 @@ struct store_op {
     size_t buf_len;
     const struct iovec *iov; /* the body of PUT and PART: read possibly several times */
     unsigned iov_count;
+    bool has_crc32c; /* PART: the caller knows the sum of the body, `crc32c`, and it is not computed
+                        again. */
+    uint32_t crc32c; /* … A body that does not fit it (its memory was written to meanwhile) ends in
+                        -EBADMSG where the store looks, and is not stored */
     const struct store_meta *meta;
     unsigned meta_count;
     const char *content_type;  /* NULL: application/octet-stream */

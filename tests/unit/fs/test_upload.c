@@ -83,6 +83,29 @@ TEST(upload, a_part_that_was_written_again_is_sent_again, .init = begin, .fini =
     data_file_release(h);
 }
 
+/* Parts go to the store from where the file's bytes lie. One that is changed on its way does not
+ * fit its sum: the store refuses it, and it goes again from a copy. */
+TEST(upload, a_part_that_is_written_on_its_way_is_sent_again, .init = begin, .fini = end)
+{
+    uint64_t ino;
+    struct data_handle *h = data_test_create(&t, "stream", &ino);
+    struct store_fault_rule slow = {.kind = STORE_MPU_PART, .delay_ms = 300};
+    store_fault_set(t.v.store, &slow, 1);
+    write_pieces(h, 0, 3 * PART);
+    eventually(seen(STORE_MPU_PART) == 3);
+    for (unsigned part = 0; part < 3; part++) {
+        bytes[part * PART + 77] ^= 0xff;
+        check_int(data_test_write(h, bytes + part * PART + 77, part * PART + 77, 1), 1);
+    }
+    eventually(seen(STORE_MPU_PART) >= 6);
+    store_fault_set(t.v.store, NULL, 0);
+    check_int(data_test_flush(h), 0);
+    data_test_check_committed(&t, ino, bytes, 3 * PART);
+    data_test_check(&t, ino, bytes, 3 * PART);
+    check(bucket_has(&t.v, "stream"));
+    data_file_release(h);
+}
+
 TEST(upload, a_flush_in_the_middle_ends_the_object, .init = begin, .fini = end)
 {
     uint64_t ino;

@@ -157,6 +157,26 @@ static void part_has_its_checksum(struct run *r)
     want_str(r, part.crc32c, expected);
 }
 
+static void part_with_another_checksum_than_promised_is_refused(struct run *r)
+{
+    struct store_part part = {0};
+    const char *id = run_create(r, "k");
+    for (unsigned wrong = 0; wrong < 2; wrong++) {
+        struct store_op *op = run_begin(r, STORE_MPU_PART, "k");
+        op->upload_id = id;
+        op->part_number = 1;
+        op->has_crc32c = true;
+        op->crc32c = hash_crc32c(0, "123456789", 9);
+        run_body(r, op, wrong ? "123456780" : "123456789", 9);
+        want_int(r, run_do(r), wrong ? -EBADMSG : 0);
+        if (!wrong)
+            part = r->op.out_part;
+    }
+    /* The part that was there before stands. */
+    want_int(r, run_complete(r, "k", id, &part, 1), 0);
+    run_want_object(r, "k", (const uint8_t *)"123456789", 9);
+}
+
 static void too_small_parts_are_refused(struct run *r)
 {
     struct store_part parts[2];
@@ -425,6 +445,8 @@ const struct conformance_case conformance_upload_cases[] = {
     {"parts_may_be_left_out", parts_may_be_left_out},
     {"parts_at_once", parts_at_once},
     {"part_has_its_checksum", part_has_its_checksum},
+    {"part_with_another_checksum_than_promised_is_refused",
+     part_with_another_checksum_than_promised_is_refused},
     {"too_small_parts_are_refused", too_small_parts_are_refused, CONFORMANCE_PART_MIN},
     {"wrong_parts_are_refused", wrong_parts_are_refused},
     {"metadata_of_create_is_the_objects", metadata_of_create_is_the_objects},
