@@ -20,6 +20,7 @@ int cli_rebuild(int argc, char **argv);
 int cli_csi(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 int cli_bench_store(int argc, char **argv);
+int cli_trace(int argc, char **argv);
 int cli_version(int argc, char **argv);
 
 /* Prints "sluice NAME: message" and returns 1. */

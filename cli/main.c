@@ -25,6 +25,7 @@ static const struct command {
     {"csi", cli_csi, "the CSI driver: volumes for Kubernetes"},
     {"bench", cli_bench, "measure a directory of any filesystem"},
     {"bench-store", cli_bench_store, "measure a bucket, and show what it supports"},
+    {"trace", cli_trace, "record what programs do with a directory, and do it again elsewhere"},
     {"version", cli_version, "versions of sluice and of the libraries it runs with"},
 };
 

@@ -174,6 +174,63 @@ class BenchCommand(unittest.TestCase):
         self.assertEqual(os.listdir(self.volume.path()), [])
 
 
+class Trace(unittest.TestCase):
+    """Record programs on a local directory, do it again on a mount of ours."""
+
+    def setUp(self):
+        self.directory = self.enterContext(tempfile.TemporaryDirectory())
+        self.source, self.seen = os.path.join(self.directory, "source"), os.path.join(self.directory, "seen")
+        self.file = os.path.join(self.directory, "job.trace")
+        os.makedirs(os.path.join(self.source, "input"))
+        os.mkdir(self.seen)
+        with open(os.path.join(self.source, "input", "data"), "wb") as f:
+            f.write(os.urandom(300000))
+        os.symlink("data", os.path.join(self.source, "input", "link"))
+
+    def record(self, *programs):
+        with subprocess.Popen([binary(), "trace", "record", self.source, self.seen, "--to", self.file], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+            try:
+                wait_until("it is mounted", lambda: os.path.ismount(self.seen) or child.poll() is not None)
+                for program in programs:
+                    subprocess.run(["sh", "-e", "-c", program], cwd=self.seen, check=True, timeout=WAIT_S, stdin=subprocess.DEVNULL)
+            finally:
+                child.send_signal(signal.SIGINT)
+                output = child.communicate(timeout=WAIT_S)[0]
+        self.assertEqual(child.returncode, 0, output)
+        self.assertFalse(os.path.ismount(self.seen))
+
+    def test_a_job_has_the_same_outcome_on_a_mount(self):
+        self.record("mkdir -p out/_temporary/0; cat input/data input/link > out/_temporary/0/part; head -c 1000 input/data >> out/_temporary/0/part",
+                    "mv out/_temporary/0/part 'out/part 0'; rm -r out/_temporary; touch out/_SUCCESS; ls -lR . > /dev/null",
+                    "mv input moved; cmp moved/data moved/link; ln moved/data hard; truncate -s 10 hard; ! mkdir out; ! rmdir moved")
+        self.assertEqual(os.path.getsize(os.path.join(self.source, "out", "part 0")), 601000)
+        self.assertEqual(os.path.getsize(os.path.join(self.source, "hard")), 10)
+        with Volume() as volume:
+            done = sluice("trace", "replay", "--json", self.file, volume.path())
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            data = json.loads(done.stdout)
+            with open(self.file, encoding="ascii") as f:
+                self.assertEqual(data["calls"], len(f.readlines()) - 1)
+            self.assertEqual(data["differing"], 0)
+            self.assertEqual(data["ops"]["write"]["bytes"], 601000)
+            for call in ("mkdir", "rename", "unlink", "rmdir", "create", "open", "read", "close", "list", "link", "truncate", "readlink"):
+                self.assertGreater(data["ops"][call]["replayed"]["count"], 0, call)
+            self.assertEqual(os.listdir(volume.path()), [])
+
+    def test_bad_input_is_one_line(self):
+        with open(self.file, "w", encoding="ascii") as f:
+            f.write("rubbish\n")
+        for arguments in (["replay", self.file, self.directory], ["replay", self.source, self.directory], ["replay", "absent", self.directory],
+                          ["record", self.source, "/nonexistent", "--to", os.path.join(self.directory, "new")],
+                          ["record", self.source, self.seen, "--to", self.file], ["replay", "--speed", "-1", self.file, self.directory]):
+            done = sluice("trace", *arguments)
+            self.assertIn(done.returncode, (1, 2), arguments)
+            self.assertTrue(done.stderr, arguments)
+            self.assertLessEqual(len(done.stderr.splitlines()), 3, done.stderr)
+        self.assertEqual(sorted(os.listdir(self.directory)), ["job.trace", "seen", "source"])
+
+
 class BenchStore(unittest.TestCase):
     def test_a_real_server_and_nothing_is_left(self):
         with Gateway() as gateway:

@@ -33,6 +33,7 @@ COMMANDS = [
     "csi",
     "bench",
     "bench-store",
+    "trace",
     "version",
 ]
 COMMANDS = ["mount", "umount", "status", "refresh", "settle", "usage", "du", "quota", "doctor", "fsck", "version"]
