@@ -117,7 +117,7 @@ static int do_getattr(const char *path, struct stat *st, struct fuse_file_info *
     int result = result_of(fi ? fstat(handle_of(fi)->fd, st)
                               : fstatat(recorder()->source, at(path), st, AT_SYMLINK_NOFOLLOW));
     if (!path)
-        return result; /* open and unlinked: its handle's calls are noted */
+        return result; /* open and unlinked: it has no name to replay it by */
     return note(t, (struct trace_event){.op = TRACE_STAT,
                                         .path = below(path),
                                         .mode = result < 0 ? 0 : st->st_mode,
@@ -166,7 +166,7 @@ static int do_readdir(const char *path, void *buf, fuse_fill_dir_t fill, off_t o
 {
     uint64_t t = began();
     struct listing *listing = (struct listing *)(uintptr_t)fi->fh;
-    (void)path; /* NULL, by nullpath_ok */
+    (void)path;
     (void)offset;
     (void)flags;
     rewinddir(listing->dir);
@@ -395,7 +395,6 @@ static void *do_init(struct fuse_conn_info *conn, struct fuse_config *config)
     struct recorder *r = recorder();
     (void)conn;
     config->use_ino = 1;
-    config->nullpath_ok = 1;
     config->hard_remove = 1;
     config->entry_timeout = config->attr_timeout = config->negative_timeout = 0;
     if (r->ready)
