@@ -12,34 +12,13 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "doctor_engine.h"
+#include "findings.h"
 #include "mount_options.h"
 #include "places.h"
 
 #define FILES_WANTED 65536        /* RLIMIT_NOFILE */
 #define SPACE_WANTED (1ull << 30) /* bytes free under the metadata and written data */
-
-struct findings {
-    unsigned bad, notes;
-};
-
-enum finding { GOOD, NOTE, BAD };
-
-static void say(struct findings *f, enum finding kind, const char *what, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
-
-static void say(struct findings *f, enum finding kind, const char *what, const char *fmt, ...)
-{
-    static const char *const marks[] = {"ok  ", "note", "BAD "};
-    char text[1024];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof(text), fmt, ap);
-    va_end(ap);
-    printf("%s  %-22s %s\n", marks[kind], what, text);
-    fflush(stdout);
-    f->bad += kind == BAD;
-    f->notes += kind == NOTE;
-}
 
 static void check_kernel(struct findings *f)
 {
@@ -49,17 +28,19 @@ static void check_kernel(struct findings *f)
     if (uname(&system) == 0)
         major = strtoul(system.release, &dot, 10);
     if (!dot || *dot != '.') {
-        say(f, NOTE, "kernel", "its version cannot be read");
+        findings_say(f, FINDING_NOTE, "kernel", "its version cannot be read");
         return;
     }
     minor = strtoul(dot + 1, NULL, 10);
     if (major < 5 || (major == 5 && minor < 4))
-        say(f, BAD, "kernel", "%s is too old: 5.4 or newer is needed", system.release);
+        findings_say(f, FINDING_BAD, "kernel", "%s is too old: 5.4 or newer is needed",
+                     system.release);
     else if (major < 6 || (major == 6 && minor < 9))
-        say(f, NOTE, "kernel", "%s works; 6.9 or newer can pass reads through to the local disk",
-            system.release);
+        findings_say(f, FINDING_NOTE, "kernel",
+                     "%s works; 6.9 or newer can pass reads through to the local disk",
+                     system.release);
     else
-        say(f, GOOD, "kernel", "%s", system.release);
+        findings_say(f, FINDING_GOOD, "kernel", "%s", system.release);
 }
 
 static bool has_sys_admin(void)
@@ -75,28 +56,28 @@ static void check_fuse(struct findings *f)
 {
     int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
     if (fd < 0)
-        say(f, BAD, "/dev/fuse",
-            "%s: load the module (modprobe fuse); in a container, pass the device in",
-            strerror(errno));
+        findings_say(f, FINDING_BAD, "/dev/fuse",
+                     "%s: load the module (modprobe fuse); in a container, pass the device in",
+                     strerror(errno));
     else
-        say(f, GOOD, "/dev/fuse", "can be opened");
+        findings_say(f, FINDING_GOOD, "/dev/fuse", "can be opened");
     if (fd >= 0)
         close(fd);
     if (has_sys_admin())
-        say(f, GOOD, "rights to mount", "CAP_SYS_ADMIN");
+        findings_say(f, FINDING_GOOD, "rights to mount", "CAP_SYS_ADMIN");
     else if (access("/usr/bin/fusermount3", X_OK) == 0 || access("/bin/fusermount3", X_OK) == 0)
-        say(f, GOOD, "rights to mount", "through fusermount3");
+        findings_say(f, FINDING_GOOD, "rights to mount", "through fusermount3");
     else
-        say(f, BAD, "rights to mount",
-            "not root, and there is no fusermount3: install the package fuse3");
+        findings_say(f, FINDING_BAD, "rights to mount",
+                     "not root, and there is no fusermount3: install the package fuse3");
     fd = open("/sys/module/fuse/parameters/enable_uring", O_RDONLY | O_CLOEXEC);
     char value = 0;
     if (fd >= 0 && read(fd, &value, 1) == 1 && value == 'Y')
-        say(f, GOOD, "FUSE over io_uring", "the kernel offers it");
+        findings_say(f, FINDING_GOOD, "FUSE over io_uring", "the kernel offers it");
     else
-        say(f, NOTE, "FUSE over io_uring", "%s",
-            fd >= 0 ? "off; as root: echo Y > /sys/module/fuse/parameters/enable_uring"
-                    : "this kernel has none (6.14 or newer); the classic device is used");
+        findings_say(f, FINDING_NOTE, "FUSE over io_uring", "%s",
+                     fd >= 0 ? "off; as root: echo Y > /sys/module/fuse/parameters/enable_uring"
+                             : "this kernel has none (6.14 or newer); the classic device is used");
     if (fd >= 0)
         close(fd);
 }
@@ -105,16 +86,17 @@ static void check_limits(struct findings *f)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_max < FILES_WANTED)
-        say(f, NOTE, "open files",
-            "at most %llu; raise it (ulimit -Hn, LimitNOFILE=) to %d for many open files",
-            (unsigned long long)limit.rlim_max, FILES_WANTED);
+        findings_say(f, FINDING_NOTE, "open files",
+                     "at most %llu; raise it (ulimit -Hn, LimitNOFILE=) to %d for many open files",
+                     (unsigned long long)limit.rlim_max, FILES_WANTED);
     else
-        say(f, GOOD, "open files", "at most %llu", (unsigned long long)limit.rlim_max);
+        findings_say(f, FINDING_GOOD, "open files", "at most %llu",
+                     (unsigned long long)limit.rlim_max);
     long pages = sysconf(_SC_AVPHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     uint64_t free_bytes = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
-    say(f, free_bytes >= 256u << 20 ? GOOD : NOTE, "memory",
-        "%llu MiB free, a mount uses up to 256 MiB (--memory)",
-        (unsigned long long)(free_bytes >> 20));
+    findings_say(f, free_bytes >= 256u << 20 ? FINDING_GOOD : FINDING_NOTE, "memory",
+                 "%llu MiB free, a mount uses up to 256 MiB (--memory)",
+                 (unsigned long long)(free_bytes >> 20));
 }
 
 static void check_space(struct findings *f, const char *path)
@@ -130,16 +112,17 @@ static void check_space(struct findings *f, const char *path)
         *slash = 0;
     }
     uint64_t free_bytes = (uint64_t)st.f_bavail * st.f_frsize;
-    say(f, free_bytes >= SPACE_WANTED ? GOOD : BAD, "local disk", "%llu MiB free under %s%s",
-        (unsigned long long)(free_bytes >> 20), at,
-        free_bytes >= SPACE_WANTED ? ""
-                                   : ": metadata and written data need more; choose another disk "
-                                     "with --meta-dir and --cache-dir");
+    findings_say(f, free_bytes >= SPACE_WANTED ? FINDING_GOOD : FINDING_BAD, "local disk",
+                 "%llu MiB free under %s%s", (unsigned long long)(free_bytes >> 20), at,
+                 free_bytes >= SPACE_WANTED
+                     ? ""
+                     : ": metadata and written data need more; choose another disk "
+                       "with --meta-dir and --cache-dir");
 }
 
 static void take_finding(void *arg, const char *what, bool good, const char *text)
 {
-    say(arg, good ? GOOD : NOTE, what, "%s", text);
+    findings_say(arg, good ? FINDING_GOOD : FINDING_NOTE, what, "%s", text);
 }
 
 static int check_store(struct findings *f, const struct mount_options *options, const char *text)
@@ -162,12 +145,12 @@ static int check_store(struct findings *f, const struct mount_options *options, 
     if (r == 0)
         r = store_open(&url, &store_options, loop, NULL, &store, &error);
     if (r < 0) {
-        say(f, BAD, "store", "%s", error_text(&error));
+        findings_say(f, FINDING_BAD, "store", "%s", error_text(&error));
     } else {
-        say(f, GOOD, "store", "%s", store_name(store));
+        findings_say(f, FINDING_GOOD, "store", "%s", store_name(store));
         r = store_probe(store, url.prefix, take_finding, f, &error);
         if (r < 0)
-            say(f, BAD, "bucket", "%s", error_text(&error));
+            findings_say(f, FINDING_BAD, "bucket", "%s", error_text(&error));
     }
     store_free(store);
     loop_free(loop);
@@ -180,6 +163,8 @@ int cli_doctor(int argc, char **argv)
     struct mount_options options;
     struct option_result result;
     struct findings findings = {0};
+    if (argc > 1 && engine_by_name(argv[1]) >= 0)
+        return doctor_engine(argc - 1, argv + 1);
     mount_options_init(&options);
     int r = options_parse(&store_option_set, "sluice doctor", argc, argv, &options, &result);
     if (r) {

@@ -167,11 +167,12 @@ const struct option_set store_option_set = {
     .specs = specs,
     .count = STORE_SPECS,
     .groups = groups,
-    .usage = "[URL]",
+    .usage = "[URL]\nspark|hive|flink --conf FILE",
     .doc = "Checks what a mount needs: kernel, FUSE, limits, and with a URL the credentials, the "
            "clock, the rights and the conditional writes of that bucket. "
            "Says what to do about each finding. Writes only objects of its own under "
-           ".sluice/probe/, and removes them."
+           ".sluice/probe/, and removes them. With an engine's name it reads that engine's "
+           "configuration instead (sluice doctor spark --help)."
            "\vEnds with 0 if all is well, 1 if something will not work.",
     .args_min = 0,
     .args_max = 1,

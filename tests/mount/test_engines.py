@@ -167,6 +167,32 @@ class Engines(unittest.TestCase):
         (entry,) = self.ask("list", path=self.below())["entries"]
         self.assertEqual((entry["atime_ns"], entry["mtime_ns"]), (1_000_000_000, 2_000_000_001))
 
+    def doctor(self, engine, text):
+        conf = os.path.join(self.volume.directory, "conf")
+        with open(conf, "w") as file:
+            file.write(text)
+        done = self.volume.sluice("doctor", engine, "--conf", conf, check=False)
+        return done.returncode, done.stdout
+
+    def test_doctor_reads_the_configuration_of_an_engine(self):
+        code, said = self.doctor("spark", f"spark.local.dir {self.p('scratch', 'that', 'is', 'not', 'there')}\n")
+        self.assertEqual(code, 1, said)
+        self.assertIn("BAD   spark.local.dir", said)
+        self.assertIn("\nspark.local.dir /tmp\n", said)
+        code, said = self.doctor("spark", "spark.local.dir /var/tmp\n")
+        self.assertEqual(code, 0, said)
+        self.assertIn("ok    spark.local.dir", said)
+        code, said = self.doctor("hive", "<configuration><property><name>fs.s3a.impl</name>"
+                                 "<value>io.sluice.hadoop.SluiceFileSystem</value></property></configuration>")
+        self.assertEqual(code, 1, said)
+        self.assertIn("<name>fs.sluice.mounts</name><value>s3://BUCKET/=/mnt/BUCKET</value>", said)
+        code, said = self.doctor("flink", "execution:\n  checkpointing:\n    dir: s3://bucket/checkpoints\n")
+        self.assertEqual(code, 0, said)
+        self.assertIn("execution.checkpointing.dir: file:///mnt/BUCKET", said)
+        code, said = self.doctor("hive", "<configuration>")
+        self.assertEqual(code, 2, said)
+        self.assertIn("line 1", said)
+
 
 if __name__ == "__main__":
     unittest.main()
