@@ -324,6 +324,8 @@ static void space_check(struct engine *engine)
     engine->since_space_check = 0;
     engine->bytes_since_space_check = 0;
     uint64_t left = free_bytes(engine);
+    if (engine->db)
+        engine_wal_grow(engine);
     if (left < RELEASE_BYTES)
         reserve_release(engine);
     if (left < TIGHT_BYTES) {
@@ -467,6 +469,7 @@ int engine_db_write(struct engine *engine, rocksdb_writebatch_t *batch)
     size_t bytes;
     rocksdb_writebatch_data(batch, &bytes);
     engine->bytes_since_space_check += bytes;
+    engine->wal_written += bytes;
     char *message = NULL;
     uint64_t before = engine->counters.applied;
     rocksdb_write(engine->db, engine->write, batch, &message);

@@ -118,6 +118,7 @@ struct engine {
     bool has_reserve;
     unsigned since_space_check, since_squeeze;
     uint64_t bytes_since_space_check;
+    uint64_t wal_number, wal_size, wal_written; /* engine_wal.c */
 };
 
 /* engine_db.c */
@@ -159,6 +160,12 @@ void engine_iter_done(struct engine_iter *iter);
 int engine_iter_get(struct engine_iter *iter, const uint8_t **key, size_t *key_len,
                     const uint8_t **value, size_t *len);
 void engine_iter_next(struct engine_iter *iter);
+
+/* engine_wal.c */
+
+/* On the applying thread, now and then: gives the log that is written the size of what is reserved
+ * for it. Failure costs speed only. */
+void engine_wal_grow(struct engine *engine);
 
 /* engine_txn.c */
 
