@@ -67,6 +67,7 @@ static void print_counts(const struct rebuild_counts *c, json_t *hidden, const c
         json_object_set_new(hidden, "bytes", json_integer((json_int_t)c->bytes));
         json_object_set_new(hidden, "with_attributes",
                             json_integer((json_int_t)c->with_attributes));
+        json_object_set_new(hidden, "entries", json_integer((json_int_t)c->entries));
         json_object_set_new(hidden, "metadata", json_string(place));
         bucket_print_json(json_incref(hidden));
         return;

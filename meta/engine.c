@@ -108,6 +108,7 @@ static bool makes_room(enum meta_kind kind)
     case META_ABANDON:
     case META_SETTLE_DONE:
     case META_SETTLE_RETRY:
+    case META_CARRY_DONE:
     case META_GC_DONE:
     case META_GC_RETRY:
         return true;
@@ -165,6 +166,10 @@ static int dispatch(struct engine_txn *t, const struct meta_op *op, struct meta_
         return engine_apply_settle_subtree(t, op, reply);
     case META_SETTLE_HURRY:
         return engine_apply_settle_hurry(t, op, reply);
+    case META_CARRY_BEGIN:
+        return engine_apply_carry_begin(t, op, reply);
+    case META_CARRY_DONE:
+        return engine_apply_carry_done(t, op, reply);
     case META_GC_DONE:
         return engine_apply_gc_done(t, op, reply);
     case META_GC_RETRY:

@@ -7,6 +7,9 @@
 #include "base/cleanup.h"
 #include "engine_impl.h"
 
+/* What an object's tags say. */
+#define CARRIED_ATTRS                                                                              \
+    (META_SET_MODE | META_SET_UID | META_SET_GID | META_SET_MTIME | META_KILL_SUID)
 #define PREFIX_MAX 900 /* leaves room for internal keys */
 
 int engine_apply_format(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply)
@@ -78,6 +81,12 @@ int engine_apply_setattr(struct engine_txn *t, const struct meta_op *op, struct 
         node->now.mtime_ns = op->valid & META_MTIME_NOW ? t->time_ns : a->mtime_ns;
     if (S_ISDIR(node->now.mode))
         node->now.flags |= RECORD_TOUCHED;
+    /* Inline bytes are settled later, with the attributes of then. */
+    if (op->valid & CARRIED_ATTRS && node->now.body != RECORD_BODY_INLINE) {
+        rc = engine_carry_queue(t, node);
+        if (rc < 0)
+            return rc;
+    }
     engine_node_touch(t, node);
     if (op->valid & META_SET_CTIME)
         node->now.ctime_ns = a->ctime_ns;
@@ -126,6 +135,8 @@ int engine_apply_setxattr(struct engine_txn *t, const struct meta_op *op, struct
     buf_put_u8(b, 1);
     buf_put(b, op->data, op->data_len);
     rc = buf_error(b) ? -ENOMEM : engine_txn_put(t, TABLE_XATTR, &key, b->data, b->len);
+    if (rc == 0)
+        rc = engine_carry_queue(t, node);
     engine_node_touch(t, node);
     engine_attr(node->ino, &node->now, &reply->attr);
     return rc;
@@ -146,6 +157,8 @@ int engine_apply_removexattr(struct engine_txn *t, const struct meta_op *op,
         return rc == -ENOENT ? -ENODATA : rc;
     node->now.xattrs--;
     rc = engine_txn_delete(t, TABLE_XATTR, &key);
+    if (rc == 0)
+        rc = engine_carry_queue(t, node);
     engine_node_touch(t, node);
     engine_attr(node->ino, &node->now, &reply->attr);
     return rc;

@@ -266,6 +266,9 @@ static void check_inode(struct check *c, const uint8_t *k, size_t k_len, const u
     record_key_work(&key, RECORD_WORK_STEP, ino);
     if (is_there(c, TABLE_WORK, &key) != !!(inode.flags & RECORD_HAS_STEP))
         bad(c, "inode %" PRIu64 ": step record and flag differ", ino);
+    record_key_work(&key, RECORD_WORK_CARRY, ino);
+    if (is_there(c, TABLE_WORK, &key) != !!(inode.flags & RECORD_CARRY_DUE))
+        bad(c, "inode %" PRIu64 ": row of its entry and flag differ", ino);
     if (S_ISDIR(inode.mode))
         check_dir(c, ino, &inode, arena);
     else if (S_ISREG(inode.mode))
@@ -422,6 +425,13 @@ static void check_work(struct check *c, const uint8_t *k, size_t k_len, const ui
         good = get_inode(c, a, arena, &inode) && inode.flags & RECORD_HAS_STEP &&
                record_step_decode(v, v_len, &step) == 0;
         break;
+    case RECORD_WORK_CARRY: {
+        /* Of an inode that is gone, the entry is still to be deleted. */
+        struct record_carry carry;
+        good = record_carry_decode(v, v_len, &carry) == 0 &&
+               (!get_inode(c, a, arena, &inode) || inode.flags & RECORD_CARRY_DUE);
+        break;
+    }
     case RECORD_WORK_CURSOR:
         good = get_inode(c, a, arena, &inode) && S_ISDIR(inode.mode) && inode.due_ns;
         break;

@@ -350,6 +350,21 @@ int engine_apply_settle_subtree(struct engine_txn *t, const struct meta_op *op,
 int engine_apply_settle_hurry(struct engine_txn *t, const struct meta_op *op,
                               struct meta_reply *reply);
 
+/* engine_carry.c */
+
+/* What the bucket carries of the inode may be out of date. */
+int engine_carry_queue(struct engine_txn *t, struct engine_node *node);
+/* The same, if the bucket carries anything of it. */
+int engine_carry_changed(struct engine_txn *t, struct engine_node *node);
+/* A file became one object that says `same_attributes` as the inode. */
+int engine_carry_settled(struct engine_txn *t, struct engine_node *node, bool same_attributes);
+/* The inode is about to go. */
+int engine_carry_purge(struct engine_txn *t, struct engine_node *node);
+int engine_apply_carry_begin(struct engine_txn *t, const struct meta_op *op,
+                             struct meta_reply *reply);
+int engine_apply_carry_done(struct engine_txn *t, const struct meta_op *op,
+                            struct meta_reply *reply);
+
 /* engine_import.c */
 
 /* Notes that a directory's entries come from a prefix, and claims it. */

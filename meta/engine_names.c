@@ -225,6 +225,8 @@ static int lost_last_link(struct engine_txn *t, struct engine_node *node, bool p
     set_first_link(node, 0, NULL, 0);
     int rc = engine_settle_unqueue(t, node);
     if (rc == 0)
+        rc = engine_carry_changed(t, node);
+    if (rc == 0)
         rc = engine_origin_drop(t, node);
     if (rc == 0)
         rc = engine_quota_drop(t, node);
@@ -243,6 +245,9 @@ int engine_name_remove(struct engine_txn *t, struct engine_node *parent, const v
     int rc = engine_dentry_delete(t, parent->ino, name, len);
     if (rc == 0)
         rc = count_name(t, parent, node, -1);
+    /* A directory that is empty now has nothing else in the bucket. */
+    if (rc == 0 && parent->now.children == 0 && parent->now.flags & RECORD_TOUCHED)
+        rc = engine_carry_queue(t, parent);
     if (rc < 0)
         return rc;
     bool first = is_first_link(node, parent->ino, name, len);
@@ -250,6 +255,9 @@ int engine_name_remove(struct engine_txn *t, struct engine_node *parent, const v
     engine_node_touch(t, node);
     if (node->now.nlink == 0)
         return lost_last_link(t, node, purge);
+    rc = engine_carry_queue(t, node);
+    if (rc < 0)
+        return rc;
     if (!first)
         return link_row(t, node->ino, parent->ino, name, len, false);
     rc = promote_link(t, node);
@@ -281,6 +289,8 @@ int engine_inode_purge(struct engine_txn *t, struct engine_node *node)
     int rc = engine_settle_abandon(t, node);
     if (rc == 0)
         rc = engine_settle_unqueue(t, node);
+    if (rc == 0)
+        rc = engine_carry_purge(t, node);
     if (rc == 0 && S_ISREG(node->now.mode) && node->now.body == RECORD_BODY_INLINE) {
         struct record_key key;
         record_key_u64x2(&key, node->ino, 0);
@@ -384,8 +394,8 @@ int engine_apply_mknod(struct engine_txn *t, const struct meta_op *op, struct me
         rc = engine_dentry_put(t, op->parent, op->name.bytes, op->name.len, node->ino, mode);
     if (rc == 0)
         rc = count_name(t, parent, node, 1);
-    if (rc == 0 && S_ISREG(mode))
-        rc = engine_settle_changed(t, node);
+    if (rc == 0)
+        rc = S_ISREG(mode) ? engine_settle_changed(t, node) : engine_carry_queue(t, node);
     if (rc < 0)
         return rc;
     engine_attr(node->ino, &node->now, &reply->attr);
@@ -421,6 +431,9 @@ int engine_apply_link(struct engine_txn *t, const struct meta_op *op, struct met
     if (rc < 0)
         return rc;
     node->now.nlink++;
+    rc = engine_carry_queue(t, node);
+    if (rc < 0)
+        return rc;
     engine_node_touch(t, node);
     engine_attr(node->ino, &node->now, &reply->attr);
     return 0;
@@ -532,6 +545,9 @@ static int place(struct engine_txn *t, struct engine_node *node, const struct si
     engine_node_touch(t, node);
     if (S_ISREG(node->now.mode))
         return engine_settle_changed(t, node);
+    rc = engine_carry_queue(t, node);
+    if (rc < 0)
+        return rc;
     if (S_ISDIR(node->now.mode) &&
         (node->now.usage.files || node->now.flags & RECORD_ORIGIN || node->now.usage.directories))
         return engine_settle_queue(
@@ -581,6 +597,8 @@ int engine_apply_rename(struct engine_txn *t, const struct meta_op *op, struct m
     rc = engine_dentry_delete(t, op->parent, op->name.bytes, op->name.len);
     if (rc == 0)
         rc = count_name(t, from.parent, node, -1);
+    if (rc == 0 && from.parent->now.children == 0)
+        rc = engine_carry_queue(t, from.parent);
     if (rc == 0 && other && op->flags & RENAME_EXCHANGE) {
         rc = count_name(t, to.parent, other, -1);
         if (rc == 0)

@@ -131,6 +131,9 @@ int engine_settle_changed(struct engine_txn *t, struct engine_node *node)
     node->now.changed_ns = t->time_ns;
     node->now.flags &= ~(uint32_t)RECORD_HURRY;
     node->dirty = true;
+    int carry = engine_carry_changed(t, node);
+    if (carry < 0)
+        return carry;
     int done = node->now.body == RECORD_BODY_OBJECT ? engine_settle_is_done(t, node) : 0;
     if (done < 0)
         return done;

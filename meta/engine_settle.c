@@ -411,6 +411,8 @@ static int swap(struct engine_txn *t, const struct meta_op *op, struct engine_no
         rc = engine_edit_begin(&edit, t, node);
     if (rc == 0)
         rc = engine_edit_whole_object(&edit, step->target, node->now.size);
+    if (rc == 0)
+        rc = engine_carry_settled(t, node, op->settle->attr.meta_version == node->now.meta_version);
     return rc < 0 ? rc : engine_step_drop(t, node);
 }
 
@@ -466,11 +468,13 @@ static int queue_name(struct engine_txn *t, uint64_t dir, const uint8_t *name, s
                       const struct record_dentry *dentry)
 {
     struct engine_node *node;
-    if (!S_ISDIR(dentry->type) && !S_ISREG(dentry->type))
-        return 0;
     int rc = engine_txn_inode(t, dentry->ino, &node);
+    if (rc == 0)
+        rc = engine_carry_changed(t, node);
     if (rc < 0)
         return rc == -ENOENT ? -EIO : rc;
+    if (!S_ISDIR(dentry->type) && !S_ISREG(dentry->type))
+        return 0;
     if (S_ISDIR(dentry->type))
         return engine_settle_queue(t, node, t->time_ns);
     /* Settle goes by the first link. */

@@ -99,6 +99,10 @@ const char *meta_kind_name(enum meta_kind kind)
         return "settle_subtree";
     case META_SETTLE_HURRY:
         return "settle_hurry";
+    case META_CARRY_BEGIN:
+        return "carry_begin";
+    case META_CARRY_DONE:
+        return "carry_done";
     case META_GC_DONE:
         return "gc_done";
     case META_GC_RETRY:

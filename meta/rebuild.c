@@ -15,7 +15,9 @@
 
 #include "base/cleanup.h"
 #include "base/crash.h"
+#include "many.h"
 #include "names.h"
+#include "rebuild_entries.h"
 #include "rebuild_state.h"
 #include "volume.h"
 
@@ -37,19 +39,6 @@ struct level {
     struct batch files, held;
 };
 
-/* The user metadata of one object. */
-struct look {
-    struct store_op op;
-    struct looks *looks;
-};
-
-struct looks {
-    struct store *store;
-    struct look *all; /* owned */
-    size_t count, next, pending;
-    sem_t done;
-};
-
 struct page {
     struct store_op op;
     char after[META_KEY_MAX + 8]; /* start_after; "" with a token */
@@ -61,6 +50,7 @@ struct rebuild {
     const struct rebuild_config *config;
     struct meta *meta;
     size_t prefix_len;
+    unsigned parallel;
     struct level *levels; /* owned; [0] is the root */
     size_t depth, cap;
     char path[META_KEY_MAX + 1]; /* the key whose directories the levels are */
@@ -306,62 +296,10 @@ static int take_key(struct rebuild *r, const struct store_entry *e, const struct
     }
 }
 
-/* User metadata, many objects at once */
-
-static void look_done(struct store_op *op);
-
-/* Store loop, or before anything is submitted. */
-static void look_more(struct looks *looks)
-{
-    while (looks->next < looks->count) {
-        struct look *look = &looks->all[looks->next++];
-        if (!look->op.key)
-            continue;
-        look->looks = looks;
-        look->op.kind = STORE_HEAD;
-        look->op.priority = STORE_NORMAL;
-        look->op.arg = look;
-        look->op.done = look_done;
-        store_submit(looks->store, &look->op);
-        return;
-    }
-    if (!--looks->pending)
-        sem_post(&looks->done);
-}
-
-static void look_done(struct store_op *op)
-{
-    struct look *look = op->arg;
-    look_more(look->looks);
-}
-
-struct look_start {
-    struct looks *looks;
-    unsigned parallel;
-};
-
-static void look_start(void *arg)
-{
-    struct look_start *start = arg;
-    start->looks->pending = start->parallel;
-    for (unsigned i = 0; i < start->parallel; i++)
-        look_more(start->looks);
-}
-
 static void wait_for(sem_t *sem)
 {
     while (sem_wait(sem) < 0 && errno == EINTR)
         ;
-}
-
-static void look_all(struct rebuild *r, struct looks *looks)
-{
-    unsigned parallel = r->config->parallel ? r->config->parallel : PARALLEL_DEFAULT;
-    struct look_start start = {looks, parallel};
-    sem_init(&looks->done, 0, 0);
-    loop_call(store_loop(looks->store), look_start, &start);
-    wait_for(&looks->done);
-    sem_destroy(&looks->done);
 }
 
 static bool is_absence(int result)
@@ -369,9 +307,8 @@ static bool is_absence(int result)
     return result == -ENOENT || result == -ENOTDIR || result == -EISDIR;
 }
 
-static int apply_looked(struct rebuild *r, const struct store_entry *e, struct look *look)
+static int apply_looked(struct rebuild *r, const struct store_entry *e, struct store_op *op)
 {
-    struct store_op *op = &look->op;
     if (!op->key)
         return take_key(r, e, NULL);
     if (is_absence(op->result))
@@ -386,26 +323,25 @@ static int apply_looked(struct rebuild *r, const struct store_entry *e, struct l
 
 static int apply_page(struct rebuild *r, const struct store_list *list)
 {
-    struct looks looks = {.store = r->meta->store, .count = list->count};
-    looks.all = calloc(list->count + 1, sizeof(*looks.all));
-    if (!looks.all)
+    cleanup(free_ptr) struct store_op *heads = calloc(list->count + 1, sizeof(*heads));
+    if (!heads)
         return -ENOMEM;
     for (size_t i = 0; i < list->count; i++) {
         const char *key = list->entries[i].name;
         size_t len = strlen(key);
-        if (!r->config->no_attributes && !is_internal(r, key) && len && key[len - 1] != '/')
-            looks.all[i].op.key = key;
+        if (!is_internal(r, key) && len && key[len - 1] != '/')
+            heads[i] =
+                (struct store_op){.kind = STORE_HEAD, .key = r->config->no_attributes ? NULL : key};
     }
     if (!r->config->no_attributes)
-        look_all(r, &looks);
+        many_run(r->meta->store, heads, list->count, r->parallel);
     int rc = 0;
     for (size_t i = 0; i < list->count; i++) {
         const struct store_entry *e = &list->entries[i];
         if (!rc && strlen(e->name) >= r->prefix_len && !is_internal(r, e->name))
-            rc = apply_looked(r, e, &looks.all[i]);
-        store_op_reset(&looks.all[i].op);
+            rc = apply_looked(r, e, &heads[i]);
+        store_op_reset(&heads[i]);
     }
-    free(looks.all);
     return rc;
 }
 
@@ -529,6 +465,8 @@ static int run(struct rebuild *r)
     if (!rc)
         rc = list_all(r);
     if (!rc)
+        rc = rebuild_entries(r->meta, r->parallel, &r->state.counts.entries, r->error);
+    if (!rc)
         rc = engine_sync(r->meta->engine);
     free(r->levels);
     return rc;
@@ -548,6 +486,7 @@ int meta_rebuild(const struct rebuild_config *config, struct rebuild_counts *cou
     if (rc)
         return rc;
     r.prefix_len = strlen(r.meta->format.prefix);
+    r.parallel = config->parallel ? config->parallel : PARALLEL_DEFAULT;
     rc = run(&r);
     *counts = r.state.counts;
     if (hidden && r.hidden)

@@ -24,6 +24,7 @@ static const struct {
     {"directories", offsetof(struct rebuild_counts, directories)},
     {"bytes", offsetof(struct rebuild_counts, bytes)},
     {"with_attributes", offsetof(struct rebuild_counts, with_attributes)},
+    {"entries", offsetof(struct rebuild_counts, entries)},
     {"hidden", offsetof(struct rebuild_counts, hidden)},
 };
 

@@ -399,6 +399,23 @@ int record_quota_decode(const void *data, size_t len, struct record_quota *out)
     return reader_end(&r);
 }
 
+void record_carry_encode(struct buf *b, const struct record_carry *c)
+{
+    buf_put_u8(b, VERSION);
+    buf_put_varint(b, c->stamp);
+    buf_put_varint(b, c->time_ns);
+}
+
+int record_carry_decode(const void *data, size_t len, struct record_carry *out)
+{
+    struct reader r;
+    reader_init(&r, data, len);
+    version_check(&r);
+    out->stamp = reader_varint(&r);
+    out->time_ns = reader_varint(&r);
+    return reader_end(&r);
+}
+
 void record_counters_encode(struct buf *b, const struct record_counters *c)
 {
     buf_put_u8(b, VERSION);

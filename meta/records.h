@@ -44,6 +44,7 @@ uint64_t record_get_u64(const uint8_t *bytes);
 
 /* Kinds of records in the work column family. */
 enum record_work {
+    RECORD_WORK_CARRY = 'E',    /* ino → struct record_carry */
     RECORD_WORK_GC = 'G',       /* due, object → nothing */
     RECORD_WORK_RESERVED = 'R', /* object → nothing */
     RECORD_WORK_SETTLE = 'S',   /* due, ino → struct record_queue */
@@ -67,6 +68,8 @@ enum record_inode_flag {
     RECORD_SUSTAINED = 1 << 4, /* unlinked, until META_DROP */
     RECORD_TOUCHED = 1 << 5,   /* directory: names were made or removed here */
     RECORD_QUOTA = 1 << 6,     /* directory: has a record of its limits */
+    RECORD_CARRIED = 1 << 7,   /* there may be an entry of it in the bucket */
+    RECORD_CARRY_DUE = 1 << 8, /* has a row of RECORD_WORK_CARRY */
 };
 
 struct record_inode {
@@ -145,6 +148,13 @@ struct record_queue {
 #define RECORD_REASON_MAX 200
 void record_queue_encode(struct buf *b, const struct record_queue *queue);
 int record_queue_decode(const void *data, size_t len, struct record_queue *out);
+
+struct record_carry {
+    uint64_t stamp; /* another one with each change */
+    uint64_t time_ns;
+};
+void record_carry_encode(struct buf *b, const struct record_carry *carry);
+int record_carry_decode(const void *data, size_t len, struct record_carry *out);
 
 struct record_step {
     enum meta_settle_action action;

@@ -103,8 +103,12 @@ static void wait_check(struct settler *settler, struct meta_task *task, bool idl
     }
     uint64_t ino = engine_unsettled_below(settler->meta->engine, task->ino);
     if (!ino) {
-        __atomic_store_n(&task->remaining, 0, __ATOMIC_RELAXED);
-        wait_end(settler, task, 0, NULL);
+        char reason[256] = "its entries cannot be read";
+        int left =
+            carrier_wait(settler->meta->carrier, task->ino, asked_ns(task), reason, sizeof(reason));
+        __atomic_store_n(&task->remaining, left > 0, __ATOMIC_RELAXED);
+        if (left <= 0)
+            wait_end(settler, task, left, left ? reason : NULL);
         return;
     }
     struct meta_op op = {.kind = META_DRIFT, .ino = task->ino};

@@ -204,6 +204,7 @@ static void look(struct meta *meta)
 {
     settler_kick(meta->settler);
     collector_kick(meta->collector);
+    carrier_kick(meta->carrier);
     loop_timer_start(&meta->kick_timer, meta->kick_pace_ms);
 }
 
@@ -418,6 +419,9 @@ static void fill_status(void *arg)
     part = json_object();
     collector_status(meta->collector, part);
     json_object_set_new(root, "gc", part);
+    part = json_object();
+    carrier_status(meta->carrier, part);
+    json_object_set_new(root, "entries", part);
     part = json_object();
     importer_status(meta->importer, part);
     json_object_set_new(root, "import", part);

@@ -31,6 +31,7 @@ struct syncer;
 struct importer;
 struct settler;
 struct collector;
+struct carrier;
 struct owner;
 
 struct meta {
@@ -47,6 +48,7 @@ struct meta {
     struct importer *importer;
     struct settler *settler;
     struct collector *collector;
+    struct carrier *carrier;
     struct owner *owner; /* NULL: read_only */
     struct metric *requests[META_LAST_READ + 128], *imports;
 
@@ -173,6 +175,18 @@ void settler_status(struct settler *settler, json_t *out);
 bool settler_is_wanted(const struct settler *settler);
 /* True while a settle step writes this key. */
 bool settler_uses_key(const struct settler *settler, const char *key);
+
+/* carry.c */
+
+int carrier_new(struct meta *meta, struct carrier **out);
+void carrier_free(struct carrier *carrier);
+void carrier_kick(struct carrier *carrier);
+void carrier_stop(struct carrier *carrier);
+void carrier_status(const struct carrier *carrier, json_t *out);
+/* Work thread: is anything to be written of what is at or below an inode? 1, 0, or -EIO with the
+ * reason if that failed since a time (monotonic). */
+int carrier_wait(struct carrier *carrier, uint64_t ino, uint64_t asked_ns, char *reason,
+                 size_t cap);
 
 /* gc.c */
 

@@ -241,6 +241,8 @@ static int start_parts(struct meta *meta, struct error *error)
         rc = settler_new(meta, &meta->settler);
     if (!rc)
         rc = collector_new(meta, &meta->collector);
+    if (!rc)
+        rc = carrier_new(meta, &meta->carrier);
     if (rc)
         return rc;
     loop_call(meta->work, start_work, meta);
@@ -255,6 +257,7 @@ static void free_meta(struct meta *meta)
     importer_free(meta->importer);
     settler_free(meta->settler);
     collector_free(meta->collector);
+    carrier_free(meta->carrier);
     owner_free(meta->owner);
     engine_close(meta->engine);
     if (meta->config.read_only && meta->directory[0])
@@ -310,6 +313,7 @@ static void stop_work(void *arg)
     importer_stop(meta->importer);
     settler_stop(meta->settler);
     collector_stop(meta->collector);
+    carrier_stop(meta->carrier);
     if (meta->owner)
         owner_stop(meta->owner);
     work_cancel_all(meta);

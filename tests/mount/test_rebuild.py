@@ -10,7 +10,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from gateway import Gateway
-from volume import WAIT_S, Volume, binary
+from volume import WAIT_S, Volume, binary, wait_until
 
 
 def tree(root, directories="%P %y %m %U %G\n"):
@@ -19,7 +19,7 @@ def tree(root, directories="%P %y %m %U %G\n"):
         ["find", root, "-path", os.path.join(root, ".sluice"), "-prune", "-o", "-mindepth", "1",
          "(", "-type", "d", "-printf", directories, "-o", "-printf", "%P %y %m %U %G %s %T@ %l\n", ")"],
         check=True, stdout=subprocess.PIPE, timeout=WAIT_S)
-    return sorted(line for line in done.stdout.decode().split("\n") if line)
+    return sorted(line for line in done.stdout.decode("utf-8", "surrogateescape").split("\n") if line)
 
 
 class Rebuild:
@@ -27,6 +27,11 @@ class Rebuild:
         v = self.make(**options)
         self.addCleanup(v.close)
         return v.mount()
+
+    def clean(self, v):
+        """Settled, and what was at old places is deleted."""
+        v.settle()
+        wait_until("old objects to go", lambda: v.status()["volume"]["drift"]["garbage_objects"] == 0)
 
     def lose(self, v):
         shutil.rmtree(os.path.join(v.directory, "meta"))
@@ -52,6 +57,28 @@ class Rebuild:
         if os.geteuid() == 0:
             os.chown(v.path("a/b/f01"), 1234, 4321)
 
+    def fill_special(self, v):
+        """What no object at a path of its own can say."""
+        os.makedirs(v.path("empty/deeper"))
+        os.makedirs(v.path("private/sub"), mode=0o700)
+        os.chmod(v.path("private"), 0o700)
+        v.write("private/sub/f", b"p" * 50)
+        os.symlink("../a/b/f00", v.path("z/link"))
+        os.symlink(b"not utf-8 \xff", v.path("z/odd link").encode())
+        os.link(v.path("a/b/c/big"), v.path("z/second name"))
+        os.mkfifo(v.path("z/fifo"), 0o620)
+        os.setxattr(v.path("a/b/f02"), "user.color", b"blue \x00\xff")
+        os.setxattr(v.path("private"), "user.note", b"on a directory")
+
+    def change_settled(self, v):
+        """Attributes that change after the object was written."""
+        os.chmod(v.path("a/b/c/big"), 0o755)
+        os.utime(v.path("a/b/c/big"), ns=(10**18, 1234567890123456789))
+        os.chmod(v.path("a/b/f03"), 0o444)
+        os.chmod(v.path("z"), 0o711)
+        os.rename(v.path("empty"), v.path("renamed empty"))
+        os.rename(v.path("private"), v.path("moved"))
+
     def test_tree_is_as_it_was(self):
         v = self.start()
         self.fill(v)
@@ -72,6 +99,38 @@ class Rebuild:
         self.assertEqual(v.object("moved/f01"), b"1" * 100)
         v.unmount()
         self.assertEqual(v.check_metadata(), "")
+
+    def test_special_entries(self):
+        v = self.start()
+        self.fill(v)
+        self.fill_special(v)
+        v.settle()
+        self.change_settled(v)
+        self.clean(v)
+        before = tree(v.mountpoint)
+        self.assertTrue(any(line.startswith("renamed empty/deeper d") for line in before), before)
+        v.unmount()
+        self.assertEqual(v.check_metadata(), "")
+        for times in (1, 2):  # what a rebuild wrote serves the next one as well
+            self.lose(v)
+            self.rebuild(v)
+            self.assertEqual(v.check_metadata(), "")
+        v.mount()
+        self.assertEqual(tree(v.mountpoint), before)
+        self.assertEqual(os.getxattr(v.path("a/b/f02"), "user.color"), b"blue \x00\xff")
+        self.assertEqual(os.getxattr(v.path("moved"), "user.note"), b"on a directory")
+        self.assertEqual(os.stat(v.path("z/second name")).st_ino, os.stat(v.path("a/b/c/big")).st_ino)
+        # What goes has no entry any more, and does not come back.
+        shutil.rmtree(v.path("renamed empty"))
+        os.unlink(v.path("z/link"))
+        os.chmod(v.path("z"), 0o755)
+        self.clean(v)
+        before = tree(v.mountpoint)
+        v.unmount()
+        self.lose(v)
+        self.rebuild(v)
+        v.mount()
+        self.assertEqual(tree(v.mountpoint), before)
 
     def test_agrees_with_import(self):
         v = self.make()
@@ -112,6 +171,7 @@ class Rebuild:
     def test_goes_on_after_it_was_killed(self):
         v = self.start()
         self.fill(v)
+        self.fill_special(v)
         v.settle()
         before = tree(v.mountpoint)
         v.unmount()
@@ -119,7 +179,7 @@ class Rebuild:
         points = os.path.join(v.directory, "points")
         self.rebuild_env(v, SLUICE_CRASH_LIST=points)
         with open(points) as f:
-            reached = [p for p in f.read().split() if p.startswith("rebuild.")]
+            reached = [p for p in f.read().split() if p.startswith(("rebuild.", "carry."))]
         self.assertIn("rebuild.page", reached)
         for point in reached:
             self.lose(v)

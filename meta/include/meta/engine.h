@@ -88,6 +88,26 @@ bool engine_quota_active(struct engine *engine);
 int engine_quota_reserve(struct engine *engine, uint64_t ino, uint64_t size, bool force);
 void engine_quota_release(struct engine *engine, uint64_t ino);
 
+/* Inodes of which the bucket's entry may be out of date, ascending after `after`. */
+struct engine_carry {
+    uint64_t ino, stamp, time_ns;
+};
+int engine_carry_rows(struct engine *engine, uint64_t after, struct engine_carry *out, int max);
+struct engine_carry_facts {
+    struct meta_attr attr;
+    bool carried;      /* there may be an entry in the bucket */
+    bool unsettled;    /* a file that settle will write */
+    uint64_t children; /* of a directory */
+    uint64_t object;   /* a file that is one object */
+};
+int engine_carry_look(struct engine *engine, uint64_t ino, struct engine_carry_facts *out);
+/* Is `ino` at or below `top`? 1, 0 or -errno. */
+int engine_below(struct engine *engine, uint64_t ino, uint64_t top);
+/* The names of an inode besides its first, until `each` returns something else than 0 (negative:
+ * the result). `each` must not come back to the engine. */
+int engine_links(struct engine *engine, uint64_t ino,
+                 int (*each)(void *arg, uint64_t parent, const char *name, size_t len), void *arg);
+
 /* Walks every record and checks each against the others (dentry ↔ inode ↔ nlink, extents ↔ objects
  * ↔ references, key ↔ object, usage ↔ tree). Calls report for each violation; returns their number
  * or -errno. Nothing may be applied meanwhile. */

@@ -108,6 +108,10 @@ enum meta_kind {
     META_GC_DONE,        /* inos[] holds object ids that are gone from the store */
     META_GC_RETRY,       /* object, attr.mtime_ns = time of the next try */
     META_SETTLE_HURRY,   /* ino: what is unsettled at or below it is due now, quiet or not */
+    META_CARRY_BEGIN,    /* ino: the bucket may have an entry of it from now on → end = it may be
+                            written; false: the path cannot be in the bucket */
+    META_CARRY_DONE, /* ino, length = stamp of the row that was worked on, flags META_NOT_WRITTEN:
+                        the bucket has no entry of it */
 };
 
 /* flags (those of RENAME_ and XATTR_ keep their Linux values) */
@@ -117,7 +121,7 @@ enum {
     META_REPLACE = 1 << 10,
     META_IMPORT_LAST = 1 << 11, /* the listing is complete with this page. (Names in a page's range
                                    that it did not show are gone, with or without it) */
-    META_NOT_WRITTEN = 1 << 12, /* ABANDON */
+    META_NOT_WRITTEN = 1 << 12, /* ABANDON, CARRY_DONE */
     META_ACCEPTED = 1 << 13,    /* COMMIT: the bytes were accepted from the application before: they
                                    count, but no quota refuses them now */
     META_QUOTA_ABOVE = 1 << 14, /* QUOTA */

@@ -14,6 +14,7 @@ struct rebuild_counts {
     uint64_t keys; /* seen, the volume's own not counted */
     uint64_t files, directories, bytes;
     uint64_t with_attributes; /* files whose object says mode, owner and time */
+    uint64_t entries;         /* directories, links and attributes from `.sluice/e/` */
     uint64_t hidden;          /* keys that are no paths */
 };
 
