@@ -291,6 +291,18 @@ void data_linked(struct data *data, uint64_t ino)
     file_put(file);
 }
 
+bool data_is_unlinked(struct data *data, uint64_t ino)
+{
+    struct file *file = file_get(data, ino);
+    if (!file)
+        return false;
+    pthread_mutex_lock(&file->lock);
+    bool unlinked = file->unlinked;
+    pthread_mutex_unlock(&file->lock);
+    file_put(file);
+    return unlinked;
+}
+
 struct refresh {
     struct meta_request request;
     struct file *file;

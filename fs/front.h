@@ -122,6 +122,7 @@ struct front_request {
     struct stat stat;
     int to_set;
     bool plus, has_reply, remove_caps;
+    bool nameless; /* O_TMPFILE */
     size_t size;
     uint64_t offset;
     void *heap;                      /* freed by front_end */
@@ -210,6 +211,7 @@ void front_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
 void front_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
 void front_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
                      const char *new_name, unsigned flags);
+void front_op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi);
 void front_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
                      struct fuse_file_info *fi);
 void front_op_readlink(fuse_req_t req, fuse_ino_t ino);

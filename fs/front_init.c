@@ -23,6 +23,7 @@ const struct fuse_lowlevel_ops front_ops = {
     .rmdir = front_op_rmdir,
     .rename = front_op_rename,
     .create = front_op_create,
+    .tmpfile = front_op_tmpfile,
     .open = front_op_open,
     .read = front_op_read,
     .write_buf = front_op_write_buf,

@@ -195,8 +195,22 @@ static void link_done(struct front_request *r)
     if (r->result == 0) {
         inodes_linked(r->fs->inodes, r->ino);
         data_linked(r->fs->data, r->ino);
+    } else if (r->nameless) {
+        data_unlinked(r->fs->data, r->ino);
     }
     entry_done(r);
+}
+
+/* A file without a name is not sent to the store. It gets its name when its bytes are durable: so
+ * what was synced before is synced then. */
+static void link_flushed(struct front_request *r)
+{
+    if (r->result < 0) {
+        data_unlinked(r->fs->data, r->ino);
+        front_reply_result(r, r->result);
+    } else {
+        front_meta(r, link_done);
+    }
 }
 
 void front_op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
@@ -209,7 +223,13 @@ void front_op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char
     if (!r)
         return;
     r->ino = r->meta.op.ino = ino;
-    front_meta(r, link_done);
+    r->nameless = data_is_unlinked(r->fs->data, ino);
+    if (!r->nameless) {
+        front_meta(r, link_done);
+        return;
+    }
+    data_linked(r->fs->data, ino);
+    front_data_result(r, data_flush_ino(r->fs->data, ino, front_data_prepare(r, link_flushed)));
 }
 
 static void create_done(struct front_request *r)
@@ -235,6 +255,8 @@ static void create_done(struct front_request *r)
         front_reply_result(r, result);
         return;
     }
+    if (r->nameless)
+        front_unlinked(r->fs, attr->ino);
     if (fuse_reply_create(r->req, &e, &r->fi) < 0) {
         front_file_close(r->fs, r->file);
         front_entry_undo(r->fs, attr->ino);
@@ -250,6 +272,29 @@ void front_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
     if (!r)
         return;
     r->fi = *fi;
+    front_meta(r, create_done);
+}
+
+void front_op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi)
+{
+    struct fs *fs = front_fs(req);
+    if (fs->config.read_only || front_is_control(parent)) {
+        fuse_reply_err(req, fs->config.read_only ? EROFS : EPERM);
+        return;
+    }
+    struct front_request *r = front_begin(fs, req, FRONT_CREATE);
+    if (!r)
+        return;
+    const struct fuse_ctx *ctx = fuse_req_ctx(req);
+    r->fi = *fi;
+    r->parent = parent;
+    r->nameless = true;
+    r->meta.op.kind = META_MKNOD;
+    r->meta.op.flags = META_NAMELESS;
+    r->meta.op.parent = parent;
+    r->meta.op.attr.mode = (mode & ~S_IFMT) | S_IFREG;
+    r->meta.op.attr.uid = ctx->uid;
+    r->meta.op.attr.gid = ctx->gid;
     front_meta(r, create_done);
 }
 

@@ -219,9 +219,17 @@ static int count_name(struct engine_txn *t, struct engine_node *parent,
     return rc < 0 ? rc : engine_quota_name(t, parent->ino, node, sign);
 }
 
-static int lost_last_link(struct engine_txn *t, struct engine_node *node, bool purge)
+static int sustain(struct engine_txn *t, struct engine_node *node)
 {
     struct record_key key;
+    node->now.flags |= RECORD_SUSTAINED;
+    node->dirty = true;
+    record_key_u64(&key, node->ino);
+    return engine_txn_put(t, TABLE_SUSTAINED, &key, "\x01", 1);
+}
+
+static int lost_last_link(struct engine_txn *t, struct engine_node *node, bool purge)
+{
     set_first_link(node, 0, NULL, 0);
     int rc = engine_settle_unqueue(t, node);
     if (rc == 0)
@@ -234,9 +242,7 @@ static int lost_last_link(struct engine_txn *t, struct engine_node *node, bool p
         return rc;
     if (purge)
         return engine_inode_purge(t, node);
-    node->now.flags |= RECORD_SUSTAINED;
-    record_key_u64(&key, node->ino);
-    return engine_txn_put(t, TABLE_SUSTAINED, &key, "\x01", 1);
+    return sustain(t, node);
 }
 
 int engine_name_remove(struct engine_txn *t, struct engine_node *parent, const void *name,
@@ -367,8 +373,30 @@ static int new_inode(struct engine_txn *t, const struct meta_op *op,
     return 0;
 }
 
+static int make_nameless(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply)
+{
+    uint32_t mode = S_IFREG | (op->attr.mode & 07777);
+    struct engine_node *parent = NULL, *node = NULL;
+    if (op->attr.mode & S_IFMT && !S_ISREG(op->attr.mode))
+        return -EINVAL;
+    int rc = engine_txn_dir(t, op->parent, &parent);
+    if (rc == 0)
+        rc = new_inode(t, op, parent, mode, &node);
+    if (rc < 0)
+        return rc;
+    set_first_link(node, 0, NULL, 0);
+    node->now.nlink = 0;
+    node->now.flags |= RECORD_NAMELESS;
+    rc = sustain(t, node);
+    if (rc == 0)
+        engine_attr(node->ino, &node->now, &reply->attr);
+    return rc;
+}
+
 int engine_apply_mknod(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply)
 {
+    if (op->flags & META_NAMELESS)
+        return make_nameless(t, op, reply);
     uint32_t mode = op->attr.mode & (S_IFMT | 07777);
     struct engine_node *parent = NULL, *node = NULL;
     struct record_dentry dentry;
@@ -402,6 +430,16 @@ int engine_apply_mknod(struct engine_txn *t, const struct meta_op *op, struct me
     return 0;
 }
 
+/* The first name of a file that was made without one. */
+static int name_nameless(struct engine_txn *t, const struct meta_op *op, struct engine_node *node)
+{
+    struct record_key key;
+    set_first_link(node, op->parent, op->name.bytes, op->name.len);
+    node->now.flags &= ~(uint32_t)(RECORD_SUSTAINED | RECORD_NAMELESS);
+    record_key_u64(&key, node->ino);
+    return engine_txn_delete(t, TABLE_SUSTAINED, &key);
+}
+
 int engine_apply_link(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply)
 {
     struct engine_node *parent = NULL, *node = NULL;
@@ -415,7 +453,8 @@ int engine_apply_link(struct engine_txn *t, const struct meta_op *op, struct met
         return rc;
     if (S_ISDIR(node->now.mode))
         return -EPERM;
-    if (node->now.nlink == 0)
+    bool nameless = node->now.nlink == 0;
+    if (nameless && !(node->now.flags & RECORD_NAMELESS))
         return -ENOENT;
     rc = engine_dentry_get(t, op->parent, op->name.bytes, op->name.len, &dentry);
     if (rc != -ENOENT)
@@ -427,7 +466,8 @@ int engine_apply_link(struct engine_txn *t, const struct meta_op *op, struct met
     if (rc == 0)
         rc = count_name(t, parent, node, 1);
     if (rc == 0)
-        rc = link_row(t, node->ino, op->parent, op->name.bytes, op->name.len, true);
+        rc = nameless ? name_nameless(t, op, node)
+                      : link_row(t, node->ino, op->parent, op->name.bytes, op->name.len, true);
     if (rc < 0)
         return rc;
     node->now.nlink++;
@@ -435,6 +475,9 @@ int engine_apply_link(struct engine_txn *t, const struct meta_op *op, struct met
     if (rc < 0)
         return rc;
     engine_node_touch(t, node);
+    rc = nameless ? engine_settle_changed(t, node) : 0;
+    if (rc < 0)
+        return rc;
     engine_attr(node->ino, &node->now, &reply->attr);
     return 0;
 }

@@ -484,7 +484,8 @@ int engine_apply_reserve(struct engine_txn *t, const struct meta_op *op, struct 
         return rc;
     if (!S_ISREG(node->now.mode))
         return S_ISDIR(node->now.mode) ? -EISDIR : -EINVAL;
-    int natural = op->flags & META_INTERNAL_KEY ? 0 : engine_key_natural(t, node, key, &len);
+    bool internal = op->flags & META_INTERNAL_KEY || node->now.nlink == 0;
+    int natural = internal ? 0 : engine_key_natural(t, node, key, &len);
     if (natural > 0) {
         natural = engine_key_holder(t, key, len, &id);
         if (natural == 0)

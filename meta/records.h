@@ -70,6 +70,7 @@ enum record_inode_flag {
     RECORD_QUOTA = 1 << 6,     /* directory: has a record of its limits */
     RECORD_CARRIED = 1 << 7,   /* there may be an entry of it in the bucket */
     RECORD_CARRY_DUE = 1 << 8, /* has a row of RECORD_WORK_CARRY */
+    RECORD_NAMELESS = 1 << 9,  /* sustained, but was never unlinked: may get a name */
 };
 
 struct record_inode {

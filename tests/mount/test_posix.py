@@ -458,6 +458,41 @@ class Posix:
         self.assertEqual((os.pread(fd, 4, 0), os.fstat(fd).st_nlink), (b"Tere", 0))
         os.close(fd)
 
+    def link_descriptor(self, fd, path):
+        """linkat of an open file; follow_symlinks alone would not make Python say AT_SYMLINK_FOLLOW."""
+        here = os.open("/", os.O_RDONLY)
+        try:
+            os.link("/proc/self/fd/%d" % fd, path, src_dir_fd=here)
+        finally:
+            os.close(here)
+
+    def test_file_without_a_name(self):
+        for length in (100, 3 << 20):
+            data = pattern(length, 11)[:length]
+            fd = os.open(self.dir, os.O_TMPFILE | os.O_RDWR, 0o640)
+            os.write(fd, data)
+            os.fsync(fd)
+            self.assertEqual((os.fstat(fd).st_nlink, os.fstat(fd).st_mode & 0o777), (0, 0o640))
+            self.assertEqual((os.listdir(self.dir), os.pread(fd, 9, 50)), ([], data[50:59]))
+            self.put("taken")
+            self.refused(errno.EEXIST, self.link_descriptor, fd, self.p("taken"))
+            self.link_descriptor(fd, self.p("named"))
+            self.assertEqual(os.fstat(fd).st_nlink, 1)
+            os.pwrite(fd, b"more", length)
+            os.close(fd)
+            self.assertEqual(self.get("named"), data + b"more")
+            self.volume.settle(self.p("named"))
+            self.assertEqual(self.volume.object(os.path.relpath(self.p("named"), self.volume.path())), data + b"more")
+            os.unlink(self.p("named"))
+            os.unlink(self.p("taken"))
+
+    def test_file_without_a_name_goes_with_its_descriptor(self):
+        fd = os.open(self.dir, os.O_TMPFILE | os.O_WRONLY | os.O_EXCL, 0o600)
+        os.write(fd, bytes(200000))
+        self.refused(errno.ENOENT, self.link_descriptor, fd, self.p("never"))
+        os.close(fd)
+        os.rmdir(self.dir)
+
     def test_fsync_then_write_on(self):
         with open(self.p("f"), "wb", buffering=0) as f:
             for i in range(10):

@@ -91,6 +91,8 @@ void data_overlay(struct data *data, struct meta_attr *attr);
  * data_linked. */
 void data_unlinked(struct data *data, uint64_t ino);
 void data_linked(struct data *data, uint64_t ino);
+/* It is open, and data_unlinked was called for it: its data is not on the way to the store. */
+bool data_is_unlinked(struct data *data, uint64_t ino);
 /* The metadata moved the same bytes to other objects, or (outside = true) the content was changed
  * from outside: handles that read the old content get -ESTALE. */
 void data_extents_changed(struct data *data, uint64_t ino, bool outside);

@@ -60,8 +60,11 @@ enum meta_kind {
                     by ino → quotas (at most 10,000) */
     META_LAST_READ = 31,
 
-    META_MKNOD,  /* parent, name, attr.{mode,uid,gid,rdev}, [data = symlink target] → attr */
-    META_LINK,   /* ino, parent, name → attr */
+    META_MKNOD, /* parent, name, attr.{mode,uid,gid,rdev}, [data = symlink target] → attr. flags
+                   META_NAMELESS: a regular file without a name (O_TMPFILE), sustained until
+                   META_DROP */
+    META_LINK, /* ino, parent, name → attr. What was made nameless may get its first name so; what
+                  lost its last one may not (-ENOENT) */
     META_UNLINK, /* parent, name → attr after (nlink 0: sustained until META_DROP). flags
                     META_RMDIR: a directory, must be empty */
     META_RENAME, /* parent, name, new_parent, new_name, flags (RENAME_NOREPLACE | RENAME_EXCHANGE) →
@@ -126,6 +129,7 @@ enum {
                                    count, but no quota refuses them now */
     META_QUOTA_ABOVE = 1 << 14, /* QUOTA */
     META_QUOTA_BELOW = 1 << 15, /* QUOTA */
+    META_NAMELESS = 1 << 16,    /* MKNOD */
 };
 
 /* valid */

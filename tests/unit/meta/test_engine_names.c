@@ -113,6 +113,50 @@ TEST(engine_unlink, removes_and_sustains)
     world_done(&w);
 }
 
+/* O_TMPFILE */
+static int64_t make_nameless(struct world *w, uint32_t mode)
+{
+    struct meta_op op = {
+        .kind = META_MKNOD, .parent = 1, .flags = META_NAMELESS, .attr = {.mode = mode}};
+    int rc = world_apply(w, &op);
+    return rc ? rc : (int64_t)w->reply.attr.ino;
+}
+
+TEST(engine_mknod, nameless_file_may_get_a_name)
+{
+    struct world w;
+    world_init(&w);
+    check_int(make_nameless(&w, S_IFDIR | 0755), -EINVAL);
+    int64_t file = make_nameless(&w, S_IFREG | 0640);
+    check(file > 0);
+    check_uint(w.reply.attr.nlink, 0);
+    check_uint(w.reply.attr.mode, S_IFREG | 0640);
+    check_uint(usage_of(&w, 1).files, 0);
+    uint64_t found[4];
+    check_int(engine_sustained(w.engine, 0, found, 4), 1);
+    check(write_object(&w, (uint64_t)file, 100, 0) > 0);
+    /* Its key is an internal one: it has no path. */
+    check(strstr(object_of(&w, (uint64_t)file).key, ".sluice/o/") != NULL);
+    world_reopen(&w);
+    check_int(link_at(&w, (uint64_t)file, 1, "named"), 0);
+    check_uint(w.reply.attr.nlink, 1);
+    check_int(lookup(&w, 1, "named"), file);
+    check_uint(usage_of(&w, 1).files, 1);
+    check_uint(usage_of(&w, 1).bytes, 100);
+    check_int(engine_sustained(w.engine, 0, found, 4), 0);
+    check_int(link_at(&w, (uint64_t)file, 1, "second"), 0);
+    check_int(unlink_at(&w, 1, "named", 0), 0);
+    check_int(unlink_at(&w, 1, "second", 0), 0);
+    /* Now it was unlinked: that is not undone. */
+    check_int(link_at(&w, (uint64_t)file, 1, "again"), -ENOENT);
+    check_int(drop(&w, (uint64_t)file), 0);
+
+    file = make_nameless(&w, S_IFREG | 0600);
+    check_int(drop(&w, (uint64_t)file), 0);
+    check_int(link_at(&w, (uint64_t)file, 1, "gone"), -ENOENT);
+    world_done(&w);
+}
+
 TEST(engine_drop, leaves_linked_inodes_alone)
 {
     struct world w;
