@@ -2,7 +2,9 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -29,19 +31,16 @@ static const struct option_set umount_option_set = {
     .count = ARRAY_LEN(specs),
     .usage = "MOUNTPOINT",
     .doc = "Unmounts, and returns when everything that was written is in the object store and the "
-           "metadata is closed."
+           "metadata is closed. On a terminal a bar shows how much is left to upload."
            "\vEnds with 0 then, 1 if the mount is in use or its process ended with an error. Data "
            "that could not be sent stays on the local disk, and is sent by the next mount.",
     .args_min = 1,
     .args_max = 1,
 };
 
-/* What the mount says of itself: its process, and bytes on their way. */
-static int ask_mount(const char *path, char **mountpoint, int *pid, uint64_t *dirty,
-                     struct error *error)
+static int open_root(const char *path, struct control_client *out, struct error *error)
 {
     struct control_client client;
-    json_t *reply = NULL;
     int r = control_client_open(path, &client, error);
     if (r < 0)
         return r;
@@ -49,15 +48,91 @@ static int ask_mount(const char *path, char **mountpoint, int *pid, uint64_t *di
         control_client_close(&client);
         return error_set(error, -EINVAL, "%s is not a mount point", path);
     }
-    r = control_client_call(&client, json_pack("{s:s}", "op", "status"), &reply, error);
-    if (r == 0) {
-        json_t *mount = json_object_get(reply, "mount");
-        *pid = (int)json_integer_value(json_object_get(mount, "pid"));
-        *dirty = (uint64_t)json_integer_value(
-            json_object_get(json_object_get(mount, "data"), "dirty_bytes"));
-        *mountpoint = TAKE_PTR(client.mountpoint);
-        json_decref(reply);
+    *out = client;
+    return 0;
+}
+
+/* What the mount says of itself: its process, and the bytes that are not in the store. */
+static int ask_status(struct control_client *client, int *pid, uint64_t *unsent,
+                      struct error *error)
+{
+    json_t *reply = NULL;
+    int r = control_client_call(client, json_pack("{s:s}", "op", "status"), &reply, error);
+    if (r < 0)
+        return r;
+    json_t *mount = json_object_get(reply, "mount");
+    *pid = (int)json_integer_value(json_object_get(mount, "pid"));
+    *unsent = (uint64_t)json_integer_value(
+        json_object_get(json_object_get(mount, "data"), "unsent_bytes"));
+    json_decref(reply);
+    return 0;
+}
+
+/* Bringing what was written to the store, while the mount can still be asked how far it is. */
+struct flush {
+    struct control_client client;
+    int done[2]; /* a pipe: its end says that the answer is there */
+};
+
+static void *run_flush(void *arg)
+{
+    struct flush *flush = arg;
+    struct error error = {0};
+    json_t *reply = NULL;
+    /* What could not be sent is kept on the local disk: no reason to stay mounted. */
+    control_client_call(&flush->client, json_pack("{s:s}", "op", "flush"), &reply, &error);
+    json_decref(reply);
+    close(TAKE_FD(flush->done[1]));
+    return NULL;
+}
+
+static void watch_flush(struct flush *flush, struct control_client *client, uint64_t unsent)
+{
+    struct progress progress;
+    struct pollfd p = {.fd = flush->done[0], .events = POLLIN};
+    struct error error = {0};
+    int pid;
+    progress_init(&progress, "uploading", true);
+    do
+        progress_show(&progress, unsent);
+    while (poll(&p, 1, 100) == 0 && ask_status(client, &pid, &unsent, &error) == 0);
+    progress_end(&progress);
+}
+
+/* On a terminal: how many bytes are left is shown until there are none. */
+static void show_flush(const char *path, struct control_client *client, uint64_t unsent)
+{
+    struct flush flush = {.done = {-1, -1}};
+    struct error error = {0};
+    pthread_t thread;
+    if (!isatty(STDERR_FILENO) || unsent == 0 || open_root(path, &flush.client, &error) < 0)
+        return;
+    if (pipe2(flush.done, O_CLOEXEC) == 0) {
+        if (pthread_create(&thread, NULL, run_flush, &flush) == 0) {
+            watch_flush(&flush, client, unsent);
+            pthread_join(thread, NULL);
+        }
+        close(flush.done[0]);
+        if (flush.done[1] >= 0)
+            close(flush.done[1]);
     }
+    control_client_close(&flush.client);
+}
+
+static int ask_mount(const char *path, bool lazy, char **mountpoint, int *pid, uint64_t *unsent,
+                     struct error *error)
+{
+    struct control_client client;
+    int r = open_root(path, &client, error);
+    if (r < 0)
+        return r;
+    r = ask_status(&client, pid, unsent, error);
+    if (r == 0 && !lazy)
+        show_flush(path, &client, *unsent);
+    if (r == 0)
+        r = ask_status(&client, pid, unsent, error);
+    if (r == 0)
+        *mountpoint = TAKE_PTR(client.mountpoint);
     control_client_close(&client);
     return r;
 }
@@ -96,7 +171,7 @@ static int unmount(const char *path, bool lazy, struct error *error)
 }
 
 /* Until the process has ended: then everything is where it belongs. */
-static void wait_for_end(int pidfd, uint64_t dirty)
+static void wait_for_end(int pidfd, uint64_t unsent)
 {
     bool terminal = isatty(STDERR_FILENO);
     char amount[32];
@@ -104,7 +179,7 @@ static void wait_for_end(int pidfd, uint64_t dirty)
     for (unsigned turn = 0; poll(&p, 1, 200) == 0; turn++)
         if (terminal)
             fprintf(stderr, "\r%c waiting for the store (%s were not there yet)\033[K",
-                    "|/-\\"[turn % 4], progress_bytes(dirty, amount));
+                    "|/-\\"[turn % 4], progress_bytes(unsent, amount));
     if (terminal)
         fputs("\r\033[K", stderr);
 }
@@ -119,13 +194,13 @@ int cli_umount(int argc, char **argv)
         return r - 1;
     cleanup(free_ptr) char *mountpoint = NULL;
     int pid = 0;
-    uint64_t dirty = 0;
-    if (ask_mount(result.args[0], &mountpoint, &pid, &dirty, &error) < 0)
+    uint64_t unsent = 0;
+    if (ask_mount(result.args[0], options.lazy, &mountpoint, &pid, &unsent, &error) < 0)
         return cli_fail("umount", &error);
     cleanup(close_fd) int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (unmount(mountpoint, options.lazy, &error) < 0)
         return cli_fail("umount", &error);
     if (pidfd >= 0 && !options.lazy)
-        wait_for_end(pidfd, dirty);
+        wait_for_end(pidfd, unsent);
     return 0;
 }

@@ -28,6 +28,7 @@ static const struct {
     {.name = "quota-set", .op = CONTROL_QUOTA_SET, .needs_path = true, .needs_quota = true},
     {.name = "quota-get", .op = CONTROL_QUOTA_GET, .takes_path = true},
     {.name = "quota-list", .op = CONTROL_QUOTA_LIST, .takes_path = true},
+    {.name = "flush", .op = CONTROL_FLUSH},
     {.name = "stop", .op = CONTROL_STOP},
 };
 

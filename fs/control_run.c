@@ -106,11 +106,11 @@ static json_t *data_json(struct fs *fs)
 {
     struct data_stats d;
     data_stats(fs->data, &d);
-    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I}", "open_files", (json_int_t)d.open_files,
-                     "dirty_files", (json_int_t)d.dirty_files, "dirty_bytes",
-                     (json_int_t)d.dirty_bytes, "staged_bytes", (json_int_t)d.staged_bytes,
-                     "buffer_bytes", (json_int_t)d.buffer_bytes, "buffer_peak_bytes",
-                     (json_int_t)d.buffer_peak_bytes);
+    return json_pack(
+        "{s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "open_files", (json_int_t)d.open_files, "dirty_files",
+        (json_int_t)d.dirty_files, "dirty_bytes", (json_int_t)d.dirty_bytes, "unsent_bytes",
+        (json_int_t)d.unsent_bytes, "staged_bytes", (json_int_t)d.staged_bytes, "buffer_bytes",
+        (json_int_t)d.buffer_bytes, "buffer_peak_bytes", (json_int_t)d.buffer_peak_bytes);
 }
 
 static void run_status(struct control_handle *h)
@@ -413,6 +413,35 @@ static bool run_task(struct control_handle *h, void (*start)(struct meta *, stru
     return true;
 }
 
+/* --- flush: all that was written is durable */
+static void flush_ended(struct pool_task *task)
+{
+    struct control_handle *h = container_of(task, struct control_handle, pool_task);
+    if (h->flush.result < 0)
+        control_fail(h, h->flush.result, "not all data could be sent; it is kept and tried again");
+    else
+        control_put_json(&h->reply, json_pack("{s:b}", "ok", 1));
+    control_finish(h);
+}
+
+static void flush_done(struct data_request *request)
+{
+    struct control_handle *h = request->arg;
+    h->pool_task.run = flush_ended;
+    control_submit(h);
+}
+
+/* The reply comes by flush_ended. */
+static void run_flush(struct control_handle *h)
+{
+    h->flush = (struct data_request){.done = flush_done, .arg = h};
+    int result = data_flush_all(h->fs->data, &h->flush);
+    if (result == -EINPROGRESS)
+        return;
+    h->flush.result = result;
+    flush_done(&h->flush);
+}
+
 /* --- stop: when the caller has read the reply and closes */
 static void run_stop(struct control_handle *h)
 {
@@ -464,6 +493,10 @@ void control_run(struct control_handle *h)
     case CONTROL_QUOTA_GET:
     case CONTROL_QUOTA_LIST:
         control_run_quota(h);
+        break;
+    case CONTROL_FLUSH:
+        run_flush(h);
+        later = true;
         break;
     case CONTROL_STOP:
         run_stop(h);

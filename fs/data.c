@@ -367,4 +367,6 @@ void data_stats(struct data *data, struct data_stats *out)
         .buffer_peak_bytes = tickets_peak(data->read_tickets) + tickets_peak(data->upload_tickets),
     };
     out->dirty_bytes = out->staged_bytes;
+    uint64_t sent = atomic_load_explicit(&data->sent_bytes, memory_order_relaxed);
+    out->unsent_bytes = out->dirty_bytes > sent ? out->dirty_bytes - sent : 0;
 }

@@ -57,6 +57,7 @@ struct data {
 
     _Atomic uint64_t file_count; /* of `files`: so that data_overlay needs no lock when it is 0 */
     _Atomic uint64_t dirty_files;
+    _Atomic uint64_t sent_bytes; /* parts in the store of uploads in progress: a statistic */
 
     /* under wait_lock (a leaf) */
     pthread_mutex_t wait_lock;

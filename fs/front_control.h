@@ -41,6 +41,7 @@ struct control_handle {
     struct control_request request;
     struct pool_task pool_task;
     struct meta_task task;
+    struct data_request flush;
 };
 
 /* control_run.c: what stands at the path, with the caller's rights. Symbolic links are not

@@ -33,6 +33,7 @@ enum control_op {
     CONTROL_QUOTA_SET,
     CONTROL_QUOTA_GET,
     CONTROL_QUOTA_LIST,
+    CONTROL_FLUSH,
     CONTROL_STOP,
 };
 

@@ -132,6 +132,7 @@ static void upload_end(struct upload *upload, int result, bool again)
     int next_error = 0;
     pthread_mutex_lock(&file->lock);
     file->upload = NULL;
+    upload_sent_locked(upload, -(int64_t)upload->sent);
     if (result)
         note_failure_locked(file, result, &upload->cause);
     if (again) {

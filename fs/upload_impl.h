@@ -48,6 +48,7 @@ struct upload {
     int error;
     struct error cause;
     unsigned in_flight;
+    uint64_t sent;                            /* counted in data->sent_bytes */
     unsigned part_count, part_cap, next_part; /* those before next_part do not wait */
     struct upload_part *parts;
     struct data_request *waiters;
@@ -99,6 +100,8 @@ void upload_next(struct file *file);
 void upload_create(struct upload *upload);
 void upload_complete(struct upload *upload);
 void upload_tags(struct upload *upload);
+/* Counts bytes that are in the store (or, negative, not any more). With file->lock held. */
+void upload_sent_locked(struct upload *upload, int64_t change);
 /* Marks the parts of a finishing stream that were written again. With file->lock held. */
 void upload_parts_redo(struct upload *upload);
 

@@ -40,6 +40,13 @@ void upload_tags(struct upload *upload)
         meta_object_tags(meta_volume(upload->data->meta), &upload->object, &attr, &upload->tags);
 }
 
+/* A statistic: no order with other memory is needed. */
+void upload_sent_locked(struct upload *upload, int64_t change)
+{
+    upload->sent += (uint64_t)change;
+    atomic_fetch_add_explicit(&upload->data->sent_bytes, (uint64_t)change, memory_order_relaxed);
+}
+
 void upload_parts_redo(struct upload *upload)
 {
     struct staging *staging = upload->file->staging;
@@ -51,6 +58,7 @@ void upload_parts_redo(struct upload *upload)
         if (part->state == PART_SENT) {
             part->state = PART_WAITS;
             upload->next_part = MIN(upload->next_part, i);
+            upload_sent_locked(upload, -(int64_t)part->length);
         } else if (part->state == PART_BUSY) {
             part->redo = true;
         }
@@ -82,6 +90,8 @@ static void part_end(struct part_job *job, int result)
             part->redo = false;
             part->state = PART_WAITS;
             upload->next_part = MIN(upload->next_part, job->index);
+        } else {
+            upload_sent_locked(upload, (int64_t)job->length);
         }
     }
     upload->in_flight--;

@@ -1,7 +1,9 @@
 """The commands as a user types them: help, wrong calls, background start, signals, mount(8), doctor."""
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -43,6 +45,21 @@ def sluice(*arguments, env=None):
     done = subprocess.run([binary(), *arguments], env=dict(os.environ, **(env or {})), stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
     return done.returncode, done.stdout
+
+
+def on_terminal(*arguments):
+    """Exit status, and what the command says when its standard error is a terminal."""
+    master, slave = pty.openpty()
+    shown = b""
+    with os.fdopen(master, "rb", buffering=0) as terminal:
+        with os.fdopen(slave, "wb", buffering=0) as errors:
+            process = subprocess.Popen([binary(), *arguments], stdin=subprocess.DEVNULL, stderr=errors)
+        # The other side is closed: EIO.
+        with contextlib.suppress(OSError):
+            while part := terminal.read(4096):
+                shown += part
+        code = process.wait(120)
+    return code, shown.decode()
 
 
 class Calls(unittest.TestCase):
@@ -150,6 +167,25 @@ class Life(unittest.TestCase):
         self.assertEqual((code, is_mounted(self.v.mountpoint)), (0, False), text)
         self.assertTrue(ended(pid), "it came back before the daemon ended")
         self.assertEqual(self.v.object("f"), b"x" * 100000)
+
+    def test_umount_shows_what_is_left_to_upload(self):
+        self.start()
+        # Another process: a child of this one would flush the file by closing what it inherited.
+        code = ("import sys\nf = open(sys.argv[1], 'wb', buffering=0)\nfor _ in range(20): f.write(bytes(1 << 20))\n"
+                "print('written', flush=True)\nsys.stdin.read()")
+        with subprocess.Popen([sys.executable, "-c", code, self.v.path("f")], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+            self.assertEqual(writer.stdout.readline(), b"written\n")
+            data = self.v.status()["mount"]["data"]
+            self.assertGreater(data["unsent_bytes"], 0)
+            self.assertLessEqual(data["unsent_bytes"], data["dirty_bytes"])
+            code, shown = on_terminal("umount", self.v.mountpoint)
+            self.assertIn("uploading [", shown)
+            self.assertIn("MiB left", shown)
+            self.assertEqual((code, "in use" in shown), (1, True), shown)
+            data = self.v.status()["mount"]["data"]
+            self.assertEqual((data["unsent_bytes"], data["dirty_bytes"]), (0, 0))
+            writer.stdin.close()
+        self.assertEqual(sluice("umount", self.v.mountpoint)[0], 0)
 
     def test_umount_in_use_is_refused(self):
         self.start()

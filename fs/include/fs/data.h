@@ -146,6 +146,8 @@ struct cache *data_cache(struct data *data); /* NULL: none */
 
 struct data_stats {
     uint64_t open_files, dirty_files, dirty_bytes, staged_bytes, buffer_bytes, buffer_peak_bytes;
+    uint64_t
+        unsent_bytes; /* of dirty_bytes: not in the store yet, as parts of unfinished uploads */
 };
 void data_stats(struct data *data, struct data_stats *out);
 

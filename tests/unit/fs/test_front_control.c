@@ -21,6 +21,7 @@ TEST(control_parse, understands_each_request)
         {"{\"op\":\"status\"}", CONTROL_STATUS, NULL, NULL},
         {"{\"op\":\"metrics\"}", CONTROL_METRICS, NULL, NULL},
         {"{\"op\":\"stop\"}\n", CONTROL_STOP, NULL, NULL},
+        {"{\"op\":\"flush\"}", CONTROL_FLUSH, NULL, NULL},
         {"{\"op\":\"refresh\"}", CONTROL_REFRESH, "", NULL},
         {"{\"op\":\"refresh\",\"path\":\"/\"}", CONTROL_REFRESH, "", NULL},
         {"{\"op\":\"settle\",\"path\":\"/a/b\"}", CONTROL_SETTLE, "a/b", NULL},
