@@ -98,9 +98,7 @@ void cache_close(struct cache *cache)
     free(cache);
 }
 
-/* The disk with the highest score for this content: when a disk comes or goes, only its own share
- * moves. */
-static struct disk *disk_of(const struct cache *cache, uint64_t cid)
+struct disk *cache_disk_of(const struct cache *cache, uint64_t cid)
 {
     unsigned best = 0;
     uint64_t best_score = 0;
@@ -118,21 +116,21 @@ bool cache_query(struct cache *cache, uint64_t cid, uint64_t offset, uint64_t le
                  uint64_t *run_offset, uint64_t *run_length)
 {
     return length > 0 &&
-           disk_query(disk_of(cache, cid), cid, offset, length, true, run_offset, run_length);
+           disk_query(cache_disk_of(cache, cid), cid, offset, length, true, run_offset, run_length);
 }
 
 bool cache_peek(struct cache *cache, uint64_t cid, uint64_t offset, uint64_t length,
                 uint64_t *run_offset, uint64_t *run_length)
 {
-    return length > 0 &&
-           disk_query(disk_of(cache, cid), cid, offset, length, false, run_offset, run_length);
+    return length > 0 && disk_query(cache_disk_of(cache, cid), cid, offset, length, false,
+                                    run_offset, run_length);
 }
 
 int cache_read(struct cache *cache, struct cache_read *read)
 {
     if (read->length == 0 || read->length > CACHE_READ_MAX || read->offset > INDEX_SIZE_MAX)
         return -EINVAL;
-    return disk_read(disk_of(cache, read->cid), read);
+    return disk_read(cache_disk_of(cache, read->cid), read);
 }
 
 void cache_read_put(struct cache_read *read)
@@ -161,14 +159,14 @@ int cache_fill(struct cache *cache, uint64_t cid, uint64_t size, uint64_t offset
     int rc = check_fill(size, offset, length);
     if (rc < 0)
         return rc;
-    return disk_fill(disk_of(cache, cid), cid, size, offset, data, length, read, true);
+    return disk_fill(cache_disk_of(cache, cid), cid, size, offset, data, length, read, true);
 }
 
 int cache_fill_wait(struct cache *cache, uint64_t cid, uint64_t size, uint64_t offset,
                     const void *data, size_t length, bool read, unsigned wait_ms)
 {
     uint64_t until = clock_monotonic_ms() + wait_ms;
-    struct disk *disk = disk_of(cache, cid);
+    struct disk *disk = cache_disk_of(cache, cid);
     int rc = check_fill(size, offset, length);
     bool last = false;
     while (rc == 0) {
@@ -182,59 +180,9 @@ int cache_fill_wait(struct cache *cache, uint64_t cid, uint64_t size, uint64_t o
     return rc;
 }
 
-int cache_backing_get(struct cache *cache, uint64_t cid)
-{
-    struct disk *disk = disk_of(cache, cid);
-    char name[DISK_NAME_MAX];
-    int rc = -ENOENT, fd = -1;
-    pthread_mutex_lock(&disk->lock);
-    struct index_content *content = index_find(&disk->index, cid);
-    if (content && !content->doomed && !disk->closing && index_complete(content) &&
-        health_usable(&disk->health, clock_monotonic_ms()))
-        rc = index_verified(content) ? 0 : -EAGAIN;
-    if (rc == -EAGAIN)
-        disk_check_later_locked(disk, content);
-    if (rc == 0 && content->backing++ > 0)
-        fd = content->backing_fd > 0 ? content->backing_fd : -1;
-    pthread_mutex_unlock(&disk->lock);
-    if (rc < 0 || fd >= 0)
-        return rc < 0 ? rc : fd;
-    disk_file_name(cid, name);
-    int opened = openat(disk->files_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    rc = opened < 0 ? -ENOENT : 0;
-    pthread_mutex_lock(&disk->lock);
-    if (rc < 0) {
-        content->backing--;
-    } else if (content->backing_fd > 0) {
-        /* Another opener was faster. */
-        close(opened);
-        opened = content->backing_fd;
-    } else {
-        content->backing_fd = opened;
-    }
-    pthread_mutex_unlock(&disk->lock);
-    return rc < 0 ? rc : opened;
-}
-
-void cache_backing_put(struct cache *cache, uint64_t cid)
-{
-    struct disk *disk = disk_of(cache, cid);
-    int fd = -1;
-    pthread_mutex_lock(&disk->lock);
-    struct index_content *content = index_find(&disk->index, cid);
-    if (content && content->backing > 0 && --content->backing == 0) {
-        fd = content->backing_fd;
-        content->backing_fd = 0;
-        pthread_cond_signal(&disk->tend);
-    }
-    pthread_mutex_unlock(&disk->lock);
-    if (fd > 0)
-        close(fd);
-}
-
 int cache_pin(struct cache *cache, uint64_t cid, bool pinned)
 {
-    struct disk *disk = disk_of(cache, cid);
+    struct disk *disk = cache_disk_of(cache, cid);
     int rc = 0;
     pthread_mutex_lock(&disk->lock);
     struct index_content *content =
@@ -254,7 +202,7 @@ int cache_pin(struct cache *cache, uint64_t cid, bool pinned)
 
 bool cache_evict(struct cache *cache, uint64_t cid)
 {
-    struct disk *disk = disk_of(cache, cid);
+    struct disk *disk = cache_disk_of(cache, cid);
     pthread_mutex_lock(&disk->lock);
     struct index_content *content = index_find(&disk->index, cid);
     bool evicted = content && content->backing == 0 && !content->doomed;
@@ -303,7 +251,7 @@ void cache_forget_from(struct cache *cache, uint64_t first)
 
 int cache_content(struct cache *cache, uint64_t cid, struct cache_content *out)
 {
-    struct disk *disk = disk_of(cache, cid);
+    struct disk *disk = cache_disk_of(cache, cid);
     int rc = -ENOENT;
     pthread_mutex_lock(&disk->lock);
     const struct index_content *content = index_find(&disk->index, cid);

@@ -120,6 +120,12 @@ struct disk {
 
 uint32_t disk_now_s(void);
 
+/* cache.c. The disk with the highest score for a content: when a disk comes or goes, only its own
+ * share moves. */
+struct disk *cache_disk_of(const struct cache *cache, uint64_t cid);
+/* backing.c. The file was lent at some time, to whomever. */
+bool disk_file_was_lent(int fd);
+
 /* disk.c. 0 or -errno. */
 int disk_open(const struct cache_config *config, const char *directory, struct disk **out,
               struct error *error);

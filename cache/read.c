@@ -263,6 +263,8 @@ void disk_read_ended(struct disk_io *io)
     struct read_op *op = io->read;
     int result = judge(io);
     pthread_mutex_lock(&disk->lock);
+    if (io->content->detached)
+        result = -EAGAIN;
     struct index_page *page = &io->segment->pages[io->page];
     if (result == -EBADMSG && page->valid == io->valid && page->crc == io->crc) {
         disk->stats.corrupt_pages++;

@@ -82,6 +82,7 @@ static bool only_segment(const struct index_segment *segment)
     return segment->content->cached == segment->item.bytes;
 }
 
+/* -EBUSY: it may be mapped by somebody, who must not see a hole. */
 static int punch(struct disk *disk, uint64_t cid, uint64_t offset)
 {
     char name[DISK_NAME_MAX];
@@ -89,6 +90,8 @@ static int punch(struct disk *disk, uint64_t cid, uint64_t offset)
     cleanup(close_fd) int fd = openat(disk->files_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return -errno;
+    if (disk_file_was_lent(fd))
+        return -EBUSY;
     return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, CACHE_SEGMENT) <
                    0
                ? -errno
@@ -108,10 +111,16 @@ static uint64_t evict_locked(struct disk *disk, struct index_segment *segment)
     uint64_t bytes = segment->item.bytes;
     /* Nobody frees a content that is busy. */
     content->busy++;
+    content->punching = true;
     pthread_mutex_unlock(&disk->lock);
     int rc = punch(disk, content->cid, (uint64_t)segment->number * CACHE_SEGMENT);
     pthread_mutex_lock(&disk->lock);
     content->busy--;
+    content->punching = false;
+    if (rc == -EBUSY) {
+        disk_doom_locked(disk, content);
+        return reap_locked(disk);
+    }
     if (rc < 0)
         disk_health_report(disk, rc, 0, false);
     disk->stats.evicted_bytes += bytes;

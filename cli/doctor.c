@@ -20,6 +20,15 @@
 #define FILES_WANTED 65536        /* RLIMIT_NOFILE */
 #define SPACE_WANTED (1ull << 30) /* bytes free under the metadata and written data */
 
+static bool has_sys_admin(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2] = {{0}};
+    if (syscall(SYS_capget, &header, data) < 0)
+        return false;
+    return data[0].effective & (1u << CAP_SYS_ADMIN);
+}
+
 static void check_kernel(struct findings *f)
 {
     struct utsname system;
@@ -41,15 +50,12 @@ static void check_kernel(struct findings *f)
                      system.release);
     else
         findings_say(f, FINDING_GOOD, "kernel", "%s", system.release);
-}
-
-static bool has_sys_admin(void)
-{
-    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct data[2] = {{0}};
-    if (syscall(SYS_capget, &header, data) < 0)
-        return false;
-    return data[0].effective & (1u << CAP_SYS_ADMIN);
+    if (has_sys_admin() && (major > 6 || (major == 6 && minor >= 9)))
+        findings_say(f, FINDING_GOOD, "passthrough",
+                     "cached files can be read at the speed of the local disk");
+    else
+        findings_say(f, FINDING_NOTE, "passthrough", "%s: every read comes to the mount",
+                     has_sys_admin() ? "needs kernel 6.9" : "needs CAP_SYS_ADMIN");
 }
 
 static void check_fuse(struct findings *f)

@@ -307,6 +307,7 @@ static int open_front(struct mount *m, struct error *error)
     config.allow_other = m->options.allow_other || geteuid() == 0;
     config.read_only = m->options.read_only;
     config.writeback = m->options.writeback;
+    config.no_passthrough = m->options.no_passthrough;
     if (m->options.transport && strcmp(m->options.transport, "classic") == 0)
         config.transport = FS_TRANSPORT_CLASSIC;
     if (m->options.transport && strcmp(m->options.transport, "uring") == 0)

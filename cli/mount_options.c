@@ -117,6 +117,10 @@ static const struct option_spec specs[] = {
      .min = 16u << 20, .group = GROUP_DATA},
     {"no-cache", 0, OPTION_FLAG, AT(no_cache), NULL,
      "Keep nothing of what was read on a local disk", .group = GROUP_DATA},
+    {"no-passthrough", 0, OPTION_FLAG, AT(no_passthrough), NULL,
+     "Let every read come to the mount, also of files that the kernel could read from the cache by "
+     "itself",
+     .group = GROUP_DATA},
     {"memory", 0, OPTION_SIZE, AT(memory), "SIZE", "Memory the process may use (256M)",
      .min = 128u << 20, .group = GROUP_DATA},
     {"staging-max", 0, OPTION_SIZE, AT(staging_max), "SIZE",

@@ -28,7 +28,7 @@ struct mount_options {
     unsigned max_threads;
     /* memory and data */
     uint64_t memory, staging_max, part_size, readahead, cache_size;
-    bool no_cache;
+    bool no_cache, no_passthrough;
     unsigned upload_parallel;
     /* log */
     char *log_file, *log_level;

@@ -129,8 +129,12 @@ int data_copy(struct data_handle *from, uint64_t from_offset, struct data_handle
     if (from->file == to->file && from_offset < to_offset + length &&
         to_offset < from_offset + length)
         return -EINVAL;
-    /* What is unlinked is not committed: the caller copies the bytes. */
-    if (unlinked)
+    pthread_mutex_lock(&to->file->lock);
+    bool passed = to->file->pass != NULL;
+    pthread_mutex_unlock(&to->file->lock);
+    /* What is unlinked is not committed, and a backing file needs the bytes: the caller copies
+     * them. */
+    if (unlinked || passed)
         return -EOPNOTSUPP;
     struct copy *copy = calloc(1, sizeof(*copy));
     if (!copy)

@@ -11,12 +11,14 @@
 #include "base/log.h"
 #include "buffers.h"
 #include "file.h"
+#include "passthrough.h"
 #include "staging.h"
 #include "upload.h"
 
 static void file_free(struct file *file)
 {
-    assert(!file->staging && !file->upload && !file->flush_wanted && !file->extents_waiters);
+    assert(!file->pass && !file->staging && !file->upload && !file->flush_wanted &&
+           !file->extents_waiters);
     file_extents_unref(file->extents);
     pthread_mutex_destroy(&file->lock);
     free(file);
@@ -149,6 +151,7 @@ static void file_refresh_locked(struct file *file, const struct meta_attr *attr)
     file->data_version = attr->data_version;
     file->committed_size = attr->size;
     file_extents_drop_locked(file);
+    pass_stale_locked(file);
     if (!file->staging) {
         file->size = attr->size;
         file->mtime_ns = attr->mtime_ns;
@@ -202,6 +205,7 @@ void data_file_release(struct data_handle *handle)
 {
     struct file *file = handle->file;
     read_streams_free(handle->streams);
+    pass_release(handle);
     pthread_mutex_lock(&file->lock);
     file->handles--;
     file->writers -= handle->writable;
@@ -338,6 +342,7 @@ void data_extents_changed(struct data *data, uint64_t ino, bool outside)
     if (outside) {
         file->outside_changes++;
         file->cache_stale = true;
+        pass_stale_locked(file);
     }
     pthread_mutex_unlock(&file->lock);
     struct refresh *refresh = outside ? calloc(1, sizeof(*refresh)) : NULL;

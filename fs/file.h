@@ -23,6 +23,7 @@ struct upload;     /* upload.h: flush of one file in progress */
 struct data_reads; /* the read side's own */
 struct buffers;    /* buffers.h */
 struct write_wait;
+struct pass; /* passthrough.h: the kernel reads the file by itself */
 
 /* What of the inode's content the kernel's page cache was last known to hold, for files that are
  * not open any more: a bounded, direct-mapped memory. */
@@ -54,6 +55,10 @@ struct data {
     struct file *dirty;        /* a reference each */
     pthread_cond_t files_gone; /* `files` is empty */
     struct data_kept *kept;
+
+    struct data_passthrough passthrough; /* immutable once passthrough_on was set */
+    _Atomic bool passthrough_on;
+    struct pass *lingering; /* under lock */
 
     _Atomic uint64_t file_count; /* of `files`: so that data_overlay needs no lock when it is 0 */
     _Atomic uint64_t dirty_files;
@@ -116,19 +121,26 @@ struct file {
     bool avoid_natural;     /* the natural key is taken by somebody outside */
     unsigned key_conflicts; /* in a row, at internal keys */
     bool logged_error;
-    uint64_t quota_size; /* as reserved: quota.c */
-    bool cache_stale;    /* the kernel's pages of this inode may be of other content */
+    uint64_t quota_size;     /* as reserved: quota.c */
+    bool cache_stale;        /* the kernel's pages of this inode may be of other content */
+    struct pass *pass;       /* NULL: none */
+    unsigned cached_handles; /* that the kernel treats the usual way */
 
     /* under data->lock */
     bool in_dirty;
     struct file *dirty_prev, *dirty_next;
 };
 
+enum data_handle_mode { HANDLE_UNDECIDED, HANDLE_CACHED, HANDLE_PASS };
+
 /* The file of a handle, and back. */
 struct data_handle {
     struct file *file;
     bool writable;
     bool keep_cache;
+    enum data_handle_mode mode;
+    bool direct; /* HANDLE_PASS: its reads and writes come to us */
+    bool rdwr;
     uint64_t outside_changes; /* at open */
     struct read_streams
         *streams; /* read.c: sequential streams of this handle; NULL until the first read */
@@ -171,6 +183,10 @@ void file_extents_drop_locked(struct file *file);
  * answered, and the extents are dropped in the same hold of the lock; so staging and extents that
  * were taken together fit together.
  */
+
+/* write.c, with file->lock held: as data_write. *new: file_dirty_update must follow. */
+int write_bytes_locked(struct file *file, const void *bytes, uint64_t offset, uint64_t length,
+                       bool *new);
 
 /* read.c. Bytes of the committed extents, holes as zeros, into `buf`; not those that are staged.
  * Ends by `done` on the loop thread. Used for reads (through the streams), and by the write side

@@ -3,11 +3,12 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
+#include "passthrough.h"
 #include "upload.h"
 
 int data_flush(struct data_handle *handle, struct data_request *request)
 {
-    return upload_flush(handle->file, request);
+    return pass_flush(handle, request) ? -EINPROGRESS : upload_flush(handle->file, request);
 }
 
 struct flush_ino {

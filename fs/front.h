@@ -105,7 +105,8 @@ struct fs {
     sem_t stop;
     atomic_uint stops; /* calls of fs_stop */
     atomic_bool serving;
-    atomic_bool ran; /* the loop is over: the stopper may end */
+    atomic_bool connected; /* the kernel takes backing files */
+    atomic_bool ran;       /* the loop is over: the stopper may end */
 };
 
 struct front_request {
@@ -171,6 +172,9 @@ void front_unlinked(struct fs *fs, uint64_t ino);
 /* --- front_init.c */
 void front_conn_init(void *userdata, struct fuse_conn_info *conn);
 extern const struct fuse_lowlevel_ops front_ops;
+
+/* --- front_backing.c: the kernel has agreed on passthrough; fs->data may use it. */
+void front_backing_offer(struct fs *fs);
 
 /* --- What is open: files, directories, the control file. In a list, so that fs_run can release
  * what the kernel did not. */

@@ -75,6 +75,10 @@ void front_conn_init(void *userdata, struct fuse_conn_info *conn)
     want(conn, FUSE_CAP_SPLICE_READ, false);
     want(conn, FUSE_CAP_SPLICE_WRITE, true);
     want(conn, FUSE_CAP_SPLICE_MOVE, true);
+    /* The kernel's write-back cache and passthrough exclude each other. */
+    bool passthrough = !fs->config.writeback && !fs->config.no_passthrough && data_cache(fs->data);
+    want(conn, FUSE_CAP_PASSTHROUGH, passthrough);
+    conn->max_backing_stack_depth = 1;
     conn->max_write = FRONT_MAX_IO;
     conn->max_readahead = FRONT_MAX_IO;
     conn->max_background = 64;
@@ -84,6 +88,8 @@ void front_conn_init(void *userdata, struct fuse_conn_info *conn)
     log_info("kernel connected", "protocol=%u.%u capable=%#llx wanted=%#llx", conn->proto_major,
              conn->proto_minor, (unsigned long long)conn->capable_ext,
              (unsigned long long)conn->want_ext);
+    if (conn->want_ext & FUSE_CAP_PASSTHROUGH)
+        front_backing_offer(fs);
     if (fs->config.ready)
         fs->config.ready(fs->config.arg);
 }

@@ -449,6 +449,7 @@ int fs_run(struct fs *fs, struct meta *meta, struct data *data, enum fs_exit *ex
 
     /* Answers first, while there is a connection; then its end, which frees who waits for it. */
     drain(fs);
+    atomic_store(&fs->connected, false);
     fuse_session_unmount(fs->session);
     atomic_store(&fs->ran, true);
     sem_post(&fs->stop);

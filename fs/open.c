@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "buffers.h"
+#include "passthrough.h"
 #include "staging.h"
 #include "tend.h"
 #include "upload.h"
@@ -323,6 +324,7 @@ static bool wait_for_files(struct data *data)
 
 int data_close(struct data *data)
 {
+    pass_close(data);
     int rc = data->area ? flush_all_wait(data) : 0;
     tend_stop(data);
     wait_for_uploads(data);

@@ -16,6 +16,15 @@ static struct front_file *file_of(const struct fuse_file_info *fi)
 }
 
 /* --- open, release */
+static void set_mode(struct front_request *r)
+{
+    bool direct;
+    r->fi.backing_id = data_handle_passthrough(r->file->handle, &direct);
+    r->fi.direct_io = direct;
+    if (r->fi.backing_id)
+        r->fi.keep_cache = false; /* the kernel refuses both */
+}
+
 int front_file_open(struct front_request *r, const struct meta_attr *attr, bool created)
 {
     struct fs *fs = r->fs;
@@ -36,11 +45,19 @@ int front_file_open(struct front_request *r, const struct meta_attr *attr, bool 
         free(file);
         return result;
     }
+    if (created)
+        result = data_handle_mode(file->handle, r->fi.flags, NULL);
+    if (result < 0) {
+        front_file_free(file);
+        return result;
+    }
     front_opened_add(fs, &file->opened);
     r->file = file;
     r->fi.fh = (uintptr_t)file;
     r->fi.keep_cache = created || data_handle_keep_cache(file->handle);
     r->fi.noflush = !file->writable;
+    if (created)
+        set_mode(r);
     return 0;
 }
 
@@ -80,15 +97,13 @@ static void open_truncated(struct front_request *r)
     front_meta(r, open_reply);
 }
 
-static void open_found(struct front_request *r)
+static void open_decided(struct front_request *r)
 {
-    int result = r->result;
-    if (result == 0)
-        result = front_file_open(r, &r->meta.reply.attr, false);
-    if (result < 0) {
-        front_reply_result(r, result);
+    if (r->result < 0) {
+        open_reply(r);
         return;
     }
+    set_mode(r);
     if ((r->fi.flags & O_TRUNC) && r->file->writable) {
         atomic_store(&r->file->written, true);
         front_data_result(
@@ -96,6 +111,18 @@ static void open_found(struct front_request *r)
     } else {
         open_reply(r);
     }
+}
+
+static void open_found(struct front_request *r)
+{
+    int result = r->result;
+    if (result == 0)
+        result = front_file_open(r, &r->meta.reply.attr, false);
+    if (result < 0)
+        front_reply_result(r, result);
+    else
+        front_data_result(
+            r, data_handle_mode(r->file->handle, r->fi.flags, front_data_prepare(r, open_decided)));
 }
 
 void front_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "passthrough.h"
 #include "read_op.h"
 
 #define TRIES_MAX 8
@@ -347,6 +348,8 @@ static int read_start(struct file *file, struct data_handle *handle, uint64_t of
 int data_read(struct data_handle *handle, uint64_t offset, uint64_t length,
               struct data_request *request)
 {
+    if (pass_read(handle, offset, length, request))
+        return 0;
     return read_start(handle->file, handle, offset, length, NULL, request);
 }
 

@@ -14,6 +14,7 @@
 #include "stream.h"
 
 struct data_reads {
+    struct data *data;
     struct buffers *buffers;
     struct fetch_table *fetches;
     struct cache *cache; /* NULL: none */

@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "passthrough.h"
 #include "read_op.h"
 
 #define TICK_MS 1000
@@ -34,7 +35,8 @@ static void on_tick(struct loop_timer *timer)
     bool idle_left = buffers_trim(reads->buffers, now, BLOCK_IDLE_NS);
     struct buffers_stats stats;
     buffers_stats(reads->buffers, &stats);
-    if (idle_left || stats.used > 0)
+    bool lingering = pass_tick(reads->data);
+    if (idle_left || lingering || stats.used > 0)
         loop_timer_start(timer, TICK_MS);
     else
         atomic_store(&reads->ticking, false);
@@ -65,6 +67,7 @@ int reads_open(struct data *data)
     struct data_reads *reads = calloc(1, sizeof(*reads));
     if (!reads)
         return -ENOMEM;
+    reads->data = data;
     reads->loop = data->loop;
     int rc = buffers_new(data->read_tickets, &reads->buffers);
     if (rc == 0)

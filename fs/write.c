@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "passthrough.h"
 #include "staging.h"
 #include "upload.h"
 #include "write_wait.h"
@@ -57,7 +58,7 @@ int64_t write_apply(struct data_handle *handle, struct fuse_bufvec *in, uint64_t
     struct data *data = file->data;
     uint64_t length = fuse_buf_size(in), now = meta_time_ns(data->meta);
     size_t idx = in->idx, off = in->off;
-    bool new;
+    bool new = false;
     pthread_mutex_lock(&file->lock);
     if (append)
         offset = file->size;
@@ -65,12 +66,12 @@ int64_t write_apply(struct data_handle *handle, struct fuse_bufvec *in, uint64_t
         pthread_mutex_unlock(&file->lock);
         return -EFBIG;
     }
-    if (offset + length > file->size) {
-        int refused = file_quota_grow_locked(file, offset + length);
-        if (refused) {
-            pthread_mutex_unlock(&file->lock);
-            return refused;
-        }
+    int refused = pass_before_change_locked(file);
+    if (!refused && offset + length > file->size)
+        refused = file_quota_grow_locked(file, offset + length);
+    if (refused) {
+        pthread_mutex_unlock(&file->lock);
+        return refused;
     }
     int64_t n = need_staging_locked(file, &new);
     if (n == 0) {
@@ -84,6 +85,7 @@ int64_t write_apply(struct data_handle *handle, struct fuse_bufvec *in, uint64_t
     if (n >= 0) {
         file->size = MAX(file->size, offset + length);
         touched_locked(file, now);
+        pass_changed_locked(file, offset, length);
     } else {
         new = false;
         in->idx = idx; /* may be tried again */
@@ -98,6 +100,25 @@ int64_t write_apply(struct data_handle *handle, struct fuse_bufvec *in, uint64_t
     if (many)
         upload_flush(file, NULL);
     return n;
+}
+
+int write_bytes_locked(struct file *file, const void *bytes, uint64_t offset, uint64_t length,
+                       bool *new)
+{
+    uint64_t now = meta_time_ns(file->data->meta);
+    int rc = need_staging_locked(file, new);
+    if (rc == 0) {
+        rc = staging_write_bytes(file->staging, bytes, offset, length, now);
+        if (rc)
+            change_failed_locked(file, *new);
+    }
+    if (rc) {
+        *new = false;
+        return rc;
+    }
+    file->size = MAX(file->size, offset + length);
+    touched_locked(file, now);
+    return 0;
 }
 
 int data_write(struct data_handle *handle, struct fuse_bufvec *in, uint64_t offset, bool append,
@@ -191,7 +212,9 @@ static int truncate_closed(struct data *data, uint64_t ino, uint64_t size,
 static int set_size_locked(struct file *file, uint64_t size, uint64_t now, bool *new)
 {
     *new = false;
-    int rc = size > file->size ? file_quota_grow_locked(file, size) : 0;
+    int rc = pass_before_change_locked(file);
+    if (rc == 0 && size > file->size)
+        rc = file_quota_grow_locked(file, size);
     if (rc == 0)
         rc = need_staging_locked(file, new);
     if (rc)
@@ -211,6 +234,7 @@ static int set_size_locked(struct file *file, uint64_t size, uint64_t now, bool 
     if (cut)
         file_quota_update_locked(file);
     touched_locked(file, now);
+    pass_resized_locked(file);
     return 0;
 }
 
@@ -227,7 +251,7 @@ int data_truncate(struct data *data, uint64_t ino, uint64_t size, struct data_re
     int rc = 0;
     pthread_mutex_lock(&file->lock);
     bool closed = file->handles == 0;
-    bool clean = closed && !file->staging && !file->upload;
+    bool clean = closed && !file->staging && !file->upload && !file->pass;
     if (!clean)
         rc = set_size_locked(file, size, meta_time_ns(data->meta), &new);
     pthread_mutex_unlock(&file->lock);
@@ -250,7 +274,9 @@ static int zero_locked(struct file *file, uint64_t offset, uint64_t end, uint64_
     end = MIN(end, file->size);
     if (offset >= end)
         return 0;
-    int rc = need_staging_locked(file, new);
+    int rc = pass_before_change_locked(file);
+    if (rc == 0)
+        rc = need_staging_locked(file, new);
     if (rc)
         return rc;
     rc = staging_zero(file->staging, offset, end - offset, now);
@@ -260,6 +286,7 @@ static int zero_locked(struct file *file, uint64_t offset, uint64_t end, uint64_
         return rc;
     }
     touched_locked(file, now);
+    pass_changed_locked(file, offset, end - offset);
     return 0;
 }
 

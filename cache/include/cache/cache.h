@@ -98,10 +98,26 @@ int cache_fill_wait(struct cache *cache, uint64_t cid, uint64_t size, uint64_t o
 
 /* The file of a content that is wholly cached, for kernel passthrough: an open descriptor for
  * reading, the cache's own, valid until cache_backing_put; the file is not evicted meanwhile.
+ * `owner` (not 0) is who shows it as a file of his own; a content is lent to one owner only, for
+ * ever, since mappings of it can outlive the descriptor: it may be changed in his name
+ * (cache_backing_detach), and no part of it is punched out any more (evicted it is as a whole).
  * -ENOENT: not complete. -EAGAIN: complete, but not all of it was verified in this process; that
- * was begun now, in the background. */
-int cache_backing_get(struct cache *cache, uint64_t cid);
+ * was begun now, in the background. -EBUSY: lent to another owner. -EOPNOTSUPP: this disk cannot
+ * note the owner. May touch the disk's metadata: not for threads that must never wait. */
+int cache_backing_get(struct cache *cache, uint64_t cid, uint64_t owner);
 void cache_backing_put(struct cache *cache, uint64_t cid);
+/* In place of the only cache_backing_put: the file leaves the cache, which forgets the content, and
+ * is the caller's, to read and write; it has no name any more. Returns a new descriptor. *sums: a
+ * new array, what its pages hold, as far as they are good. -EBUSY: it is out more than once. After
+ * an error nothing has changed. */
+struct cache_page_sum {
+    uint32_t crc; /* as cache_page_crc */
+    bool known;
+};
+int cache_backing_detach(struct cache *cache, uint64_t cid, struct cache_page_sum **sums);
+/* The checksum of a page of `length` bytes, 1..CACHE_PAGE, that is there as a whole. The memory has
+ * room for whole blocks, and zeros after `length`. */
+uint32_t cache_page_crc(const void *page, size_t length);
 
 /* Pinned contents are not evicted for room or age. May be called before anything is cached. */
 int cache_pin(struct cache *cache, uint64_t cid, bool pinned);

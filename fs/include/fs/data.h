@@ -76,6 +76,20 @@ int data_file_open(struct data *data, const struct meta_attr *attr, bool writabl
                    struct data_handle **out);
 /* Dirty data that no flush has committed is committed in the background. */
 void data_file_release(struct data_handle *handle);
+/* The kernel's passthrough of reads to files of the cache. Both quick, called with locks held. */
+struct data_passthrough {
+    int (*open)(void *arg, int fd); /* names a backing file: its id > 0, or -errno */
+    void (*close)(void *arg, int id);
+    void *arg;
+};
+/* The kernel offers it. Before the first handle. */
+void data_passthrough_set(struct data *data, const struct data_passthrough *kernel);
+/* How the kernel is to treat the handle; once for each, between data_file_open and its answer.
+ * `flags` of open(2). 0 or -errno; may be -EINPROGRESS, not without a request. */
+int data_handle_mode(struct data_handle *handle, int flags, struct data_request *request);
+/* After it: the backing file's id, 0 for none. *direct: reads and writes of the handle come here in
+ * spite of it. */
+int data_handle_passthrough(const struct data_handle *handle, bool *direct);
 uint64_t data_handle_ino(const struct data_handle *handle);
 /* True if the kernel's cached pages of this inode are still right (same content as at the last
  * open): FOPEN_KEEP_CACHE. */

@@ -35,6 +35,7 @@ struct fs_config {
     bool allow_other;         /* other users than the one who mounts may use it */
     bool read_only;           /* every change is answered EROFS; the control file works */
     bool writeback;           /* the kernel collects small writes (FUSE_WRITEBACK_CACHE) */
+    bool no_passthrough;      /* every read comes to the mount */
     enum fs_transport transport;
     unsigned max_threads;      /* that serve requests; default 10 */
     uint32_t cache_timeout_ms; /* attributes live so long in the kernel; default one day */

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <glob.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -185,12 +186,12 @@ TEST(cache_backing_get, complete_file_has_exactly_its_bytes, .init = begin, .fin
     uint64_t size = 300 * KIB + 77;
     fill(1, size, 0, 256 * KIB);
     cache_drain(cache);
-    check_int(cache_backing_get(cache, 1), -ENOENT);
+    check_int(cache_backing_get(cache, 1, 77), -ENOENT);
     fill(1, size, 256 * KIB, size - 256 * KIB);
     cache_drain(cache);
-    int fd = cache_backing_get(cache, 1);
+    int fd = cache_backing_get(cache, 1, 77);
     check(fd > 0);
-    check_int(cache_backing_get(cache, 1), fd);
+    check_int(cache_backing_get(cache, 1, 77), fd);
     struct stat st;
     check_int(fstat(fd, &st), 0);
     check_uint((uint64_t)st.st_size, size);
@@ -205,6 +206,85 @@ TEST(cache_backing_get, complete_file_has_exactly_its_bytes, .init = begin, .fin
     free(expected);
 }
 
+TEST(cache_backing_get, lends_to_one_owner_for_ever, .init = begin, .fini = end)
+{
+    fill(1, MIB, 0, MIB);
+    cache_drain(cache);
+    check(cache_backing_get(cache, 1, 77) > 0);
+    check_int(cache_backing_get(cache, 1, 78), -EBUSY);
+    cache_backing_put(cache, 1);
+    check_int(cache_backing_get(cache, 1, 78), -EBUSY);
+    cache_close(cache);
+    open_cache(0);
+    check_int(cache_backing_get(cache, 1, 78), -EAGAIN);
+    cache_drain(cache);
+    check_int(cache_backing_get(cache, 1, 78), -EBUSY);
+    check(cache_backing_get(cache, 1, 77) > 0);
+    cache_backing_put(cache, 1);
+}
+
+TEST(cache_backing_get, what_was_lent_is_evicted_as_a_whole, .init = begin, .fini = end)
+{
+    cache_close(cache);
+    open_cache(32 * MIB);
+    fill(1, 12 * MIB, 0, 12 * MIB);
+    cache_drain(cache);
+    int fd = cache_backing_get(cache, 1, 77);
+    check(fd > 0);
+    uint8_t *mapped = mmap(NULL, 12 * MIB, PROT_READ, MAP_SHARED, fd, 0);
+    check(mapped != MAP_FAILED);
+    cache_backing_put(cache, 1);
+    struct cache_content content;
+    for (uint64_t cid = 2; cid < 20 && cache_content(cache, 1, &content) == 0; cid++) {
+        check_uint(content.cached_bytes, 12 * MIB);
+        fill(cid, 4 * MIB, 0, 4 * MIB);
+        cache_drain(cache);
+    }
+    check_int(cache_content(cache, 1, &content), -ENOENT);
+    uint8_t *expected = bytes_of(1, 0, 12 * MIB);
+    check_mem(mapped, expected, 12 * MIB);
+    check_int(munmap(mapped, 12 * MIB), 0);
+    free(expected);
+}
+
+TEST(cache_backing_detach, the_file_is_the_callers_and_the_content_is_forgotten, .init = begin,
+     .fini = end)
+{
+    uint64_t size = 300 * KIB + 77;
+    fill(1, size, 0, size);
+    cache_drain(cache);
+    struct cache_page_sum *sums;
+    check_int(cache_backing_detach(cache, 1, &sums), -EBUSY);
+    check(cache_backing_get(cache, 1, 77) > 0);
+    check(cache_backing_get(cache, 1, 77) > 0);
+    check_int(cache_backing_detach(cache, 1, &sums), -EBUSY);
+    cache_backing_put(cache, 1);
+    int fd = cache_backing_detach(cache, 1, &sums);
+    check(fd > 0);
+    uint8_t *got = calloc(1, 4 * CACHE_PAGE), *expected = bytes_of(1, 0, size);
+    check(pread(fd, got, size, 0) == (ssize_t)size);
+    check_mem(got, expected, size);
+    for (unsigned i = 0; i < 3; i++)
+        check_uint(
+            cache_page_crc(got + (size_t)i * CACHE_PAGE, MIN(size - i * CACHE_PAGE, CACHE_PAGE)),
+            sums[i].crc);
+    check(pwrite(fd, "x", 1, 5) == 1);
+    uint64_t at, length;
+    check(!cache_query(cache, 1, 0, size, &at, &length));
+    struct stat st;
+    check_int(fstat(fd, &st), 0);
+    cache_drain(cache);
+    check_int(fstat(fd, &st), 0);
+    check_uint((uint64_t)st.st_nlink, 0);
+    fill(1, size, 0, size);
+    cache_drain(cache);
+    check(cache_query(cache, 1, 0, size, &at, &length));
+    close(fd);
+    free(sums);
+    free(got);
+    free(expected);
+}
+
 TEST(cache_backing_get, is_verified_first_after_a_restart, .init = begin, .fini = end)
 {
     fill(1, MIB, 0, MIB);
@@ -212,11 +292,11 @@ TEST(cache_backing_get, is_verified_first_after_a_restart, .init = begin, .fini 
     cache_close(cache);
     damage(2, 1000);
     open_cache(0);
-    check_int(cache_backing_get(cache, 1), -EAGAIN);
-    check_int(cache_backing_get(cache, 2), -EAGAIN);
+    check_int(cache_backing_get(cache, 1, 77), -EAGAIN);
+    check_int(cache_backing_get(cache, 2, 77), -EAGAIN);
     cache_drain(cache);
-    check(cache_backing_get(cache, 1) > 0);
-    check_int(cache_backing_get(cache, 2), -ENOENT);
+    check(cache_backing_get(cache, 1, 77) > 0);
+    check_int(cache_backing_get(cache, 2, 77), -ENOENT);
     cache_backing_put(cache, 1);
 }
 
@@ -295,7 +375,7 @@ TEST(cache_clear, forgets_all_but_what_is_in_use, .init = begin, .fini = end)
     for (uint64_t cid = 1; cid <= 5; cid++)
         fill(cid, MIB, 0, MIB);
     cache_drain(cache);
-    check(cache_backing_get(cache, 3) > 0);
+    check(cache_backing_get(cache, 3, 77) > 0);
     cache_clear(cache);
     check_uint(status_now().contents, 1);
     check_int(read_result(3, 0, MIB), 0);
@@ -416,7 +496,7 @@ static void *race(void *arg)
             uint64_t at, length;
             cache_query(cache, cid, 0, 2 * MIB, &at, &length);
         }
-        if (r % 97 == 0 && cache_backing_get(cache, cid) > 0)
+        if (r % 97 == 0 && cache_backing_get(cache, cid, 77) > 0)
             cache_backing_put(cache, cid);
     }
     return NULL;

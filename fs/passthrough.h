@@ -1,0 +1,49 @@
+/*
+ * Reads that the kernel serves from a cache file, without the mount (docs/cache.md, Passthrough).
+ *
+ * The kernel's rules: while an inode has a handle with passthrough, each further one must name the
+ * same backing file; while it has one without, none can have it. So who opens a file first decides.
+ * Passthrough is for readers of a file that is one whole, cached, verified object. A writer that
+ * comes while they read gets the same backing file, with its I/O sent to the mount all the same;
+ * before that the file is detached from the cache: it belongs to this inode then, has no name, and
+ * each change is made in it, too, right after it was staged. So readers and mappings see it.
+ *
+ * A handle that may read and write can map the backing file and change it behind our back. So a
+ * flush by such a handle compares the file with the checksums that its pages should have, and
+ * stages what differs; and when the last handle is gone, the file is kept (it lingers) as long as
+ * anybody has it open for writing, that is mapped, and compared a last time.
+ *
+ * Locks: all state is under file->lock.
+ */
+#ifndef SLUICE_FS_PASSTHROUGH_H
+#define SLUICE_FS_PASSTHROUGH_H
+
+#include "file.h"
+
+/* With file->lock held. Before a change of content or size: detaches the backing file if there is
+ * one. 0, or -errno: the change must not be made. */
+int pass_before_change_locked(struct file *file);
+/* After it: the bytes of the range are staged (or zeros). */
+void pass_changed_locked(struct file *file, uint64_t offset, uint64_t length);
+/* After it: file->size is new. */
+void pass_resized_locked(struct file *file);
+/* The content is not what it was, by other hands: who has it open keeps what he sees. */
+void pass_stale_locked(struct file *file);
+
+/* The answer to a read by a handle of a backing file that is written: from that file. False: the
+ * read goes the usual way. */
+bool pass_read(struct data_handle *handle, uint64_t offset, uint64_t length,
+               struct data_request *request);
+/* True: the flush comes after what was changed by mappings was staged, and ends by request->done.
+ */
+bool pass_flush(struct data_handle *handle, struct data_request *request);
+/* The handle goes. No locks held. */
+void pass_release(struct data_handle *handle);
+
+/* Once a second, on the loop thread: looks after backing files that linger. True: there are some.
+ */
+bool pass_tick(struct data *data);
+/* No handle is left: what lingers is staged, and gone. Blocking. */
+void pass_close(struct data *data);
+
+#endif
