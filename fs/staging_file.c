@@ -17,30 +17,12 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/hash.h"
 #include "staging_impl.h"
+#include "staging_log.h"
 
-#define FILE_MAGIC 0x3147535345434c53ull
 #define FILE_LOG_START (1ull << 20)
 #define FILE_LOG_HALF (31ull << 20)
-#define FILE_DATA (64ull << 20)
-#define LOG_RECORDS (FILE_LOG_HALF / sizeof(struct log_record))
-
-struct file_header {
-    uint64_t magic, ino, generation; /* the log is in half generation & 1 */
-    char boot_id[STAGING_BOOT_ID];
-    uint32_t crc; /* of what stands before */
-};
-
-enum log_kind { LOG_STATE = 1, LOG_WRITE, LOG_ZERO };
-
-struct log_record {
-    uint32_t crc; /* of what follows */
-    uint16_t kind;
-    uint16_t time_dirty;
-    uint64_t generation, offset, length, size, mtime_ns, truncated_to, spare;
-};
-_Static_assert(sizeof(struct log_record) == 64, "format");
+#define LOG_RECORDS (FILE_LOG_HALF / sizeof(struct staging_record))
 
 static void file_name(uint64_t ino, char name[32])
 {
@@ -65,27 +47,14 @@ static int write_all(int fd, const void *data, size_t len, uint64_t offset)
 
 static uint64_t record_offset(uint64_t generation, uint32_t index)
 {
-    return FILE_LOG_START + (generation & 1) * FILE_LOG_HALF + index * sizeof(struct log_record);
+    return FILE_LOG_START + (generation & 1) * FILE_LOG_HALF +
+           index * sizeof(struct staging_record);
 }
 
-static void record_fill(struct log_record *record, const struct staging *staging,
-                        enum log_kind kind, uint64_t offset, uint64_t length)
+static int log_append(struct staging *staging, enum staging_record_kind kind, uint64_t offset,
+                      uint64_t length)
 {
-    *record = (struct log_record){.kind = (uint16_t)kind,
-                                  .time_dirty = staging->time_dirty,
-                                  .generation = staging->log_generation,
-                                  .offset = offset,
-                                  .length = length,
-                                  .size = staging->size,
-                                  .mtime_ns = staging->mtime_ns,
-                                  .truncated_to = staging->truncated_to};
-    record->crc =
-        hash_crc32c(0, &record->kind, sizeof(*record) - offsetof(struct log_record, kind));
-}
-
-static int log_append(struct staging *staging, enum log_kind kind, uint64_t offset, uint64_t length)
-{
-    struct log_record record;
+    struct staging_record record;
     uint32_t at = staging->log_count;
     uint64_t start = offset;
     bool longer = kind == LOG_WRITE && staging->log_last_write && staging->log_last_end == offset;
@@ -96,7 +65,7 @@ static int log_append(struct staging *staging, enum log_kind kind, uint64_t offs
     } else if (at == LOG_RECORDS) {
         return staging_file_rewrite(staging); /* memory has the new range already */
     }
-    record_fill(&record, staging, kind, start, length);
+    staging_record_fill(&record, staging, kind, start, length);
     int rc = write_all(staging->file->fd, &record, sizeof(record),
                        record_offset(staging->log_generation, at));
     if (rc)
@@ -120,10 +89,8 @@ int staging_file_state(struct staging *staging)
 
 static int header_write(struct staging *staging, int fd, uint64_t generation)
 {
-    struct file_header header = {
-        .magic = FILE_MAGIC, .ino = staging->ino, .generation = generation};
-    memcpy(header.boot_id, staging->area->boot_id, STAGING_BOOT_ID);
-    header.crc = hash_crc32c(0, &header, offsetof(struct file_header, crc));
+    struct staging_header header;
+    staging_header_fill(&header, staging->ino, generation, staging->area->boot_id);
     return write_all(fd, &header, sizeof(header), 0);
 }
 
@@ -133,15 +100,16 @@ static int log_write_whole(struct staging *staging, int fd)
     const struct ranges *set = &staging->ranges;
     if (set->count + 1 > LOG_RECORDS)
         return -ENOSPC;
-    struct log_record *records = malloc((set->count + 1) * sizeof(*records));
+    struct staging_record *records = malloc((set->count + 1) * sizeof(*records));
     if (!records)
         return -ENOMEM;
     uint64_t before = staging->log_generation++;
     uint32_t n = 0;
-    record_fill(&records[n++], staging, LOG_STATE, 0, 0);
+    staging_record_fill(&records[n++], staging, LOG_STATE, 0, 0);
     for (size_t i = 0; i < set->count; i++) {
         const struct staging_range *r = &set->items[i];
-        record_fill(&records[n++], staging, r->hole ? LOG_ZERO : LOG_WRITE, r->offset, r->length);
+        staging_record_fill(&records[n++], staging, r->hole ? LOG_ZERO : LOG_WRITE, r->offset,
+                            r->length);
     }
     int rc =
         write_all(fd, records, n * sizeof(*records), record_offset(staging->log_generation, 0));
@@ -169,7 +137,7 @@ static int copy_slot(struct staging *staging, int fd)
         const struct staging_range *r = &staging->ranges.items[i];
         if (r->hole || r->offset + r->length > small_capacity(staging->area->small))
             continue; /* the range that did not fit; its bytes follow */
-        int rc = write_all(fd, bytes + r->offset, r->length, FILE_DATA + r->offset);
+        int rc = write_all(fd, bytes + r->offset, r->length, STAGING_DATA + r->offset);
         if (rc)
             return rc;
     }
@@ -234,7 +202,7 @@ void staging_file_trim(struct staging *staging)
             break;
         if (trims->items[at].offset < gap_end && gap < gap_end)
             fallocate(staging->file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                      (off_t)(FILE_DATA + gap),
+                      (off_t)(STAGING_DATA + gap),
                       (off_t)MIN(gap_end - gap, trims->items[trims->count - 1].offset +
                                                     trims->items[trims->count - 1].length - gap));
         if (!r)
@@ -244,32 +212,10 @@ void staging_file_trim(struct staging *staging)
     ranges_done(trims);
 }
 
-static bool record_good(const struct log_record *record, uint64_t generation)
-{
-    return record->generation == generation &&
-           record->crc ==
-               hash_crc32c(0, &record->kind, sizeof(*record) - offsetof(struct log_record, kind)) &&
-           record->kind >= LOG_STATE && record->kind <= LOG_ZERO &&
-           record->offset + record->length >= record->offset &&
-           record->offset + record->length <= INT64_MAX - FILE_DATA;
-}
-
-static int record_replay(struct staging *staging, const struct log_record *record)
-{
-    staging->size = record->size;
-    staging->mtime_ns = record->mtime_ns;
-    staging->truncated_to = record->truncated_to;
-    staging->time_dirty = record->time_dirty;
-    if (record->kind == LOG_STATE)
-        return ranges_clear(&staging->ranges, record->size, UINT64_MAX - record->size, UINT64_MAX);
-    return ranges_set(&staging->ranges, record->offset, record->length, 0,
-                      record->kind == LOG_ZERO);
-}
-
 static int log_replay(struct staging *staging)
 {
     enum { BATCH = 1024 };
-    struct log_record *records = malloc(BATCH * sizeof(*records));
+    struct staging_record *records = malloc(BATCH * sizeof(*records));
     if (!records)
         return -ENOMEM;
     int rc = 0;
@@ -284,11 +230,11 @@ static int log_replay(struct staging *staging)
         size_t count = (size_t)n / sizeof(*records);
         end = count < BATCH;
         for (size_t i = 0; i < count && !rc && staging->log_count < LOG_RECORDS; i++) {
-            if (!record_good(&records[i], staging->log_generation)) {
+            if (!staging_record_good(&records[i], staging->log_generation)) {
                 end = true;
                 break;
             }
-            rc = record_replay(staging, &records[i]);
+            rc = staging_record_replay(staging, &records[i]);
             staging->log_count++;
         }
     }
@@ -299,12 +245,11 @@ static int log_replay(struct staging *staging)
 /* -EBADMSG: not finished when its process died: its slot, if any, still counts. -ESTALE: of another
  * boot. */
 static int file_check(struct staging_area *area, int fd, const char *name,
-                      struct file_header *header)
+                      struct staging_header *header)
 {
     char expected[32];
     if (pread(fd, header, sizeof(*header), 0) != (ssize_t)sizeof(*header) ||
-        header->magic != FILE_MAGIC ||
-        header->crc != hash_crc32c(0, header, offsetof(struct file_header, crc)))
+        !staging_header_good(header))
         return -EBADMSG;
     file_name(header->ino, expected);
     if (strcmp(expected, name) != 0)
@@ -318,7 +263,7 @@ int staging_file_recover(struct staging_area *area, const char *name,
     cleanup(close_fd) int fd = openat(area->dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return -errno;
-    struct file_header header;
+    struct staging_header header;
     int rc = file_check(area, fd, name, &header);
     if (rc == -EBADMSG)
         return unlinkat(area->dir_fd, name, 0) ? -errno : 0;
@@ -353,13 +298,13 @@ int staging_view_fd(const struct staging_view *view)
 
 uint64_t staging_view_offset(const struct staging_view *view, uint64_t offset)
 {
-    return FILE_DATA + offset;
+    return STAGING_DATA + offset;
 }
 
 int staging_view_map(const struct staging_view *view, uint64_t offset, uint64_t length,
                      struct staging_map *out)
 {
-    uint64_t at = FILE_DATA + offset, before = at % (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t at = STAGING_DATA + offset, before = at % (uint64_t)sysconf(_SC_PAGESIZE);
     struct staging_map map = {.length = length, .mapped_length = before + length};
     map.base = mmap(NULL, map.mapped_length, PROT_READ, MAP_SHARED, view->fd, (off_t)(at - before));
     if (map.base == MAP_FAILED)
@@ -380,7 +325,7 @@ int staging_view_read(const struct staging_view *view, uint64_t offset, uint64_t
 {
     char *p = buf;
     while (length) {
-        ssize_t n = pread(view->fd, p, length, (off_t)(FILE_DATA + offset));
+        ssize_t n = pread(view->fd, p, length, (off_t)(STAGING_DATA + offset));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)

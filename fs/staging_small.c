@@ -18,13 +18,13 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "staging_impl.h"
+#include "staging_log.h"
 
 #define SMALL_NAME "small"
 #define SMALL_MAGIC 0x31534c53554c5344ull
 #define SMALL_PAGE 4096u
 #define SMALL_SLOTS 512u
 #define SMALL_AREA_MAX (32u << 20)
-#define SMALL_RANGES 3
 
 struct small_header {
     uint64_t magic;
@@ -32,19 +32,8 @@ struct small_header {
     char boot_id[STAGING_BOOT_ID];
 };
 
-struct small_state {
-    _Atomic uint64_t sequence; /* 0: not valid */
-    uint64_t ino, size, mtime_ns, truncated_to;
-    uint32_t time_dirty, range_count;
-    struct {
-        uint32_t offset, length;
-    } ranges[SMALL_RANGES];
-    uint64_t spare[7];
-};
-_Static_assert(sizeof(struct small_state) == 128, "format");
-
 struct small_slot {
-    struct small_state state[2];
+    struct slot_state state[2];
     uint8_t bytes[];
 };
 
@@ -103,31 +92,12 @@ void small_put(struct small_area *small, int slot)
 
 bool small_store(struct staging *staging)
 {
-    const struct ranges *set = &staging->ranges;
     struct small_area *small = staging->area->small;
-    uint32_t count = 0;
-    struct small_state state = {.ino = staging->ino,
-                                .size = staging->size,
-                                .mtime_ns = staging->mtime_ns,
-                                .truncated_to = staging->truncated_to,
-                                .time_dirty = staging->time_dirty};
-    for (size_t i = 0; i < set->count; i++) {
-        const struct staging_range *r = &set->items[i];
-        if (r->hole || r->offset + r->length > small_capacity(small))
-            return false;
-        /* Epochs are of this process only: ranges that touch are one. */
-        if (count && state.ranges[count - 1].offset + state.ranges[count - 1].length == r->offset) {
-            state.ranges[count - 1].length += (uint32_t)r->length;
-            continue;
-        }
-        if (count == SMALL_RANGES)
-            return false;
-        state.ranges[count].offset = (uint32_t)r->offset;
-        state.ranges[count++].length = (uint32_t)r->length;
-    }
-    state.range_count = count;
+    struct slot_state state;
+    if (!staging_slot_fill(&state, staging, small_capacity(small)))
+        return false;
     struct small_slot *s = slot_at(small, staging->slot);
-    struct small_state *to = &s->state[++staging->slot_sequence & 1];
+    struct slot_state *to = &s->state[++staging->slot_sequence & 1];
     /* A release store orders what was stored before it; the process is killed between two stores,
      * never with the order changed. */
     atomic_store_explicit(&to->sequence, 0, memory_order_relaxed);
@@ -172,7 +142,7 @@ void small_area_close(struct small_area *small)
 }
 
 /* The state that counts, or NULL if the slot is free. */
-static const struct small_state *slot_state(const struct small_slot *s)
+static const struct slot_state *slot_state(const struct small_slot *s)
 {
     uint64_t a = atomic_load_explicit(&s->state[0].sequence, memory_order_acquire);
     uint64_t b = atomic_load_explicit(&s->state[1].sequence, memory_order_acquire);
@@ -185,8 +155,8 @@ static uint64_t bytes_left(const struct small_area *small)
 {
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < small->slot_count; i++) {
-        const struct small_state *state = slot_state(slot_at(small, (int)i));
-        for (uint32_t k = 0; state && k < MIN(state->range_count, SMALL_RANGES); k++)
+        const struct slot_state *state = slot_state(slot_at(small, (int)i));
+        for (uint32_t k = 0; state && k < MIN(state->range_count, SLOT_RANGES); k++)
             bytes += state->ranges[k].length;
     }
     return bytes;
@@ -273,7 +243,7 @@ int small_area_open(struct staging_area *area, uint32_t inline_max, struct small
     return rc;
 }
 
-static int slot_adopt(struct staging_area *area, int slot, const struct small_state *state,
+static int slot_adopt(struct staging_area *area, int slot, const struct slot_state *state,
                       int (*found)(void *arg, const struct staging_found *found), void *arg)
 {
     struct staging *staging = staging_alloc(area, state->ino);
@@ -281,19 +251,9 @@ static int slot_adopt(struct staging_area *area, int slot, const struct small_st
         return -ENOMEM;
     staging->slot = slot;
     staging->slot_sequence = atomic_load_explicit(&state->sequence, memory_order_relaxed);
-    staging->size = state->size;
-    staging->mtime_ns = state->mtime_ns;
-    staging->truncated_to = state->truncated_to;
-    staging->time_dirty = state->time_dirty;
-    uint32_t capacity = small_capacity(area->small);
-    for (uint32_t i = 0; i < MIN(state->range_count, SMALL_RANGES); i++) {
-        uint32_t offset = state->ranges[i].offset, length = state->ranges[i].length;
-        if (offset > capacity || length > capacity - offset)
-            continue;
-        if (ranges_set(&staging->ranges, offset, length, 0, false)) {
-            staging_leave(staging);
-            return -ENOMEM;
-        }
+    if (staging_slot_replay(staging, state, small_capacity(area->small))) {
+        staging_leave(staging);
+        return -ENOMEM;
     }
     return staging_call_found(staging, found, arg);
 }
@@ -303,7 +263,7 @@ int small_area_recover(struct staging_area *area,
 {
     struct small_area *small = area->small;
     for (uint32_t i = 0; small && i < small->slot_count; i++) {
-        const struct small_state *state = slot_state(slot_at(small, (int)i));
+        const struct slot_state *state = slot_state(slot_at(small, (int)i));
         if (!state)
             continue;
         int rc = slot_adopt(area, (int)i, state, found, arg);
