@@ -17,6 +17,7 @@ int cli_quota(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 int cli_fsck(int argc, char **argv);
 int cli_rebuild(int argc, char **argv);
+int cli_prefix(int argc, char **argv);
 int cli_csi(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 int cli_bench_store(int argc, char **argv);

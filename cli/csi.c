@@ -15,6 +15,9 @@
 
 struct csi_options {
     char *role, *endpoint, *registration, *kubelet_endpoint, *name, *node_id, *log_level;
+    char *state_dir, *cache_dir, *sluice, *cgroup, *cgroup_root;
+    bool allow_file;
+    unsigned max_volumes;
     uint32_t timeout_ms;
 };
 
@@ -34,6 +37,22 @@ static const struct option_spec specs[] = {
     {"driver-name", 0, OPTION_STRING, AT(name), "NAME",
      "Name of the driver, as in StorageClass and CSIDriver (csi.sluice.dev)"},
     {"node-id", 0, OPTION_STRING, AT(node_id), "NAME", "Name of this node (the host's name)"},
+    {"state-dir", 0, OPTION_STRING, AT(state_dir), "DIR",
+     "Records and metadata of volumes. Must be on the host's own disk and outlive the driver "
+     "(/var/lib/sluice/csi)"},
+    {"cache-dir", 0, OPTION_STRING, AT(cache_dir), "DIR",
+     "Written data on its way to the store (beside the metadata)"},
+    {"sluice", 0, OPTION_STRING, AT(sluice), "FILE",
+     "The program to start for mounts (this one). In a container: a copy on the host, so that a "
+     "mount does not need the image any more"},
+    {"cgroup", 0, OPTION_STRING, AT(cgroup), "NAME",
+     "Put mounts into this cgroup of the host, so that they are not ended with the driver's "
+     "container"},
+    {"cgroup-root", 0, OPTION_STRING, AT(cgroup_root), "DIR",
+     "Where the host's cgroup filesystem is (/sys/fs/cgroup)"},
+    {"allow-file", 0, OPTION_FLAG, AT(allow_file), NULL,
+     "Allow file:// volumes, directories of the host: who makes a volume then reaches every file"},
+    {"max-volumes", 0, OPTION_UINT, AT(max_volumes), "N", "Volumes on one node (0: no limit)"},
     {"timeout", 0, OPTION_DURATION, AT(timeout_ms), "TIME",
      "The longest that a call may take, whatever its client allows (10m)", .min = 1000,
      .max = 3600000},
@@ -57,7 +76,9 @@ static int serve(struct csi_options *o, const sigset_t *mask)
 {
     struct error error = {0};
     struct csi *csi = NULL;
-    char host[256] = "";
+    char host[256] = "", own[PATH_MAX] = "";
+    if (readlink("/proc/self/exe", own, sizeof(own) - 1) < 0)
+        own[0] = 0;
     gethostname(host, sizeof(host) - 1);
     struct csi_config config = {
         .role = CSI_ALL,
@@ -66,8 +87,20 @@ static int serve(struct csi_options *o, const sigset_t *mask)
         .registration = o->registration,
         .kubelet_endpoint = o->kubelet_endpoint,
         .node_id = o->node_id ? o->node_id : host,
+        .state_dir = o->state_dir ? o->state_dir : "/var/lib/sluice/csi",
+        .cache_dir = o->cache_dir,
+        .sluice = o->sluice ? o->sluice : own,
+        .cgroup = o->cgroup,
+        .cgroup_root = o->cgroup_root ? o->cgroup_root : "/sys/fs/cgroup",
+        .allow_file = o->allow_file,
+        .max_volumes = o->max_volumes,
         .timeout_ms = o->timeout_ms,
     };
+    if (config.state_dir[0] != '/' || (o->sluice && o->sluice[0] != '/') ||
+        (o->cache_dir && o->cache_dir[0] != '/')) {
+        fputs("sluice csi: --state-dir, --cache-dir and --sluice must be absolute paths\n", stderr);
+        return 2;
+    }
     if (o->role && strcmp(o->role, "all") != 0)
         config.role = strcmp(o->role, "node") == 0 ? CSI_NODE : CSI_CONTROLLER;
     if (csi_start(&config, &csi, &error) < 0)

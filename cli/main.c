@@ -22,6 +22,7 @@ static const struct command {
     {"doctor", cli_doctor, "check this host and a bucket, and say what to do"},
     {"fsck", cli_fsck, "check the metadata of a volume that is not mounted"},
     {"rebuild", cli_rebuild, "make lost metadata anew from what is in the bucket"},
+    {"prefix", cli_prefix, "a bucket prefix as a volume with a name and a size"},
     {"csi", cli_csi, "the CSI driver: volumes for Kubernetes"},
     {"bench", cli_bench, "measure a directory of any filesystem"},
     {"bench-store", cli_bench_store, "measure a bucket, and show what it supports"},

@@ -1,20 +1,34 @@
 /* The driver as a whole: its table of methods, start and end. */
 #include "driver.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "busy.h"
+#include "records.h"
+#include "registry.h"
 #include "server.h"
+#include "stage.h"
 
 #define THREADS 32
 #define CALLS 64
 
-static const struct csi_method *const all_methods[] = {csi_identity_methods,
-                                                       csi_registration_methods};
+static const struct {
+    unsigned roles;
+    const struct csi_method *methods;
+} services[] = {
+    {CSI_ALL, csi_identity_methods},
+    {CSI_CONTROLLER, csi_controller_methods},
+    {CSI_NODE, csi_node_methods},
+    {CSI_NODE, csi_registration_methods},
+};
 
 struct running {
     struct csi csi;
@@ -49,11 +63,78 @@ static int socket_path(const char *endpoint, char **out, struct error *error)
 static unsigned collect_methods(struct running *r)
 {
     unsigned count = 0;
-    for (size_t t = 0; t < ARRAY_LEN(all_methods); t++)
-        for (const struct csi_method *m = all_methods[t]; m->name; m++)
-            if (count < ARRAY_LEN(r->methods))
+    for (size_t s = 0; s < ARRAY_LEN(services); s++)
+        for (const struct csi_method *m = services[s].methods; m->name; m++)
+            if ((services[s].roles & r->csi.config.role) && count < ARRAY_LEN(r->methods))
                 r->methods[count++] = *m;
     return count;
+}
+
+/* In every hierarchy of cgroup v1, or in the one of v2: a group of our own beside the containers',
+ * so that a mount is not killed with the container that started it. */
+static void add_cgroup(struct csi *csi, const char *hierarchy, unsigned *count)
+{
+    static const char *const copied[] = {"cpuset.cpus",
+                                         "cpuset.mems"}; /* empty in a new v1 group */
+    char path[4096], from[4096], value[1024];
+    snprintf(path, sizeof(path), "%s/%s", hierarchy, csi->config.cgroup);
+    if (*count + 1 >= ARRAY_LEN(csi->cgroups) || (mkdir(path, 0755) < 0 && errno != EEXIST))
+        return;
+    for (size_t i = 0; i < ARRAY_LEN(copied); i++) {
+        snprintf(from, sizeof(from), "%.2000s/%s", hierarchy, copied[i]);
+        snprintf(path, sizeof(path), "%.2000s/%.1000s/%s", hierarchy, csi->config.cgroup,
+                 copied[i]);
+        cleanup(close_fd) int in = open(from, O_RDONLY | O_CLOEXEC);
+        cleanup(close_fd) int out = in < 0 ? -1 : open(path, O_WRONLY | O_CLOEXEC);
+        ssize_t n = out < 0 ? 0 : read(in, value, sizeof(value));
+        if (n > 0 && write(out, value, (size_t)n) < 0)
+            log_warn("a cgroup could not be set up", "path=%s", path);
+    }
+    if (asprintf(&csi->cgroups[*count], "%s/%s/cgroup.procs", hierarchy, csi->config.cgroup) < 0)
+        csi->cgroups[*count] = NULL;
+    else
+        ++*count;
+}
+
+static int make_cgroups(struct csi *csi, struct error *error)
+{
+    char path[4096];
+    unsigned count = 0;
+    const char *root = csi->config.cgroup_root;
+    if (!csi->config.cgroup)
+        return 0;
+    snprintf(path, sizeof(path), "%s/cgroup.procs", root);
+    if (access(path, F_OK) == 0)
+        add_cgroup(csi, root, &count);
+    DIR *list = count ? NULL : opendir(root);
+    for (struct dirent *e; list && (e = readdir(list));) {
+        snprintf(path, sizeof(path), "%.2000s/%s", root, e->d_name);
+        if (e->d_name[0] != '.' && e->d_type == DT_DIR)
+            add_cgroup(csi, path, &count);
+    }
+    if (list)
+        closedir(list);
+    return count
+               ? 0
+               : error_set(error, -ENOENT, "%s is no cgroup filesystem that can be written", root);
+}
+
+static int make_state(struct csi *csi, struct error *error)
+{
+    int r = records_make(csi->config.state_dir, error);
+    if (r < 0)
+        return r;
+    if (csi->config.role & CSI_CONTROLLER) {
+        csi->registry = registry_open(csi->config.state_dir);
+        if (!csi->registry)
+            return error_set(error, -ENOMEM, "out of memory");
+    }
+    if (!(csi->config.role & CSI_NODE))
+        return 0;
+    r = make_cgroups(csi, error);
+    if (r == 0)
+        stage_clean_up(csi);
+    return r;
 }
 
 static int start(struct running *r, struct error *error)
@@ -65,6 +146,9 @@ static int start(struct running *r, struct error *error)
     csi->busy = busy_new();
     if (!csi->busy)
         return error_set(error, -ENOMEM, "out of memory");
+    result = make_state(csi, error);
+    if (result < 0)
+        return result;
     struct server_config config = {
         .sockets = r->sockets,
         .methods = r->methods,
@@ -106,6 +190,9 @@ void csi_stop(struct csi *csi)
     struct running *r = container_of(csi, struct running, csi);
     server_free(csi->server);
     busy_free(csi->busy);
+    registry_close(csi->registry);
+    for (size_t i = 0; i < ARRAY_LEN(csi->cgroups); i++)
+        free(csi->cgroups[i]);
     free(csi->socket);
     free(r);
 }

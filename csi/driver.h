@@ -7,12 +7,15 @@
 
 struct server;
 struct busy;
+struct registry;
 
 struct csi {
     struct csi_config config; /* immutable */
     char *socket;             /* path of the endpoint */
     struct server *server;
     struct busy *busy;
+    struct registry *registry; /* of a controller */
+    char *cgroups[16];         /* cgroup.procs files that mounts move to; NULL-ended */
 };
 
 extern const struct csi_method csi_identity_methods[], csi_controller_methods[], csi_node_methods[],

@@ -39,6 +39,7 @@ COMMANDS = [
     "version",
 ]
 COMMANDS = ["mount", "umount", "status", "refresh", "settle", "usage", "du", "quota", "doctor", "fsck", "version"]
+COMMANDS = ["mount", "umount", "status", "refresh", "settle", "usage", "doctor", "fsck", "prefix", "csi", "version"]
 
 
 def sluice(*arguments, env=None):

@@ -21,16 +21,14 @@ struct csi_config {
     const char
         *kubelet_endpoint; /* path of the endpoint as the kubelet sees it; NULL: the endpoint's */
     const char *node_id;
-    const char *state_dir;   /* on the host, survives the driver */
-    const char *cache_dir;   /* metadata and staged data of mounts; NULL: in state_dir */
+    const char *state_dir;   /* absolute; on the host, survives the driver: records, metadata */
+    const char *cache_dir;   /* data on its way to the store; NULL: in state_dir */
     const char *sluice;      /* the binary that is started for mounts and helpers, absolute */
     const char *cgroup;      /* mounts leave the driver's cgroup for this one; NULL: they stay */
     const char *cgroup_root; /* where the cgroup filesystem of the host is: /sys/fs/cgroup */
-    const char *launcher;    /* direct or systemd-run */
-    const char *const *host_command; /* words put before systemd-run; NULL-ended, may be NULL */
-    bool allow_file;      /* file:// volumes: a directory of the host in place of a bucket */
-    unsigned max_volumes; /* on one node; 0 = no limit */
-    unsigned timeout_ms;  /* the longest a call may take */
+    bool allow_file;         /* file:// volumes: a directory of the host in place of a bucket */
+    unsigned max_volumes;    /* on one node; 0 = no limit */
+    unsigned timeout_ms;     /* the longest a call may take */
 };
 
 struct csi;

@@ -1,0 +1,10 @@
+/* Asking a mount through its control file (docs/control.md). Blocks while the mount does. */
+#ifndef SLUICE_CSI_CONTROL_H
+#define SLUICE_CSI_CONTROL_H
+
+#include <jansson.h>
+
+/* One request, as JSON text. The reply, to be released; NULL if there was none, or a refusal. */
+json_t *control_ask(const char *mountpoint, const char *request);
+
+#endif

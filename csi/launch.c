@@ -1,0 +1,276 @@
+#include "launch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "check.h"
+#include "spawn.h"
+
+#define DEFAULT_MEMORY "128M" /* of a mount for which nothing is said */
+#define DEFAULT_GC_DELAY "2s" /* NodeUnstageVolume waits for it */
+
+/* Names in a Secret, and the variables that they become. */
+static const struct {
+    const char *name, *variable;
+} credentials[] = {
+    {"access-key", "AWS_ACCESS_KEY_ID"},     {"AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY_ID"},
+    {"secret-key", "AWS_SECRET_ACCESS_KEY"}, {"AWS_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY"},
+    {"session-token", "AWS_SESSION_TOKEN"},  {"AWS_SESSION_TOKEN", "AWS_SESSION_TOKEN"},
+    {"sse-key", "SLUICE_SSE_KEY"},           {"token", "SLUICE_TOKEN"},
+};
+
+static const char *secret(const struct launch *l, const char *name)
+{
+    return pair_value(l->secret_count, l->secrets, name);
+}
+
+static bool is_proxy(const char *variable)
+{
+    static const char *const names[] = {
+        "http_proxy=", "https_proxy=",   "HTTPS_PROXY=",  "no_proxy=",
+        "NO_PROXY=",   "SSL_CERT_FILE=", "SSL_CERT_DIR=", "TZ="};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (strncmp(variable, names[i], strlen(names[i])) == 0)
+            return true;
+    return false;
+}
+
+/* Little of the driver's own environment: its credentials only for a volume that has none, and may
+ * use them. */
+static void make_env(const struct launch *l, struct words *env)
+{
+    bool own = l->own_credentials;
+    words_add(env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    words_add(env, "HOME=/root");
+    for (size_t i = 0; i < ARRAY_LEN(credentials); i++) {
+        const char *value = secret(l, credentials[i].name);
+        if (!value)
+            continue;
+        own = true;
+        words_add(env, "%s=%s", credentials[i].variable, value);
+    }
+    for (char **e = environ; *e; e++)
+        if (is_proxy(*e) || (!own && strncmp(*e, "AWS_", 4) == 0))
+            words_add(env, "%s", *e);
+    if (own)
+        words_add(env, "AWS_EC2_METADATA_DISABLED=true"); /* that would be the node's role */
+}
+
+static void add_place(const struct launch *l, struct words *argv)
+{
+    const struct source *s = l->source;
+    const char *endpoint = s->endpoint ? s->endpoint : secret(l, "endpoint");
+    const char *region = s->region ? s->region : secret(l, "region");
+    if (s->kind != SOURCE_S3)
+        return;
+    if (endpoint)
+        words_add(argv, "--endpoint=%s", endpoint);
+    if (region)
+        words_add(argv, "--region=%s", region);
+}
+
+static bool is_store_option(const char *option)
+{
+    static const char *const names[] = {
+        "--addressing=",   "--anonymous",    "--storage-class=", "--sse=",
+        "--request-payer", "--connections=", "--deadline="};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (strncmp(option, names[i], strlen(names[i])) == 0)
+            return true;
+    return false;
+}
+
+/* The last line that says something, without the "sluice X: " before it. */
+static const char *reason(char *text)
+{
+    size_t len = strlen(text);
+    while (len && text[len - 1] == '\n')
+        text[--len] = 0;
+    char *line = strrchr(text, '\n');
+    line = line ? line + 1 : text;
+    if (strncmp(line, "sluice ", 7) == 0 && strstr(line, ": "))
+        line = strstr(line, ": ") + 2;
+    return *line ? line : "it ended without a reason; see its log";
+}
+
+static int code_of_errno(int number)
+{
+    switch (number) {
+    case ENOENT:
+        return CSI_NOT_FOUND;
+    case EEXIST:
+        return CSI_ALREADY_EXISTS;
+    case EACCES:
+    case EPERM:
+        return CSI_PERMISSION_DENIED;
+    case EINVAL:
+    case ENAMETOOLONG:
+        return CSI_INVALID_ARGUMENT;
+    case EBUSY:
+        return CSI_FAILED_PRECONDITION;
+    case ENOSPC:
+        return CSI_RESOURCE_EXHAUSTED;
+    default:
+        return CSI_UNAVAILABLE;
+    }
+}
+
+static int start_failed(struct csi_call *call, int r, const struct error *error, const char *late)
+{
+    return r == -ETIMEDOUT ? csi_fail_late(call, late)
+                           : csi_fail(call, CSI_INTERNAL, "%s", error_text(error));
+}
+
+static int read_reply(struct csi_call *call, struct spawned *result, json_t **reply)
+{
+    json_t *json = json_loads(result->out, 0, NULL);
+    if (!json_is_object(json)) {
+        json_decref(json);
+        int code = result->exit_code == 2 ? CSI_INVALID_ARGUMENT : CSI_INTERNAL;
+        return csi_fail(call, code, "%s", reason(result->err));
+    }
+    if (json_is_true(json_object_get(json, "ok"))) {
+        *reply = json;
+        return CSI_OK;
+    }
+    const char *text = json_string_value(json_object_get(json, "message"));
+    int number = (int)json_integer_value(json_object_get(json, "errno"));
+    int code = csi_fail(call, code_of_errno(number), "%s", text ? text : "");
+    json_decref(json);
+    return code;
+}
+
+int launch_prefix(struct csi *csi, struct csi_call *call, const struct launch *launch,
+                  const char *const *words, json_t **reply)
+{
+    struct words argv = {0}, env = {0};
+    struct spawned result = {0};
+    struct error error = {0};
+    words_add(&argv, "%s", csi->config.sluice);
+    words_add(&argv, "prefix");
+    words_add(&argv, "%s", launch->source->url);
+    words_add(&argv, "--json");
+    for (; *words; words++)
+        words_add(&argv, "%s", *words);
+    add_place(launch, &argv);
+    for (unsigned i = 0; i < launch->source->option_count; i++)
+        if (is_store_option(launch->source->options[i]))
+            words_add(&argv, "%s", launch->source->options[i]);
+    make_env(launch, &env);
+    int r = spawn_run(&argv, &env, NULL, call, &result, &error);
+    int code = r < 0 ? start_failed(call, r, &error, "the object store has not answered yet")
+                     : read_reply(call, &result, reply);
+    spawned_done(&result);
+    words_done(&argv);
+    words_done(&env);
+    return code;
+}
+
+int launch_settle(struct csi *csi, struct csi_call *call, const char *path, bool *settled)
+{
+    struct words argv = {0}, env = {0};
+    struct spawned result = {0};
+    struct error error = {0};
+    const struct launch none = {.own_credentials = true};
+    words_add(&argv, "%s", csi->config.sluice);
+    words_add(&argv, "settle");
+    words_add(&argv, "%s", path);
+    make_env(&none, &env);
+    int r = spawn_run(&argv, &env, NULL, call, &result, &error);
+    int code =
+        r < 0 ? start_failed(call, r, &error, "what was written is not in the bucket yet") : CSI_OK;
+    *settled = r == 0 && result.exit_code == 0;
+    if (r == 0 && !*settled) {
+        char text[700];
+        log_warn("not all files could be settled", "path=%s reason=%s", path,
+                 log_quote(reason(result.err), text, sizeof(text)));
+    }
+    spawned_done(&result);
+    words_done(&argv);
+    words_done(&env);
+    return code;
+}
+
+/* A certificate to trust comes as text and is given as a file. */
+static int add_ca(const struct launch *l, const char *dir, struct words *argv)
+{
+    const char *text = secret(l, "ca-cert");
+    cleanup(free_ptr) char *path = NULL;
+    if (!text)
+        return 0;
+    if (asprintf(&path, "%s/ca.pem", dir) < 0)
+        return -ENOMEM;
+    cleanup(close_fd) int fd =
+        open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return -errno;
+    if (write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+        return -ENOSPC;
+    words_add(argv, "--ca-file=%s", path);
+    return 0;
+}
+
+static bool has_option(const struct source *s, const char *name)
+{
+    for (unsigned i = 0; i < s->option_count; i++)
+        if (strncmp(s->options[i], name, strlen(name)) == 0)
+            return true;
+    return false;
+}
+
+static int mount_argv(struct csi *csi, const struct launch *l, const char *staging, const char *dir,
+                      struct words *argv)
+{
+    const struct source *s = l->source;
+    words_add(argv, "%s", csi->config.sluice);
+    words_add(argv, "mount"); /* daemons.c knows a mount by the order of these words */
+    words_add(argv, "%s", s->url);
+    words_add(argv, "%s", staging);
+    words_add(argv, "--meta-dir=%s/meta", dir);
+    if (csi->config.cache_dir)
+        words_add(argv, "--cache-dir=%s/%s", csi->config.cache_dir, strrchr(dir, '/') + 1);
+    words_add(argv, "--log-file=%s/log", dir);
+    words_add(argv, "--allow-other");
+    if (s->read_only)
+        words_add(argv, "--read-only");
+    if (s->take_over)
+        words_add(argv, "--take-over");
+    if (!has_option(s, "--memory="))
+        words_add(argv, "--memory=" DEFAULT_MEMORY);
+    if (!has_option(s, "--gc-delay="))
+        words_add(argv, "--gc-delay=" DEFAULT_GC_DELAY);
+    for (unsigned i = 0; i < s->option_count; i++)
+        words_add(argv, "%s", s->options[i]);
+    add_place(l, argv);
+    return add_ca(l, dir, argv);
+}
+
+int launch_mount(struct csi *csi, struct csi_call *call, const struct launch *launch,
+                 const char *staging, const char *dir)
+{
+    struct words argv = {0}, env = {0};
+    struct spawned result = {0};
+    struct error error = {0};
+    int code = CSI_OK, r = mount_argv(csi, launch, staging, dir, &argv);
+    if (r < 0)
+        error_set(&error, r, "the certificate of the volume could not be stored: %s", strerror(-r));
+    make_env(launch, &env);
+    if (r == 0)
+        r = spawn_run(&argv, &env, (const char *const *)csi->cgroups, call, &result, &error);
+    if (r < 0)
+        code = start_failed(call, r, &error, "the mount was not ready");
+    else if (result.exit_code == 2)
+        code = csi_fail(call, CSI_INVALID_ARGUMENT, "%s", reason(result.err));
+    else if (result.exit_code)
+        code = csi_fail(call, CSI_INTERNAL, "%s", reason(result.err));
+    spawned_done(&result);
+    words_done(&argv);
+    words_done(&env);
+    return code;
+}
