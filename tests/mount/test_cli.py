@@ -36,10 +36,11 @@ COMMANDS = [
     "bench",
     "bench-store",
     "trace",
+    "du",
+    "quota",
+    "prefix",
     "version",
 ]
-COMMANDS = ["mount", "umount", "status", "refresh", "settle", "usage", "du", "quota", "doctor", "fsck", "version"]
-COMMANDS = ["mount", "umount", "status", "refresh", "settle", "usage", "doctor", "fsck", "prefix", "csi", "version"]
 
 
 def sluice(*arguments, env=None):
