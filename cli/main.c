@@ -23,6 +23,8 @@ static const struct command {
     {"fsck", cli_fsck, "check the metadata of a volume that is not mounted"},
     {"rebuild", cli_rebuild, "make lost metadata anew from what is in the bucket"},
     {"prefix", cli_prefix, "a bucket prefix as a volume with a name and a size"},
+    {"backup", cli_backup, "copy the metadata of a volume to a bucket"},
+    {"restore", cli_restore, "bring the metadata of a volume back from a backup"},
     {"csi", cli_csi, "the CSI driver: volumes for Kubernetes"},
     {"bench", cli_bench, "measure a directory of any filesystem"},
     {"bench-store", cli_bench_store, "measure a bucket, and show what it supports"},

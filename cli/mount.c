@@ -1,5 +1,6 @@
 /* sluice mount: opens the store, the volume and the data path, and serves the kernel until it is
  * unmounted. */
+#include "backup_job.h"
 #include "cli.h"
 
 #include <errno.h>
@@ -42,6 +43,7 @@ struct mount {
     struct loop *loop;
     struct store *store;
     struct meta *meta;
+    struct backup_job *backups;
     struct cache *cache;
     struct data *data;
     struct fs *fs;
@@ -365,6 +367,7 @@ static int shut(struct mount *m)
     if (m->data)
         r = data_close(m->data);
     cache_close(m->cache);
+    backup_job_free(m->backups);
     meta_close(m->meta);
     if (m->signals_started) {
         pthread_kill(m->signals, SIGUSR2);
@@ -394,6 +397,9 @@ static int serve(struct mount *m)
         r = open_meta(m, &error);
     if (r == 0)
         r = open_data(m, &error);
+    if (r == 0)
+        r = backup_job_start(m->meta, m->store, m->loop, &m->options, m->metrics, &m->backups,
+                             &error);
     if (r == 0)
         r = fs_run(m->fs, m->meta, m->data, &how, &error);
     if (r < 0) {

@@ -104,6 +104,13 @@ static const struct option_spec specs[] = {
     {"take-over", 0, OPTION_FLAG, AT(take_over), NULL,
      "Take the prefix from a mount that is gone for good. Two writers at once would lose data",
      .cli_only = true, .group = GROUP_VOLUME},
+    {"backup-interval", 0, OPTION_DURATION, AT(backup_interval_ms), "TIME",
+     "Copy the metadata to the bucket so often (never); see `sluice backup`", .min = 1000,
+     .group = GROUP_VOLUME},
+    {"backup-to", 0, OPTION_STRING, AT(backup_to), "URL",
+     "Copy it there (PREFIX.sluice/backup/ in the volume's own bucket)", .group = GROUP_VOLUME},
+    {"backup-keep", 0, OPTION_UINT, AT(backup_keep), "N", "Keep the newest N backups (24)",
+     .min = 1, .max = 100000, .group = GROUP_VOLUME},
     {"no-settle", 0, OPTION_FLAG, AT(no_settle), NULL, "Settle only when `sluice settle` asks",
      .group = GROUP_VOLUME},
 
@@ -203,6 +210,7 @@ void mount_options_init(struct mount_options *options)
         .part_size = 8u << 20,
         .readahead = 32u << 20,
         .upload_parallel = 8,
+        .backup_keep = 24,
     };
 }
 

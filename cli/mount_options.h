@@ -20,6 +20,9 @@ struct mount_options {
     uint64_t inline_max;
     uint32_t settle_delay_ms, gc_delay_ms, sync_interval_ms;
     bool take_over, no_settle;
+    char *backup_to;
+    uint32_t backup_interval_ms;
+    unsigned backup_keep;
     /* listing */
     uint32_t import_ttl_ms, negative_ttl_ms;
     /* mount */

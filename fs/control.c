@@ -133,6 +133,8 @@ void control_handle_unref(struct control_handle *h)
 {
     if (atomic_fetch_sub(&h->refs, 1) > 1)
         return;
+    if (h->has_checkpoint)
+        meta_checkpoint_drop(h->fs->meta);
     pthread_mutex_destroy(&h->lock);
     buf_done(&h->reply);
     control_request_done(&h->request);

@@ -29,6 +29,7 @@ static const struct {
     {.name = "quota-get", .op = CONTROL_QUOTA_GET, .takes_path = true},
     {.name = "quota-list", .op = CONTROL_QUOTA_LIST, .takes_path = true},
     {.name = "flush", .op = CONTROL_FLUSH},
+    {.name = "checkpoint", .op = CONTROL_CHECKPOINT},
     {.name = "stop", .op = CONTROL_STOP},
 };
 

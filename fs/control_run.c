@@ -498,6 +498,9 @@ void control_run(struct control_handle *h)
         run_flush(h);
         later = true;
         break;
+    case CONTROL_CHECKPOINT:
+        control_run_checkpoint(h);
+        break;
     case CONTROL_STOP:
         run_stop(h);
         break;

@@ -25,6 +25,7 @@ struct control_handle {
     struct control_caller caller; /* immutable */
     atomic_uint refs;             /* the kernel's handle, and the request that runs */
     bool stop_on_release;         /* set by the request that runs */
+    bool has_checkpoint;          /* the same; dropped with the handle */
 
     pthread_mutex_t lock;
     /* under lock */
@@ -70,6 +71,8 @@ void control_set_name(json_t *object, const char *key, const char *bytes, size_t
 /* control_quota.c */
 void control_run_quota_set(struct control_handle *handle);
 void control_run_quota(struct control_handle *handle);
+/* control_backup.c */
+void control_run_checkpoint(struct control_handle *handle);
 /* Runs handle->pool_task on the pool. */
 void control_submit(struct control_handle *handle);
 /* The reply is in handle->reply: wakes the reader. Gives the request's reference up. */

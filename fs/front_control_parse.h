@@ -34,6 +34,7 @@ enum control_op {
     CONTROL_QUOTA_GET,
     CONTROL_QUOTA_LIST,
     CONTROL_FLUSH,
+    CONTROL_CHECKPOINT,
     CONTROL_STOP,
 };
 

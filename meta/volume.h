@@ -42,6 +42,7 @@ struct meta {
     struct meta_config config; /* strings: owned copies */
     struct meta_volume format;
     char directory[PATH_MAX];        /* of the database */
+    char checkpoint[PATH_MAX + 16];  /* a directory beside the database */
     char internal[META_KEY_MAX + 1]; /* prefix + VOLUME_INTERNAL */
     uint64_t import_ttl_ns, negative_ttl_ns;
     struct syncer *syncer;
@@ -55,9 +56,10 @@ struct meta {
     /* Any thread. */
     pthread_mutex_t write_lock;
     _Atomic uint64_t last_time_ns;
-    _Atomic int refuse;       /* 0, or -errno for every change that a user asks for */
-    _Atomic bool changed;     /* since the last kick */
-    _Atomic bool kick_posted; /* or looked not long ago */
+    _Atomic bool checkpointed; /* somebody has the checkpoint */
+    _Atomic int refuse;        /* 0, or -errno for every change that a user asks for */
+    _Atomic bool changed;      /* since the last kick */
+    _Atomic bool kick_posted;  /* or looked not long ago */
     _Atomic bool kick_again;
     struct loop_task kick_task;
 
@@ -91,6 +93,9 @@ void volume_inode_changed(struct meta *meta, uint64_t ino, bool data);
 void volume_extents_changed(struct meta *meta, uint64_t ino);
 /* For the reply of an import: entries that were removed. */
 void volume_names_gone(struct meta *meta, const struct meta_reply *reply);
+
+/* checkpoint.c: removes what a process that was killed left. */
+void checkpoint_init(struct meta *meta);
 
 /* volume_sync.c */
 

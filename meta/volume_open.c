@@ -187,6 +187,8 @@ static int open_engine(struct meta *meta, const struct meta_config *config, stru
         return error_set(error, -ENAMETOOLONG, "the path of the database is too long");
     }
     struct engine_options options = {.path = meta->directory, .memory_bytes = config->memory_bytes};
+    if (!config->read_only)
+        checkpoint_init(meta);
     int rc = engine_open(&options, &meta->engine, error);
     if (rc)
         return rc;

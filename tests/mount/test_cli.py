@@ -41,6 +41,7 @@ COMMANDS = [
     "prefix",
     "version",
 ]
+COMMANDS = ["mount", "umount", "status", "refresh", "settle", "usage", "du", "quota", "backup", "restore", "doctor", "fsck", "version"]
 
 
 def sluice(*arguments, env=None):

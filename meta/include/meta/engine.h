@@ -107,6 +107,22 @@ int engine_below(struct engine *engine, uint64_t ino, uint64_t top);
  * the result). `each` must not come back to the engine. */
 int engine_links(struct engine *engine, uint64_t ino,
                  int (*each)(void *arg, uint64_t parent, const char *name, size_t len), void *arg);
+/* A copy of the database as it is now, by hard links: the directory must not exist, and be on the
+ * same file system. Any thread, beside everything; writes what is in memory to the disk. */
+int engine_checkpoint(struct engine *engine, const char *directory, struct error *error);
+/* After a restore, before anything else is applied: numbers that the volume may have given out
+ * after the backup are not given out again, and nothing is deleted or written on account of what
+ * was under way. No operation of the log: a restored database begins a log of its own. */
+int engine_restored(struct engine *engine);
+/* Every live object, in the order of their keys, until `each` returns something else than 0. */
+struct engine_object {
+    const char *key, *etag; /* not NUL-terminated */
+    size_t key_len, etag_len;
+    uint64_t size;
+    uint64_t ino; /* a file that uses it */
+};
+int engine_each_object(struct engine *engine,
+                       int (*each)(void *arg, const struct engine_object *object), void *arg);
 
 /* Walks every record and checks each against the others (dentry ↔ inode ↔ nlink, extents ↔ objects
  * ↔ references, key ↔ object, usage ↔ tree). Calls report for each violation; returns their number

@@ -151,6 +151,13 @@ void meta_task_cancel(struct meta *meta, struct meta_task *task);
  * again; result -ESTALE: the content was changed from outside. task->ino = file. */
 void meta_object_changed(struct meta *meta, struct meta_task *task, uint64_t object);
 
+/* For a backup: a checkpoint of the database in a directory of its own beside it, one at a time
+ * (-EBUSY). *applied: how many operations it has at least. The directory stays, and does not
+ * change, until meta_checkpoint_drop. Blocking (disk); not for a volume's thread. */
+int meta_checkpoint(struct meta *meta, const char **directory, uint64_t *applied,
+                    struct error *error);
+void meta_checkpoint_drop(struct meta *meta);
+
 /* Appends one JSON object ("{…}"): volume, usage, drift, settle, gc, import, owner. Not on a
  * volume's thread; waits for the volume's worker, never for the network. */
 void meta_status_json(struct meta *meta, struct buf *out);

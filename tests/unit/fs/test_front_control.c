@@ -22,6 +22,7 @@ TEST(control_parse, understands_each_request)
         {"{\"op\":\"metrics\"}", CONTROL_METRICS, NULL, NULL},
         {"{\"op\":\"stop\"}\n", CONTROL_STOP, NULL, NULL},
         {"{\"op\":\"flush\"}", CONTROL_FLUSH, NULL, NULL},
+        {"{\"op\":\"checkpoint\"}", CONTROL_CHECKPOINT, NULL, NULL},
         {"{\"op\":\"refresh\"}", CONTROL_REFRESH, "", NULL},
         {"{\"op\":\"refresh\",\"path\":\"/\"}", CONTROL_REFRESH, "", NULL},
         {"{\"op\":\"settle\",\"path\":\"/a/b\"}", CONTROL_SETTLE, "a/b", NULL},
