@@ -159,7 +159,7 @@ static void print_result(const struct backup_result *result, bool json)
 }
 
 static int send_backup(const struct backup_options *options, const struct source *source,
-                struct bucket *to, struct error *error)
+                       struct bucket *to, struct error *error)
 {
     char base[META_KEY_MAX + 1];
     struct progress progress;

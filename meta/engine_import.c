@@ -412,7 +412,7 @@ static int import_gone(struct import *im, const char *name, size_t name_len, uin
     } else {
         rc = is_untouched(im, node, key, len, &object);
         if (rc <= 0 || (!object.foreign && !ours_too))
-            return rc;
+            return rc < 0 ? rc : 0;
         rc = engine_object_lost(t, node->now.object);
         if (rc < 0)
             return rc;

@@ -267,6 +267,17 @@ TEST(engine_import, our_own_keys_do_not_come_back)
     world_done(&w);
 }
 
+TEST(engine_import, a_missing_file_of_ours_stays_and_the_rest_of_the_page_counts)
+{
+    struct world w;
+    world_init(&w);
+    int64_t ino = make(&w, 1, "f", S_IFREG | 0644);
+    check(write_object(&w, (uint64_t)ino, 10, 0) > 0);
+    import_dir(&w, 1, "a g h");
+    check_str(names(&w, 1), "a f g h");
+    world_done(&w);
+}
+
 TEST(engine_import, a_renamed_directory_leaves_no_ghost)
 {
     struct world w;
