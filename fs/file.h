@@ -23,6 +23,7 @@ struct upload;     /* upload.h: flush of one file in progress */
 struct data_reads; /* the read side's own */
 struct buffers;    /* buffers.h */
 struct write_wait;
+struct written;
 struct pass; /* passthrough.h: the kernel reads the file by itself */
 
 /* What of the inode's content the kernel's page cache was last known to hold, for files that are
@@ -44,6 +45,7 @@ struct data {
     struct staging_area *area;                     /* NULL: read_only */
     struct buffers *upload_buffers;
     struct data_reads *reads; /* made by reads_open */
+    struct written *written;  /* written.h; NULL: no cache */
     uint32_t inline_max;
     struct data_metrics {
         struct metric *flushes, *failures, *inline_commits, *objects, *uploaded_bytes, *waits;

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "buffers.h"
@@ -11,6 +12,7 @@
 #include "staging.h"
 #include "tend.h"
 #include "upload.h"
+#include "written.h"
 
 #define BUFFER_MIN (32ull << 20)
 #define DATA_THREADS 4
@@ -66,6 +68,7 @@ static void make_metrics(struct data *data)
 /* All but the read side. */
 static void data_free(struct data *data)
 {
+    written_close(data->written);
     pool_free(data->pool);
     buffers_free(data->upload_buffers);
     staging_area_close(data->area);
@@ -229,6 +232,8 @@ static int open_parts(struct data *data, struct error *error)
         rc = -ENOMEM;
     if (!rc)
         rc = reads_open(data);
+    if (!rc && config->cache && !config->read_only)
+        rc = written_open(data);
     if (rc)
         return error_set(error, rc, "data path: %s", strerror(-rc));
     if (config->read_only)
@@ -331,6 +336,7 @@ int data_close(struct data *data)
     unsigned left = leave_dirty(data);
     if (left)
         log_error("dirty files stay staged", "files=%u", left);
+    written_close(TAKE_PTR(data->written));
     if (data->reads)
         reads_close(data);
     if (wait_for_files(data))

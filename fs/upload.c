@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "staging.h"
 #include "upload_impl.h"
+#include "written.h"
 
 #define KEY_CONFLICTS_MAX 3
 #define RETRY_FIRST_NS NS_PER_S
@@ -331,6 +332,17 @@ static void repair_time(struct data *data, uint64_t ino, uint64_t mtime_ns)
         repair_done(&repair->request);
 }
 
+/* The object is all that was staged, at its own offsets: a view of the staging, else NULL. */
+static struct staging_view *view_locked(const struct upload *upload)
+{
+    const struct upload_segment *segment = upload->segments;
+    bool whole = upload->data->written && upload->object.etag[0] && upload->segment_count == 1 &&
+                 segment->kind == META_EXTENT_OBJECT && segment->offset == 0 &&
+                 segment->object_offset == 0 && segment->length == upload->size &&
+                 upload->total == upload->size;
+    return whole ? staging_view_get(upload->file->staging) : NULL;
+}
+
 static void commit_finish(struct upload *upload)
 {
     struct file *file = upload->file;
@@ -339,6 +351,8 @@ static void commit_finish(struct upload *upload)
     crash_point("flush.committed");
     pthread_mutex_lock(&file->lock);
     file_extents_drop_locked(file);
+    struct staging_view *view = view_locked(upload);
+    bool same = false; /* what is staged is still what the object holds */
     clean_locked(upload);
     file->committed_size = attr->size;
     file->data_version = MAX(file->data_version, attr->data_version);
@@ -354,6 +368,7 @@ static void commit_finish(struct upload *upload)
     if (staging_count(file->staging) == 0 && file->size == file->committed_size &&
         file->truncated_to == UINT64_MAX && !file->time_dirty) {
         staging_free(TAKE_PTR(file->staging));
+        same = true;
     } else {
         int rc = staging_committed(file->staging, file->truncated_to, file->time_dirty);
         if (rc)
@@ -370,6 +385,11 @@ static void commit_finish(struct upload *upload)
     metric_add(data->metrics.flushes, 1);
     metric_add(upload->total ? data->metrics.objects : data->metrics.inline_commits, 1);
     metric_add(data->metrics.uploaded_bytes, upload->total);
+    if (view && same)
+        written_put(data->written, view,
+                    upload->object.cid ? upload->object.cid : upload->object.id, upload->total);
+    else if (view)
+        staging_view_put(view);
     upload_end(upload, 0, upload->partial);
 }
 

@@ -142,6 +142,42 @@ class CacheTest(unittest.TestCase):
         self.assertEqual(v.read("b/f"), data)
         self.assertEqual(gets(v), 0)
 
+    def test_what_is_written_is_cached(self):
+        v = self.volume()
+        files = {"streamed": noise(20 * MIB + 5, 1), "put": noise(200000, 2)}
+        for name, data in files.items():
+            v.write(name, data)
+        wait_cached(v, sum(len(data) for data in files.values()))
+        v.settle()
+        drop_pages(v, *files)
+        for name, data in files.items():
+            self.assertEqual(v.read(name), data)
+        self.again(v)
+        for name, data in files.items():
+            self.assertEqual(v.read(name), data)
+        self.assertEqual(gets(v), 0)
+
+    def test_what_is_overwritten_while_it_is_uploaded_is_not_cached_wrongly(self):
+        v = self.volume()
+        data = bytearray(noise(24 * MIB, 3))
+        fd = os.open(v.path("f"), os.O_RDWR | os.O_CREAT)
+        for turn in range(4):
+            os.pwrite(fd, data, 0)
+            syncer = threading.Thread(target=os.fsync, args=(fd,))
+            syncer.start()
+            for i in range(200):
+                at = (i * 7919 * 4096) % (24 * MIB - 100)
+                data[at:at + 100] = noise(100, turn * 1000 + i)
+                os.pwrite(fd, data[at:at + 100], at)
+            syncer.join()
+        os.close(fd)
+        v.settle()
+        drop_pages(v, "f")
+        self.assertEqual(v.read("f"), data)
+        self.again(v)
+        self.assertEqual(v.read("f"), data)
+        self.assertEqual(v.object("f"), data)
+
     def test_a_change_from_outside_is_another_content(self):
         old, new = noise(2 * MIB, 6), noise(2 * MIB, 7)
         v = self.filled({"f": old})
