@@ -1,6 +1,8 @@
 #include "control.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -29,4 +31,15 @@ json_t *control_ask(const char *mountpoint, const char *request)
         return json;
     json_decref(json);
     return NULL;
+}
+
+int control_set_quota(const char *mountpoint, int64_t bytes)
+{
+    char request[128];
+    snprintf(request, sizeof(request),
+             "{\"op\":\"quota-set\",\"path\":\"/\",\"max_bytes\":%" PRId64 "}", bytes);
+    json_t *reply = control_ask(mountpoint, request);
+    int r = reply ? 0 : -EIO;
+    json_decref(reply);
+    return r;
 }

@@ -251,26 +251,76 @@ static int mount_argv(struct csi *csi, const struct launch *l, const char *stagi
     return add_ca(l, dir, argv);
 }
 
-int launch_mount(struct csi *csi, struct csi_call *call, const struct launch *launch,
-                 const char *staging, const char *dir)
+/* Runs what was put together; its last line is the reason of a failure. */
+static int run(struct csi *csi, struct csi_call *call, const struct launch *launch,
+               struct words *argv, bool outlives, const char *late)
 {
-    struct words argv = {0}, env = {0};
+    struct words env = {0};
     struct spawned result = {0};
     struct error error = {0};
-    int code = CSI_OK, r = mount_argv(csi, launch, staging, dir, &argv);
-    if (r < 0)
-        error_set(&error, r, "the certificate of the volume could not be stored: %s", strerror(-r));
+    int code = CSI_OK;
     make_env(launch, &env);
-    if (r == 0)
-        r = spawn_run(&argv, &env, (const char *const *)csi->cgroups, call, &result, &error);
+    int r = spawn_run(argv, &env, outlives ? (const char *const *)csi->cgroups : NULL, call,
+                      &result, &error);
     if (r < 0)
-        code = start_failed(call, r, &error, "the mount was not ready");
+        code = start_failed(call, r, &error, late);
     else if (result.exit_code == 2)
         code = csi_fail(call, CSI_INVALID_ARGUMENT, "%s", reason(result.err));
     else if (result.exit_code)
         code = csi_fail(call, CSI_INTERNAL, "%s", reason(result.err));
     spawned_done(&result);
-    words_done(&argv);
     words_done(&env);
+    return code;
+}
+
+static int fail_ca(struct csi_call *call, int r)
+{
+    return csi_fail(call, CSI_INTERNAL, "the certificate of the volume could not be stored: %s",
+                    strerror(-r));
+}
+
+/* Options that rebuild has too: of the store, and of a volume's making. */
+static bool is_rebuild_option(const char *option)
+{
+    static const char *const names[] = {
+        "--settle-delay=", "--gc-delay=", "--inline-max=", "--staging-patterns="};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (strncmp(option, names[i], strlen(names[i])) == 0)
+            return true;
+    return is_store_option(option);
+}
+
+int launch_rebuild(struct csi *csi, struct csi_call *call, const struct launch *launch,
+                   const char *dir)
+{
+    struct words argv = {0};
+    const struct source *s = launch->source;
+    words_add(&argv, "%s", csi->config.sluice);
+    words_add(&argv, "rebuild");
+    words_add(&argv, "%s", s->url);
+    words_add(&argv, "--meta-dir=%s/meta", dir);
+    if (s->take_over)
+        words_add(&argv, "--take-over");
+    if (!has_option(s, "--gc-delay="))
+        words_add(&argv, "--gc-delay=" DEFAULT_GC_DELAY);
+    for (unsigned i = 0; i < s->option_count; i++)
+        if (is_rebuild_option(s->options[i]))
+            words_add(&argv, "%s", s->options[i]);
+    add_place(launch, &argv);
+    int r = add_ca(launch, dir, &argv);
+    int code = r < 0 ? fail_ca(call, r)
+                     : run(csi, call, launch, &argv, false, "the metadata is not read back yet");
+    words_done(&argv);
+    return code;
+}
+
+int launch_mount(struct csi *csi, struct csi_call *call, const struct launch *launch,
+                 const char *staging, const char *dir)
+{
+    struct words argv = {0};
+    int r = mount_argv(csi, launch, staging, dir, &argv);
+    int code =
+        r < 0 ? fail_ca(call, r) : run(csi, call, launch, &argv, true, "the mount was not ready");
+    words_done(&argv);
     return code;
 }

@@ -23,6 +23,10 @@ int launch_prefix(struct csi *csi, struct csi_call *call, const struct launch *l
 /* Runs `sluice settle PATH`. CSI_OK when all is in the bucket, or also if something cannot be there
  * (then *settled is false, and the log says what). */
 int launch_settle(struct csi *csi, struct csi_call *call, const char *path, bool *settled);
+/* Runs `sluice rebuild`: metadata of the volume in `dir`, from the bucket. What was begun goes on
+ * at the next call. */
+int launch_rebuild(struct csi *csi, struct csi_call *call, const struct launch *launch,
+                   const char *dir);
 /* Mounts at `staging`; `dir` is the volume's (records.h). CSI_OK when it serves. */
 int launch_mount(struct csi *csi, struct csi_call *call, const struct launch *launch,
                  const char *staging, const char *dir);

@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "busy.h"
 #include "check.h"
+#include "control.h"
 #include "csi.pb-c.h"
 #include "driver.h"
 #include "mounts.h"
@@ -333,7 +334,8 @@ static int get_volume_stats(struct csi *csi, struct csi_call *call, const Protob
     return code;
 }
 
-/* The size is a number in the volume's record; nothing on the node changes with it. */
+/* The size is a quota on the volume's root. It is in the volume's record too, for the next Stage.
+ */
 static int expand_volume(struct csi *csi, struct csi_call *call, const ProtobufCMessage *request)
 {
     const Csi__V1__NodeExpandVolumeRequest *r = (const void *)request;
@@ -349,6 +351,9 @@ static int expand_volume(struct csi *csi, struct csi_call *call, const ProtobufC
     if (!busy_enter(csi->busy, r->volume_id))
         return fail_busy(call);
     code = find_volume(call, r->volume_path, &alive);
+    if (code == CSI_OK && reply.capacity_bytes &&
+        control_set_quota(r->volume_path, reply.capacity_bytes) < 0)
+        code = csi_fail(call, CSI_INTERNAL, "the size of the volume could not be set");
     busy_leave(csi->busy, r->volume_id);
     return code == CSI_OK ? csi_reply(call, &reply.base) : code;
 }

@@ -114,6 +114,8 @@ static int set_other(struct csi_call *call, struct source *s, const char *key, c
         return choose(call, key, value, "retain", "delete", &s->delete_data);
     if (strcmp(key, "topology") == 0)
         return choose(call, key, value, "any", "node", &s->pin);
+    if (strcmp(key, "onMove") == 0)
+        return choose(call, key, value, "rebuild", "import", &s->import_only);
     if (strcmp(key, "readOnly") == 0)
         return choose(call, key, value, "false", "true", &s->read_only);
     if (strcmp(key, "managed") == 0)

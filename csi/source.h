@@ -28,8 +28,9 @@ struct source {
     char *options[SOURCE_OPTIONS_MAX]; /* "--memory=128M", of `sluice mount` */
     unsigned option_count;
     bool read_only, take_over;
-    bool delete_data; /* on_delete: delete */
+    bool delete_data; /* onDelete: delete */
     bool pin;         /* topology: node */
+    bool import_only; /* onMove: import */
     bool anonymous;
     bool managed; /* made by CreateVolume: the bucket holds a record of it */
 };

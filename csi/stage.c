@@ -32,13 +32,15 @@ static int fail_io(struct csi_call *call, const struct error *error)
     return csi_fail(call, code, "%s", error_text(error));
 }
 
-/* The id of the metadata of a mount, NULL if it has none. */
+/* The id of the metadata of a mount, NULL if it has none of its own. */
 static char *ask_owner(const char *staging)
 {
     const char *id = NULL;
     json_t *json = control_ask(staging, "{\"op\":\"status\"}");
-    json_unpack(json, "{s:{s:{s:s}}}", "volume", "volume", "id", &id);
-    char *copy = id ? strdup(id) : NULL;
+    int read_only = 1;
+    json_unpack(json, "{s:{s:b},s:{s:{s:s}}}", "mount", "read_only", &read_only, "volume", "volume",
+                "id", &id);
+    char *copy = id && !read_only ? strdup(id) : NULL;
     json_decref(json);
     return copy;
 }
@@ -80,18 +82,25 @@ static int check_take_over(struct csi_call *call, json_t *owner)
         who ? who : "another node");
 }
 
-/* Asks the bucket whose the volume was last. */
+/* What the bucket says of the volume. */
+struct bucket_state {
+    bool moved;   /* somebody else had it last; or it was here, and the metadata is lost */
+    int64_t size; /* 0: it has no record */
+};
+
+/* Asks the bucket whose the volume was last, and puts metadata away that is of before that. */
 static int compare_owner(struct csi *csi, struct csi_call *call, const struct stage *stage,
-                         const char *dir, struct record *record)
+                         const char *dir, struct record *record, struct bucket_state *out)
 {
     static const char *const show[] = {NULL};
     json_t *reply = NULL;
     int code = launch_prefix(csi, call, &stage->launch, show, &reply);
     if (code != CSI_OK)
         return code;
-    json_t *owner = json_object_get(reply, "owner");
+    json_t *owner = json_object_get(reply, "owner"), *volume = json_object_get(reply, "record");
     const char *last = json_string_value(json_object_get(owner, "volume"));
-    if (stage->launch.source->managed && !json_is_object(json_object_get(reply, "record")))
+    out->size = json_integer_value(json_object_get(volume, "size"));
+    if (stage->launch.source->managed && !json_is_object(volume))
         code = csi_fail(call, CSI_NOT_FOUND, "there is no volume at %s any more",
                         stage->launch.source->url);
     if (code == CSI_OK && stage->launch.source->take_over)
@@ -101,8 +110,24 @@ static int compare_owner(struct csi *csi, struct csi_call *call, const struct st
         free(record->owner);
         record->owner = NULL;
     }
+    out->moved = last && !record->owner;
     json_decref(reply);
     return code;
+}
+
+/* A mount that finds no metadata lists the bucket as it goes. One whose volume was in use elsewhere
+ * has more there than a listing tells. */
+static int prepare_metadata(struct csi *csi, struct csi_call *call, const struct stage *stage,
+                            const char *dir, const struct bucket_state *state)
+{
+    cleanup(free_ptr) char *database = NULL;
+    cleanup(free_ptr) char *begun = NULL;
+    if (asprintf(&database, "%s/meta/db", dir) < 0 || asprintf(&begun, "%s/meta/rebuild", dir) < 0)
+        return csi_fail(call, CSI_INTERNAL, "out of memory");
+    bool there = access(database, F_OK) == 0 && access(begun, F_OK) < 0;
+    if (!state->moved || there || stage->launch.source->import_only)
+        return CSI_OK;
+    return launch_rebuild(csi, call, &stage->launch, dir);
 }
 
 /* 1: it is mounted as it should be; 0: nothing is there (any more). */
@@ -171,9 +196,12 @@ static int start_daemon(struct csi *csi, struct csi_call *call, const struct sta
                         const char *dir, struct record *record)
 {
     const struct source *source = stage->launch.source;
+    struct bucket_state state = {0};
     int code = CSI_OK;
     if (source->kind != SOURCE_SERVICE && !source->read_only)
-        code = compare_owner(csi, call, stage, dir, record);
+        code = compare_owner(csi, call, stage, dir, record, &state);
+    if (code == CSI_OK)
+        code = prepare_metadata(csi, call, stage, dir, &state);
     if (code != CSI_OK)
         return code;
     free(record->volume_id);
@@ -185,12 +213,14 @@ static int start_daemon(struct csi *csi, struct csi_call *call, const struct sta
     code = save(call, dir, record);
     if (code == CSI_OK)
         code = launch_mount(csi, call, &stage->launch, stage->staging, dir);
+    if (code == CSI_OK && state.size && control_set_quota(stage->staging, state.size) < 0)
+        code = csi_fail(call, CSI_INTERNAL, "the size of the volume could not be set");
     if (code != CSI_OK) {
         undo(stage);
         return code;
     }
     free(record->owner);
-    record->owner = source->read_only ? NULL : ask_owner(stage->staging);
+    record->owner = ask_owner(stage->staging);
     return save(call, dir, record);
 }
 
@@ -349,11 +379,13 @@ static void adopt(void *arg, const char *staging, const char *meta_dir)
     cleanup(free_ptr) char *dir = slash ? strndup(meta_dir, (size_t)(slash - meta_dir)) : NULL;
     if (!dir || strncmp(dir, base, strlen(base)) != 0 || dir[strlen(base)] != '/')
         return; /* a mount of somebody else */
-    if (record_load(dir, &record) < 0) {
+    if (record_load(dir, &record) < 0 || !record.owner) {
+        free(record.staging);
         record.staging = strdup(staging);
         record.owner = ask_owner(staging);
+        record.clean = false;
         if (record_save(dir, &record, NULL) == 0)
-            log_info("the record of a running mount was made again", "path=%s", staging);
+            log_info("noted a running mount", "path=%s", staging);
     }
     record_done(&record);
 }

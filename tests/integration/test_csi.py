@@ -1,5 +1,6 @@
 """The CSI driver with real FUSE mounts on a real S3 server: csi-sanity, and what it does not look at."""
 
+import errno
 import json
 import os
 import shutil
@@ -154,8 +155,24 @@ class Life(Base):
             with open(path, "w") as f:
                 f.write(text)
 
-        visit(one, lambda p: [write(p + "/" + n, "one") for n in "abc"])
-        visit(two, lambda p: (self.assertEqual(sorted(os.listdir(p)), ["a", "b", "c"]), os.unlink(p + "/a"), write(p + "/b", "two")))
+        def fill(p):
+            for n in "abc":
+                write(p + "/" + n, "one")
+            os.mkdir(p + "/empty", 0o700)
+            os.symlink("c", p + "/link")
+            os.chmod(p + "/c", 0o600)
+
+        def change(p):
+            self.assertEqual(sorted(os.listdir(p)), ["a", "b", "c", "empty", "link"])
+            self.assertEqual((os.readlink(p + "/link"), stat.S_IMODE(os.stat(p + "/c").st_mode), stat.S_IMODE(os.stat(p + "/empty").st_mode)),
+                             ("c", 0o600, 0o700))
+            os.unlink(p + "/a")
+            os.unlink(p + "/link")
+            os.rmdir(p + "/empty")
+            write(p + "/b", "two")
+
+        visit(one, fill)
+        visit(two, change)
         seen = {}
         visit(one, lambda p: seen.update({n: open(p + "/" + n).read() for n in os.listdir(p)}))
         self.assertEqual(seen, {"b": "two", "c": "one"}, "metadata of before the move must not be used")
@@ -206,8 +223,31 @@ class Life(Base):
         stats = d.call("Node/NodeGetVolumeStats", {"volume_id": volume["volume_id"], "volume_path": path})
         self.assertFalse(stats["volume_condition"]["abnormal"])
         self.assertEqual([u["unit"] for u in stats["usage"]], [1, 2])
-        d.call("Node/NodeExpandVolume", {"volume_id": volume["volume_id"], "volume_path": path, "capacity_range": {"required_bytes": 2 << 30}})
+        self.assertEqual(stats["usage"][0]["total"], 1 << 30)
+        for path_of_it in path, d.staging(volume):
+            d.call("Node/NodeExpandVolume", {"volume_id": volume["volume_id"], "volume_path": path_of_it, "capacity_range": {"required_bytes": 2 << 30}})
+        self.assertEqual(os.statvfs(path).f_blocks * os.statvfs(path).f_frsize, 2 << 30)
         d.call("Node/NodeGetVolumeStats", {"volume_id": volume["volume_id"], "volume_path": d.directory}, NOT_FOUND)
+
+    def test_the_size_is_a_limit(self):
+        d = self.driver()
+        volume = d.create(self.name(), size=1 << 20)
+        d.stage(volume)
+        path = d.publish(volume, "a")
+
+        def fill(size):
+            with open(path + "/file", "wb") as f:
+                return f.write(b"x" * size)
+
+        with self.assertRaises(OSError) as raised:
+            fill((1 << 20) + 1)
+        self.assertEqual(raised.exception.errno, errno.EDQUOT)
+        d.call("Controller/ControllerExpandVolume", {"volume_id": volume["volume_id"], "secrets": d.secrets, "capacity_range": {"required_bytes": 3 << 20}})
+        d.unpublish(volume, "a")
+        d.unstage(volume)  # the new size is found at the next Stage, too
+        d.stage(volume)
+        d.publish(volume, "a")
+        self.assertEqual(fill((1 << 20) + 1), (1 << 20) + 1)
 
     def test_inline_volume(self):
         d = self.driver()
@@ -377,7 +417,7 @@ class Failures(Base):
             silent.bind(("127.0.0.1", 0))
             silent.listen(100)
             stuck = dict(volume, volume_context=dict(volume["volume_context"], endpoint="http://127.0.0.1:%d" % silent.getsockname()[1]))
-            client, answer = Client(d.socket, 4000), {}
+            client, answer = Client(d.socket, 8000), {}
             self.addCleanup(client.close)
             thread = threading.Thread(target=lambda: answer.update(client.call("Node/NodeStageVolume", {
                 "volume_id": stuck["volume_id"], "staging_target_path": d.staging(stuck), "volume_capability": capability(),
