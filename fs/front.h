@@ -27,7 +27,8 @@
 
 #define FRONT_QUOTAS 64 /* above one inode, for statfs */
 #define FRONT_MAX_IO (1024 * 1024)
-#define FRONT_BLOCK_SIZE 65536 /* st_blksize: the buffer that stdio takes */
+#define FRONT_WAITING_MAX (32u << 20) /* bytes of writes that wait for room, copied */
+#define FRONT_BLOCK_SIZE 65536        /* st_blksize: the buffer that stdio takes */
 
 enum front_op {
     FRONT_LOOKUP,
@@ -95,8 +96,8 @@ struct fs {
     pthread_mutex_t opened_lock;
     struct front_opened *opened; /* under opened_lock */
 
-    atomic_uint in_flight; /* requests between begin and end */
-    atomic_uint blocked_writes;
+    atomic_uint in_flight;        /* requests between begin and end */
+    atomic_size_t waiting_bytes;  /* copies of writes that wait for room */
     atomic_ullong failed_renames; /* of the kernel: some programs copy then */
     pthread_mutex_t idle_lock;
     pthread_cond_t idle; /* in_flight is 0 while draining */

@@ -240,9 +240,16 @@ static void kill_suid(struct front_request *r)
 }
 
 /* A write that must wait (back-pressure) needs its bytes after the handler has returned. Over
- * io_uring they are the request's until its reply. Otherwise they lie in the thread's own buffer:
- * the first one that has to wait does so here, in its thread; while one waits others take a copy,
- * and no more threads are held up. */
+ * io_uring they are the request's until its reply. Otherwise they lie in the thread's own buffer: a
+ * write that has to wait takes a copy with it, and holds no thread. Only when copies have reached
+ * their maximum, the next one waits in its thread, until somebody else's wait is over. */
+struct waiting_write {
+    struct fuse_bufvec vec;
+    size_t size;
+    void (*then)(struct front_request *r);
+    char bytes[];
+};
+
 struct blocked {
     sem_t done;
     struct data_request data;
@@ -259,38 +266,44 @@ static int write_in_place(struct front_request *r, struct fuse_bufvec *in, uint6
     sem_init(&blocked.done, 0, 0);
     int result = data_write(r->file->handle, in, offset, false, &blocked.data);
     if (result == -EINPROGRESS) {
-        atomic_fetch_add(&r->fs->blocked_writes, 1);
         while (sem_wait(&blocked.done) < 0 && errno == EINTR)
             ;
-        atomic_fetch_sub(&r->fs->blocked_writes, 1);
         result = blocked.data.result;
     }
     sem_destroy(&blocked.done);
     return result;
 }
 
-struct copied {
-    struct fuse_bufvec vec;
-    char bytes[];
-};
+static void write_waited(struct front_request *r)
+{
+    struct waiting_write *waiting = r->heap;
+    atomic_fetch_sub(&r->fs->waiting_bytes, waiting->size);
+    waiting->then(r);
+}
 
-static int write_copied(struct front_request *r, struct fuse_bufvec *in, uint64_t offset)
+static int write_later(struct front_request *r, struct fuse_bufvec *in, uint64_t offset,
+                       void (*then)(struct front_request *r))
 {
     size_t size = fuse_buf_size(in);
-    struct copied *copied = malloc(sizeof(*copied) + size);
-    if (!copied)
-        return -ENOMEM;
-    r->heap = copied;
-    copied->vec = FUSE_BUFVEC_INIT(size);
-    copied->vec.buf[0].mem = copied->bytes;
-    ssize_t got = fuse_buf_copy(&copied->vec, in, 0);
-    if (got < 0)
-        return (int)got;
-    if ((size_t)got != size)
-        return -EIO;
-    copied->vec.idx = 0;
-    copied->vec.off = 0;
-    return data_write(r->file->handle, &copied->vec, offset, false, &r->data);
+    struct waiting_write *waiting = NULL;
+    if (atomic_fetch_add(&r->fs->waiting_bytes, size) + size <= FRONT_WAITING_MAX)
+        waiting = malloc(sizeof(*waiting) + size);
+    if (!waiting) {
+        atomic_fetch_sub(&r->fs->waiting_bytes, size);
+        return write_in_place(r, in, offset);
+    }
+    waiting->vec = FUSE_BUFVEC_INIT(size);
+    waiting->vec.buf[0].mem = waiting->bytes;
+    waiting->size = size;
+    waiting->then = then;
+    r->heap = waiting;
+    struct data_request *request = front_data_prepare(r, write_waited);
+    ssize_t got = fuse_buf_copy(&waiting->vec, in, 0);
+    if (got < 0 || (size_t)got != size)
+        return got < 0 ? (int)got : -EIO;
+    waiting->vec.idx = 0;
+    waiting->vec.off = 0;
+    return data_write(r->file->handle, &waiting->vec, offset, false, request);
 }
 
 void front_op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t off,
@@ -321,10 +334,10 @@ void front_op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, 
     if (fuse_req_is_uring(req)) {
         r->vec = *in;
         result = data_write(r->file->handle, &r->vec, (uint64_t)off, false, &r->data);
-    } else if (atomic_load_explicit(&fs->blocked_writes, memory_order_relaxed) > 0) {
-        result = write_copied(r, in, (uint64_t)off);
     } else {
-        result = write_in_place(r, in, (uint64_t)off);
+        result = data_write(r->file->handle, in, (uint64_t)off, false, NULL);
+        if (result == -EAGAIN)
+            result = write_later(r, in, (uint64_t)off, step);
     }
     front_data_result(r, result);
 }

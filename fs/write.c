@@ -140,7 +140,7 @@ int data_write(struct data_handle *handle, struct fuse_bufvec *in, uint64_t offs
             if (in->buf[i].flags & FUSE_BUF_IS_FD)
                 return (int)n;
     }
-    return write_wait_add(handle, in, offset, append, request);
+    return request ? write_wait_add(handle, in, offset, append, request) : -EAGAIN;
 }
 
 /* ---- truncate ---- */

@@ -40,6 +40,14 @@ class StoreFaults(unittest.TestCase):
     def hits(self):
         return sum(self.proxy.stats()["hits"])
 
+    def metrics(self, v):
+        handle = os.open(v.path(".sluice", "ctl"), os.O_RDWR)
+        try:
+            os.write(handle, b'{"op":"metrics"}')
+            return b"".join(iter(lambda: os.read(handle, 1 << 20), b"")).decode()
+        finally:
+            os.close(handle)
+
     # Reads.
     def read_through(self, *rules, size=3 << 20, options=()):
         data = os.urandom(size)
@@ -106,6 +114,27 @@ class StoreFaults(unittest.TestCase):
 
     def test_parts_through_500(self):
         self.write_through({"action": "status", "status": 500, "method": "PUT", "path": PARTS, "count": 2})
+
+    def test_writers_that_wait_for_the_store_hold_no_thread(self):
+        v = self.start("--max-threads", "1", "--transport", "classic", "--staging-max", "64MiB")
+        self.proxy.rules([{"action": "hang", "method": "PUT", "path": PARTS}])
+        code = "import sys\nf = open(sys.argv[1], 'wb', buffering=0)\nfor _ in range(48): f.write(bytes(1 << 20))\nf.close()"
+        writers = [subprocess.Popen([sys.executable, "-c", code, v.path("f%d" % i)]) for i in range(2)]
+        try:
+            # Each is an answer of the one thread, while both wait.
+            wait_until("both to wait", lambda: 'sluice_data_write_waits_total 2' in self.metrics(v))
+            with self.assertRaises(FileNotFoundError):
+                os.stat(v.path("nothing"))
+            os.mkdir(v.path("d"))
+            self.assertEqual([w.poll() for w in writers], [None, None])
+            self.proxy.rules([])
+            self.assertEqual([w.wait(120) for w in writers], [0, 0])
+        finally:
+            for w in writers:
+                w.kill()
+                w.wait(120)
+        for i in range(2):
+            self.assertTrue(v.read("f%d" % i) == bytes(48 << 20), "wrong bytes")
 
     def test_parts_through_resets(self):
         self.write_through({"action": "reset", "method": "PUT", "path": PARTS, "count": 2})

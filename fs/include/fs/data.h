@@ -131,8 +131,9 @@ void data_buffer_put(struct data_buffer *buffer); /* NULL is allowed */
 int data_read(struct data_handle *handle, uint64_t offset, uint64_t length,
               struct data_request *request);
 /* Result: bytes taken (all of them), or -errno. With -EINPROGRESS (back-pressure) `in` must stay
- * valid until done. `append`: at the end of the file as it is when the write is applied. Clearing
- * setuid bits is the front's (META_KILL_SUID). */
+ * valid until done. Without a request: -EAGAIN where it would have to wait. `append`: at the end of
+ * the file as it is when the write is applied. Clearing setuid bits is the front's
+ * (META_KILL_SUID). */
 int data_write(struct data_handle *handle, struct fuse_bufvec *in, uint64_t offset, bool append,
                struct data_request *request);
 /* All that was written before, by any handle of the file, is durable: objects in the store (or
