@@ -24,6 +24,8 @@ int cli_csi(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 int cli_bench_store(int argc, char **argv);
 int cli_trace(int argc, char **argv);
+int cli_serve(int argc, char **argv);
+int cli_volume(int argc, char **argv);
 int cli_version(int argc, char **argv);
 
 /* Prints "sluice NAME: message" and returns 1. */

@@ -29,6 +29,8 @@ static const struct command {
     {"bench", cli_bench, "measure a directory of any filesystem"},
     {"bench-store", cli_bench_store, "measure a bucket, and show what it supports"},
     {"trace", cli_trace, "record what programs do with a directory, and do it again elsewhere"},
+    {"serve", cli_serve, "serve the metadata of volumes to many mounts"},
+    {"volume", cli_volume, "make, show, change and delete the volumes of a service"},
     {"version", cli_version, "versions of sluice and of the libraries it runs with"},
 };
 

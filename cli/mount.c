@@ -21,8 +21,10 @@
 #include "cache/cache.h"
 #include "daemon.h"
 #include "fs/fs.h"
+#include "meta/remote.h"
 #include "mount_options.h"
 #include "places.h"
+#include "volume_config.h"
 
 #define META_MEMORY_SHARE 5 /* one part of --memory for the database… */
 #define DATA_MEMORY_SHARE 2 /* …and this one for read-ahead and upload buffers */
@@ -30,8 +32,9 @@
 
 struct mount {
     struct mount_options options;
-    struct store_url url;
+    struct store_url url; /* of the bucket; for a volume of a service known when it is connected */
     char *url_text;
+    bool remote;                             /* a volume of a service */
     char *mountpoint;                        /* absolute */
     char *meta_dir;                          /* absolute */
     char *staging_dir;                       /* absolute */
@@ -116,19 +119,10 @@ static int list_cache_dirs(struct mount *m, struct error *error)
     return 0;
 }
 
-static int prepare(struct mount *m, char **args, struct error *error)
+/* Places that depend on which bucket it is. */
+static int prepare_places(struct mount *m, struct error *error)
 {
-    int r = store_url_parse(args[0], &m->url, error);
-    if (r == 0)
-        r = check_mountpoint(m, args[1], error);
-    if (r < 0)
-        return r;
-    m->url_text = strdup(args[0]);
-    m->meta_dir = m->options.meta_dir ? absolute(m->options.meta_dir)
-                                      : places_default(&m->url, m->options.endpoint);
-    if (!m->url_text || !m->meta_dir)
-        return error_set(error, -ENOMEM, "out of memory");
-    r = list_cache_dirs(m, error);
+    int r = list_cache_dirs(m, error);
     if (r < 0)
         return r;
     const char *above = m->options.cache_dir ? m->cache_dirs[0] : m->meta_dir;
@@ -139,6 +133,46 @@ static int prepare(struct mount *m, char **args, struct error *error)
         return r;
     r = places_make(m->meta_dir, error);
     return r < 0 ? r : places_make(m->staging_dir, error);
+}
+
+/* Of a volume of a service: written data of one mount. Several mounts of it may be on this host. */
+static char *remote_place(const struct mount *m)
+{
+    struct store_url url = {.scheme = "sluice", .bucket = m->url_text, .prefix = m->mountpoint};
+    return places_default(&url, NULL);
+}
+
+static int prepare_remote(struct mount *m, struct error *error)
+{
+    struct meta_remote_url url;
+    int r = meta_remote_url_parse(m->url_text, &url, error);
+    if (r < 0)
+        return r;
+    meta_remote_url_done(&url);
+    m->meta_dir = m->options.meta_dir ? absolute(m->options.meta_dir) : remote_place(m);
+    if (!m->meta_dir)
+        return error_set(error, -ENOMEM, "out of memory");
+    return m->options.read_only ? 0 : places_make(m->meta_dir, error);
+}
+
+static int prepare(struct mount *m, char **args, struct error *error)
+{
+    m->url_text = strdup(args[0]);
+    m->remote = meta_remote_is_url(args[0]);
+    int r = m->url_text ? 0 : error_set(error, -ENOMEM, "out of memory");
+    if (r == 0 && !m->remote)
+        r = store_url_parse(args[0], &m->url, error);
+    if (r == 0)
+        r = check_mountpoint(m, args[1], error);
+    if (r < 0)
+        return r;
+    if (m->remote)
+        return prepare_remote(m, error);
+    m->meta_dir = m->options.meta_dir ? absolute(m->options.meta_dir)
+                                      : places_default(&m->url, m->options.endpoint);
+    if (!m->meta_dir)
+        return error_set(error, -ENOMEM, "out of memory");
+    return prepare_places(m, error);
 }
 
 static int start_log(const struct mount *m, struct error *error)
@@ -192,6 +226,33 @@ static int open_store(struct mount *m, struct error *error)
     return r;
 }
 
+static void name_owner(struct mount *m)
+{
+    char host[256] = "";
+    gethostname(host, sizeof(host) - 1);
+    snprintf(m->owner, sizeof(m->owner), "%s:%.200s (process %d)", host, m->mountpoint,
+             (int)getpid());
+}
+
+/* The service says where the bucket is. */
+static int connect_meta(struct mount *m, struct error *error)
+{
+    struct meta_remote_config config;
+    meta_remote_config_init(&config);
+    name_owner(m);
+    config.url = m->url_text;
+    config.text = m->owner;
+    config.events = fs_events(m->fs);
+    config.metrics = m->metrics;
+    config.read_only = m->options.read_only;
+    int r = meta_remote_open(&config, &m->meta, error);
+    if (r == 0)
+        r = store_url_parse(meta_remote_store_url(m->meta), &m->url, error);
+    if (r == 0)
+        r = volume_options_adopt(&m->options, meta_remote_store_options(m->meta), error);
+    return r < 0 ? r : prepare_places(m, error);
+}
+
 static int open_meta(struct mount *m, struct error *error)
 {
     struct meta_config config;
@@ -215,10 +276,7 @@ static int open_meta(struct mount *m, struct error *error)
     config.read_only = o->read_only;
     config.take_over = o->take_over;
     config.no_settle = o->no_settle;
-    char host[256] = "";
-    gethostname(host, sizeof(host) - 1);
-    snprintf(m->owner, sizeof(m->owner), "%s:%.200s (process %d)", host, m->mountpoint,
-             (int)getpid());
+    name_owner(m);
     config.owner_text = m->owner;
     return meta_open(&config, &m->meta, error);
 }
@@ -309,7 +367,8 @@ static int open_front(struct mount *m, struct error *error)
     config.allow_other = m->options.allow_other || geteuid() == 0;
     config.read_only = m->options.read_only;
     config.writeback = m->options.writeback;
-    config.no_passthrough = m->options.no_passthrough;
+    /* A handle that the kernel serves by itself would go on with what another mount replaced. */
+    config.no_passthrough = m->options.no_passthrough || m->remote;
     if (m->options.transport && strcmp(m->options.transport, "classic") == 0)
         config.transport = FS_TRANSPORT_CLASSIC;
     if (m->options.transport && strcmp(m->options.transport, "uring") == 0)
@@ -317,6 +376,9 @@ static int open_front(struct mount *m, struct error *error)
     config.max_threads = m->options.max_threads;
     config.import_ttl_ms = m->options.import_ttl_ms;
     config.negative_ttl_ms = m->options.negative_ttl_ms;
+    config.shared = m->remote;
+    if (m->remote)
+        config.cache_timeout_ms = config.import_ttl_ms = config.negative_ttl_ms = 0;
     config.metrics = m->metrics;
     config.ready = ready;
     config.arg = m;
@@ -391,9 +453,11 @@ static int serve(struct mount *m)
     r = start_log(m, &error);
     if (r == 0)
         r = start_signals(m, &error);
+    if (r == 0 && m->remote)
+        r = connect_meta(m, &error);
     if (r == 0)
         r = open_store(m, &error);
-    if (r == 0)
+    if (r == 0 && !m->remote)
         r = open_meta(m, &error);
     if (r == 0)
         r = open_data(m, &error);

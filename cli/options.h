@@ -53,7 +53,7 @@ struct option_set {
     bool reads_config; /* has --config and the environment */
 };
 
-#define OPTIONS_ARGS_MAX 4
+#define OPTIONS_ARGS_MAX 24
 
 struct option_result {
     char *args[OPTIONS_ARGS_MAX]; /* borrowed from argv */

@@ -242,7 +242,10 @@ void data_overlay(struct data *data, struct meta_attr *attr)
     pthread_mutex_lock(&file->lock);
     /* An answer that left the metadata before a commit of ours is older than what is known here. */
     bool older = attr->data_version < file->data_version;
-    if (!older)
+    /* Another mount may have written it. (While an upload of ours ends, its own answer says it.) */
+    if (!older && !file->upload)
+        file_refresh_locked(file, attr);
+    else if (!older)
         file->attr = *attr;
     if (file->staging || older)
         attr->size = file->size;
@@ -325,11 +328,13 @@ static void refresh_done(struct meta_request *request)
     free(refresh);
 }
 
-void data_extents_changed(struct data *data, uint64_t ino, bool outside)
+enum how { MOVED, REWRITTEN, OUTSIDE };
+
+static void extents_changed(struct data *data, uint64_t ino, enum how how)
 {
     struct file *file = file_get(data, ino);
     if (!file) {
-        if (outside) {
+        if (how != MOVED) {
             pthread_mutex_lock(&data->lock);
             if (kept_slot(data, ino)->ino == ino)
                 kept_slot(data, ino)->ino = 0;
@@ -339,13 +344,14 @@ void data_extents_changed(struct data *data, uint64_t ino, bool outside)
     }
     pthread_mutex_lock(&file->lock);
     file_extents_drop_locked(file);
-    if (outside) {
-        file->outside_changes++;
+    if (how != MOVED) {
         file->cache_stale = true;
         pass_stale_locked(file);
     }
+    if (how == OUTSIDE)
+        file->outside_changes++;
     pthread_mutex_unlock(&file->lock);
-    struct refresh *refresh = outside ? calloc(1, sizeof(*refresh)) : NULL;
+    struct refresh *refresh = how != MOVED ? calloc(1, sizeof(*refresh)) : NULL;
     if (!refresh) {
         file_put(file);
         return;
@@ -360,6 +366,16 @@ void data_extents_changed(struct data *data, uint64_t ino, bool outside)
 struct cache *data_cache(struct data *data)
 {
     return data->config.cache;
+}
+
+void data_extents_changed(struct data *data, uint64_t ino, bool outside)
+{
+    extents_changed(data, ino, outside ? OUTSIDE : MOVED);
+}
+
+void data_content_changed(struct data *data, uint64_t ino)
+{
+    extents_changed(data, ino, REWRITTEN);
 }
 
 void data_stats(struct data *data, struct data_stats *out)

@@ -262,6 +262,8 @@ void front_directory_free(struct front_opened *opened);
  * thread of its own, because the kernel may make the caller wait for a lock whose holder waits for
  * us. */
 int notify_new(struct fs *fs, struct notify **out);
+/* Everything the kernel has is in doubt. */
+void notify_all(struct notify *n);
 void notify_entry(struct notify *n, uint64_t parent, const char *name, size_t len);
 void notify_inode(struct notify *n, uint64_t ino, bool data);
 void notify_drop(struct notify *n, uint64_t ino);

@@ -68,7 +68,9 @@ void front_conn_init(void *userdata, struct fuse_conn_info *conn)
         want(conn, wanted[i], true);
     /* The page cache is dropped when we say so (notify.c), not whenever an mtime moves: our own
      * writes move it. */
-    want(conn, FUSE_CAP_AUTO_INVAL_DATA, false);
+    want(conn, FUSE_CAP_AUTO_INVAL_DATA, fs->config.shared);
+    if (fs->config.shared)
+        want(conn, FUSE_CAP_EXPLICIT_INVAL_DATA, false);
     want(conn, FUSE_CAP_WRITEBACK_CACHE, fs->config.writeback);
     /* Written bytes are copied once, from the request into the staging file's page cache; through a
      * pipe that costs more system calls. */

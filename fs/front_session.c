@@ -186,6 +186,32 @@ static void on_extents(void *arg, uint64_t ino)
     tell_data(arg, ino, false);
 }
 
+static void on_content(void *arg, uint64_t ino)
+{
+    struct fs *fs = arg;
+    pthread_rwlock_rdlock(&fs->users_lock);
+    if (fs->data)
+        data_content_changed(fs->data, ino);
+    pthread_rwlock_unlock(&fs->users_lock);
+    notify_inode(fs->notify, ino, true);
+}
+
+static void content_of(void *arg, uint64_t ino)
+{
+    struct fs *fs = arg;
+    if (fs->data)
+        data_content_changed(fs->data, ino);
+}
+
+static void on_all(void *arg)
+{
+    struct fs *fs = arg;
+    pthread_rwlock_rdlock(&fs->users_lock);
+    inodes_each(fs->inodes, content_of, fs);
+    pthread_rwlock_unlock(&fs->users_lock);
+    notify_all(fs->notify);
+}
+
 static void on_gone(void *arg, uint64_t ino)
 {
     struct fs *fs = arg;
@@ -204,6 +230,8 @@ struct meta_events fs_events(struct fs *fs)
         .inode_changed = on_inode,
         .extents_changed = on_extents,
         .inode_gone = on_gone,
+        .content_changed = on_content,
+        .all_changed = on_all,
         .arg = fs,
     };
 }

@@ -126,6 +126,14 @@ void notify_inode(struct notify *n, uint64_t ino, bool data)
         queue(n, ino, data, "", 0);
 }
 
+void notify_all(struct notify *n)
+{
+    pthread_mutex_lock(&n->lock);
+    if (n->running && !n->stopping)
+        overflow_locked(n);
+    pthread_mutex_unlock(&n->lock);
+}
+
 void notify_drop(struct notify *n, uint64_t ino)
 {
     pthread_mutex_lock(&n->lock);
@@ -179,7 +187,8 @@ static void send_inode(void *arg, uint64_t ino)
 
 static void send_all(struct notify *n)
 {
-    log_warn("kernel caches dropped", "reason=\"more changes than the queue holds\"");
+    log_warn("kernel caches dropped",
+             "reason=\"more changes than the queue holds, or the service was away\"");
     if (fuse_lowlevel_notify_increment_epoch(n->fs->session) < 0)
         log_debug("no epoch in this kernel", "");
     send_inode(n, META_ROOT_INO);

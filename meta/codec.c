@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "arena.h"
 #include "base/cleanup.h"
+#include "codec_parts.h"
 #include "records.h"
 
 #define VERSION 1
@@ -28,6 +28,8 @@ enum part {
     PART_ENTRIES = 1 << 14,
     PART_SETTLE = 1 << 15,
     PART_VOLUME = 1 << 16,
+    PART_SESSION = 1 << 24, /* session, request, retry */
+    PART_ALL = (PART_VOLUME << 1) - 1 + PART_SESSION,
 };
 
 static bool attr_is_set(const struct meta_attr *a)
@@ -57,10 +59,11 @@ static uint32_t parts_of(const struct meta_op *op)
     parts |= op->entry_count ? PART_ENTRIES : 0;
     parts |= op->settle ? PART_SETTLE : 0;
     parts |= op->volume ? PART_VOLUME : 0;
+    parts |= op->session || op->request ? PART_SESSION : 0;
     return parts;
 }
 
-static void put_attr(struct buf *b, const struct meta_attr *a)
+void codec_put_attr(struct buf *b, const struct meta_attr *a)
 {
     buf_put_varint(b, a->ino);
     buf_put_varint(b, a->mode);
@@ -78,7 +81,7 @@ static void put_attr(struct buf *b, const struct meta_attr *a)
     buf_put_u8(b, a->has_xattr);
 }
 
-static void put_object(struct buf *b, const struct meta_object *o)
+void codec_put_object(struct buf *b, const struct meta_object *o)
 {
     buf_put_varint(b, o->id);
     buf_put_u8(b, (uint8_t)o->state);
@@ -91,7 +94,7 @@ static void put_object(struct buf *b, const struct meta_object *o)
     buf_put_varint(b, o->refs);
 }
 
-static void put_extent(struct buf *b, const struct meta_extent *e)
+void codec_put_extent(struct buf *b, const struct meta_extent *e)
 {
     buf_put_u8(b, (uint8_t)e->kind);
     buf_put_varint(b, e->offset);
@@ -113,7 +116,7 @@ static void put_entry(struct buf *b, const struct meta_entry *e)
     buf_put_varint(b, e->size);
     buf_put_bytes(b, e->etag, strnlen(e->etag, META_ETAG_MAX - 1));
     if (e->has_attr)
-        put_attr(b, &e->attr);
+        codec_put_attr(b, &e->attr);
 }
 
 static void put_settle(struct buf *b, const struct meta_settle *s)
@@ -122,10 +125,10 @@ static void put_settle(struct buf *b, const struct meta_settle *s)
     buf_put_varint(b, s->ino);
     buf_put_varint(b, s->data_version);
     buf_put_varint(b, s->size);
-    put_object(b, &s->target);
+    codec_put_object(b, &s->target);
     buf_put_u8(b, (uint8_t)(s->target_is_natural | s->replaces << 1));
     buf_put_bytes(b, s->old_etag, strnlen(s->old_etag, META_ETAG_MAX - 1));
-    put_attr(b, &s->attr);
+    codec_put_attr(b, &s->attr);
 }
 
 static void put_lists(struct buf *b, const struct meta_op *op, uint32_t parts)
@@ -139,11 +142,11 @@ static void put_lists(struct buf *b, const struct meta_op *op, uint32_t parts)
     if (parts & PART_OBJECTS)
         buf_put_varint(b, op->object_count);
     for (size_t i = 0; i < op->object_count; i++)
-        put_object(b, &op->objects[i]);
+        codec_put_object(b, &op->objects[i]);
     if (parts & PART_EXTENTS)
         buf_put_varint(b, op->extent_count);
     for (size_t i = 0; i < op->extent_count; i++)
-        put_extent(b, &op->extents[i]);
+        codec_put_extent(b, &op->extents[i]);
     if (parts & PART_ENTRIES)
         buf_put_varint(b, op->entry_count);
     for (size_t i = 0; i < op->entry_count; i++)
@@ -157,6 +160,11 @@ static void put_lists(struct buf *b, const struct meta_op *op, uint32_t parts)
         buf_put_bytes(b, volume.data, volume.len);
         b->failed = b->failed || volume.failed;
         buf_done(&volume);
+    }
+    if (parts & PART_SESSION) {
+        buf_put_varint(b, op->session);
+        buf_put_varint(b, op->request);
+        buf_put_u8(b, op->retry);
     }
 }
 
@@ -191,7 +199,7 @@ void meta_codec_op_put(struct buf *b, const struct meta_op *op)
         buf_put_u8(b, op->plus);
     }
     if (parts & PART_ATTR)
-        put_attr(b, &op->attr);
+        codec_put_attr(b, &op->attr);
     if (parts & PART_DATA)
         buf_put_bytes(b, op->data, op->data_len);
     put_lists(b, op, parts);
@@ -199,13 +207,7 @@ void meta_codec_op_put(struct buf *b, const struct meta_op *op)
 
 /* Reading */
 
-struct decoder {
-    struct reader r;
-    struct arena arena;
-    bool no_memory;
-};
-
-static uint32_t get_u32(struct decoder *d)
+uint32_t codec_get_u32(struct codec_reader *d)
 {
     uint64_t v = reader_varint(&d->r);
     if (v > UINT32_MAX)
@@ -213,8 +215,7 @@ static uint32_t get_u32(struct decoder *d)
     return (uint32_t)v;
 }
 
-/* 0 or 1, so that equal operations have equal bytes. */
-static bool get_bool(struct decoder *d)
+bool codec_get_bool(struct codec_reader *d)
 {
     uint8_t v = reader_u8(&d->r);
     if (v > 1)
@@ -222,7 +223,7 @@ static bool get_bool(struct decoder *d)
     return v;
 }
 
-static uint8_t get_bits(struct decoder *d, uint8_t max)
+uint8_t codec_get_bits(struct codec_reader *d, uint8_t max)
 {
     uint8_t v = reader_u8(&d->r);
     if (v > max)
@@ -230,8 +231,7 @@ static uint8_t get_bits(struct decoder *d, uint8_t max)
     return v;
 }
 
-/* A C string into fixed room. */
-static void get_text(struct decoder *d, char *out, size_t cap)
+void codec_get_text(struct codec_reader *d, char *out, size_t cap)
 {
     size_t len = 0;
     const uint8_t *text = reader_bytes(&d->r, cap - 1, &len);
@@ -244,16 +244,14 @@ static void get_text(struct decoder *d, char *out, size_t cap)
     out[len] = '\0';
 }
 
-static void get_name(struct decoder *d, struct meta_name *out)
+static void get_name(struct codec_reader *d, struct meta_name *out)
 {
     size_t len = 0;
     out->bytes = (const char *)reader_bytes(&d->r, META_NAME_MAX, &len);
     out->len = len;
 }
 
-/* Room for a list whose elements take at least `least` bytes each: more than the input can hold is
- * refused before memory is asked for. */
-static void *get_list(struct decoder *d, size_t size, size_t least, size_t *count)
+void *codec_get_list(struct codec_reader *d, size_t size, size_t least, size_t *count)
 {
     uint64_t n = reader_varint(&d->r);
     *count = 0;
@@ -271,13 +269,13 @@ static void *get_list(struct decoder *d, size_t size, size_t least, size_t *coun
     return list;
 }
 
-static void get_attr(struct decoder *d, struct meta_attr *a)
+void codec_get_attr(struct codec_reader *d, struct meta_attr *a)
 {
     a->ino = reader_varint(&d->r);
-    a->mode = get_u32(d);
-    a->uid = get_u32(d);
-    a->gid = get_u32(d);
-    a->nlink = get_u32(d);
+    a->mode = codec_get_u32(d);
+    a->uid = codec_get_u32(d);
+    a->gid = codec_get_u32(d);
+    a->nlink = codec_get_u32(d);
     a->rdev = reader_varint(&d->r);
     a->size = reader_varint(&d->r);
     a->atime_ns = reader_varint(&d->r);
@@ -286,23 +284,23 @@ static void get_attr(struct decoder *d, struct meta_attr *a)
     a->btime_ns = reader_varint(&d->r);
     a->data_version = reader_varint(&d->r);
     a->meta_version = reader_varint(&d->r);
-    a->has_xattr = get_bool(d);
+    a->has_xattr = codec_get_bool(d);
 }
 
-static void get_object(struct decoder *d, struct meta_object *o)
+void codec_get_object(struct codec_reader *d, struct meta_object *o)
 {
     o->id = reader_varint(&d->r);
-    o->state = get_bits(d, META_OBJECT_GARBAGE);
-    o->foreign = get_bool(d);
-    get_text(d, o->key, sizeof(o->key));
+    o->state = codec_get_bits(d, META_OBJECT_GARBAGE);
+    o->foreign = codec_get_bool(d);
+    codec_get_text(d, o->key, sizeof(o->key));
     o->size = reader_varint(&d->r);
     o->mtime_ns = reader_varint(&d->r);
-    get_text(d, o->etag, sizeof(o->etag));
+    codec_get_text(d, o->etag, sizeof(o->etag));
     o->cid = reader_varint(&d->r);
-    o->refs = get_u32(d);
+    o->refs = codec_get_u32(d);
 }
 
-static void get_extent(struct decoder *d, struct meta_extent *e)
+void codec_get_extent(struct codec_reader *d, struct meta_extent *e)
 {
     e->kind = reader_u8(&d->r);
     e->offset = reader_varint(&d->r);
@@ -319,24 +317,24 @@ static void get_extent(struct decoder *d, struct meta_extent *e)
     }
 }
 
-static void get_entry(struct decoder *d, struct meta_entry *e)
+static void get_entry(struct codec_reader *d, struct meta_entry *e)
 {
     struct meta_name name = {0};
     get_name(d, &name);
     e->name = name.bytes;
     e->name_len = name.len;
     e->ino = reader_varint(&d->r);
-    uint8_t bits = get_bits(d, 3);
+    uint8_t bits = codec_get_bits(d, 3);
     e->is_dir = bits & 1;
     e->has_attr = bits & 2;
     e->mtime_ns = reader_varint(&d->r);
     e->size = reader_varint(&d->r);
-    get_text(d, e->etag, sizeof(e->etag));
+    codec_get_text(d, e->etag, sizeof(e->etag));
     if (e->has_attr)
-        get_attr(d, &e->attr);
+        codec_get_attr(d, &e->attr);
 }
 
-static void get_settle(struct decoder *d, struct meta_op *op)
+static void get_settle(struct codec_reader *d, struct meta_op *op)
 {
     struct meta_settle *s = arena_alloc(&d->arena, sizeof(*s));
     if (!s) {
@@ -344,20 +342,20 @@ static void get_settle(struct decoder *d, struct meta_op *op)
         return;
     }
     memset(s, 0, sizeof(*s));
-    s->action = get_bits(d, META_SETTLE_JOIN);
+    s->action = codec_get_bits(d, META_SETTLE_JOIN);
     s->ino = reader_varint(&d->r);
     s->data_version = reader_varint(&d->r);
     s->size = reader_varint(&d->r);
-    get_object(d, &s->target);
-    uint8_t bits = get_bits(d, 3);
+    codec_get_object(d, &s->target);
+    uint8_t bits = codec_get_bits(d, 3);
     s->target_is_natural = bits & 1;
     s->replaces = bits & 2;
-    get_text(d, s->old_etag, sizeof(s->old_etag));
-    get_attr(d, &s->attr);
+    codec_get_text(d, s->old_etag, sizeof(s->old_etag));
+    codec_get_attr(d, &s->attr);
     op->settle = s;
 }
 
-static void get_volume(struct decoder *d, struct meta_op *op)
+static void get_volume(struct codec_reader *d, struct meta_op *op)
 {
     size_t len = 0;
     const uint8_t *bytes = reader_bytes(&d->r, reader_left(&d->r), &len);
@@ -369,10 +367,10 @@ static void get_volume(struct decoder *d, struct meta_op *op)
     op->volume = volume;
 }
 
-static void get_lists(struct decoder *d, struct meta_op *op, uint32_t parts)
+static void get_lists(struct codec_reader *d, struct meta_op *op, uint32_t parts)
 {
     if (parts & PART_INOS) {
-        uint64_t *inos = get_list(d, sizeof(*inos), 1, &op->ino_count);
+        uint64_t *inos = codec_get_list(d, sizeof(*inos), 1, &op->ino_count);
         for (size_t i = 0; i < op->ino_count; i++)
             inos[i] = reader_varint(&d->r);
         op->inos = inos;
@@ -380,19 +378,19 @@ static void get_lists(struct decoder *d, struct meta_op *op, uint32_t parts)
     if (parts & PART_OBJECT)
         op->object = reader_varint(&d->r);
     if (parts & PART_OBJECTS) {
-        struct meta_object *objects = get_list(d, sizeof(*objects), 9, &op->object_count);
+        struct meta_object *objects = codec_get_list(d, sizeof(*objects), 9, &op->object_count);
         for (size_t i = 0; i < op->object_count; i++)
-            get_object(d, &objects[i]);
+            codec_get_object(d, &objects[i]);
         op->objects = objects;
     }
     if (parts & PART_EXTENTS) {
-        struct meta_extent *extents = get_list(d, sizeof(*extents), 3, &op->extent_count);
+        struct meta_extent *extents = codec_get_list(d, sizeof(*extents), 3, &op->extent_count);
         for (size_t i = 0; i < op->extent_count; i++)
-            get_extent(d, &extents[i]);
+            codec_get_extent(d, &extents[i]);
         op->extents = extents;
     }
     if (parts & PART_ENTRIES) {
-        struct meta_entry *entries = get_list(d, sizeof(*entries), 6, &op->entry_count);
+        struct meta_entry *entries = codec_get_list(d, sizeof(*entries), 6, &op->entry_count);
         for (size_t i = 0; i < op->entry_count; i++)
             get_entry(d, &entries[i]);
         op->entries = entries;
@@ -401,16 +399,21 @@ static void get_lists(struct decoder *d, struct meta_op *op, uint32_t parts)
         get_settle(d, op);
     if (parts & PART_VOLUME)
         get_volume(d, op);
+    if (parts & PART_SESSION) {
+        op->session = reader_varint(&d->r);
+        op->request = reader_varint(&d->r);
+        op->retry = codec_get_bool(d);
+    }
 }
 
-static void get_op(struct decoder *d, struct meta_op *op)
+static void get_op(struct codec_reader *d, struct meta_op *op)
 {
     if (reader_u8(&d->r) != VERSION)
         d->r.failed = true;
     op->kind = reader_u8(&d->r);
     op->time_ns = reader_u64(&d->r);
-    uint32_t parts = get_u32(d);
-    if (parts >= PART_VOLUME << 1)
+    uint32_t parts = codec_get_u32(d);
+    if (parts & ~(uint32_t)PART_ALL)
         d->r.failed = true;
     if (parts & PART_INO)
         op->ino = reader_varint(&d->r);
@@ -430,13 +433,13 @@ static void get_op(struct decoder *d, struct meta_op *op)
         op->new_offset = reader_varint(&d->r);
     }
     if (parts & PART_FLAGS) {
-        op->flags = get_u32(d);
-        op->valid = get_u32(d);
-        op->count = get_u32(d);
-        op->plus = get_bool(d);
+        op->flags = codec_get_u32(d);
+        op->valid = codec_get_u32(d);
+        op->count = codec_get_u32(d);
+        op->plus = codec_get_bool(d);
     }
     if (parts & PART_ATTR)
-        get_attr(d, &op->attr);
+        codec_get_attr(d, &op->attr);
     if (parts & PART_DATA)
         op->data = reader_bytes(&d->r, reader_left(&d->r), &op->data_len);
     get_lists(d, op, parts);
@@ -444,7 +447,7 @@ static void get_op(struct decoder *d, struct meta_op *op)
 
 int meta_codec_op_get(const void *data, size_t len, struct meta_decoded_op *out)
 {
-    struct decoder d = {0};
+    struct codec_reader d = {0};
     memset(out, 0, sizeof(*out));
     reader_init(&d.r, data, len);
     get_op(&d, &out->op);

@@ -64,6 +64,12 @@ int engine_open(const struct engine_options *options, struct engine **out, struc
         error_set(error, rc, "no memory");
     else
         rc = engine_db_open(engine, error);
+    if (rc == 0) {
+        rc = engine_sessions_load(engine);
+        if (rc < 0)
+            error_set(error, rc, "cannot read the sessions in %s: %s", options->path,
+                      strerror(-rc));
+    }
     if (rc < 0) {
         engine_close(engine);
         return rc;
@@ -78,6 +84,7 @@ void engine_close(struct engine *engine)
     if (!engine)
         return;
     engine_db_close(engine);
+    engine_sessions_free(engine);
     engine_txn_done(&engine->txn);
     engine_cache_free(engine->cache);
     engine_quota_free(engine->quota);
@@ -111,6 +118,7 @@ static bool makes_room(enum meta_kind kind)
     case META_CARRY_DONE:
     case META_GC_DONE:
     case META_GC_RETRY:
+    case META_SESSION_END:
         return true;
     default:
         return false;
@@ -174,6 +182,10 @@ static int dispatch(struct engine_txn *t, const struct meta_op *op, struct meta_
         return engine_apply_gc_done(t, op, reply);
     case META_GC_RETRY:
         return engine_apply_gc_retry(t, op, reply);
+    case META_SESSION_BEGIN:
+        return engine_apply_session_begin(t, op);
+    case META_SESSION_END:
+        return engine_apply_session_end(t, op);
     default:
         return -EINVAL;
     }
@@ -186,14 +198,21 @@ int engine_apply(struct engine *engine, const struct meta_op *op, struct meta_re
     int rc = engine_db_ready(engine, makes_room(op->kind));
     if (rc < 0)
         return rc;
+    rc = engine_session_check(engine, op, reply);
+    if (rc != 0)
+        return MIN(rc, 0);
     engine_txn_begin(&engine->txn, op->time_ns);
     engine_quota_begin(&engine->txn, op);
     rc = dispatch(&engine->txn, op, reply);
+    if (rc == 0 && op->request)
+        rc = engine_session_keep(&engine->txn, op, reply);
     if (rc == 0)
         rc = engine_quota_check(&engine->txn, op);
     if (rc == 0)
         rc = engine_txn_commit(&engine->txn);
     engine_quota_end(&engine->txn, op, rc == 0);
+    if (rc == 0)
+        engine_session_note(engine, op);
     if (rc == 0 && op->kind == META_FORMAT) {
         engine->volume = *op->volume;
         atomic_store(&engine->formatted, true);

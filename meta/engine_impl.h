@@ -111,6 +111,7 @@ struct engine {
     struct engine_quota *quota;
 
     /* Owned by the applying thread: */
+    struct engine_session *sessions; /* those that may apply */
     struct record_counters counters;
     struct engine_txn txn;
     bool stopped; /* RocksDB refuses writes until it is opened again */
@@ -378,6 +379,22 @@ int engine_apply_import_dir(struct engine_txn *t, const struct meta_op *op,
 int engine_apply_import_one(struct engine_txn *t, const struct meta_op *op,
                             struct meta_reply *reply);
 int engine_apply_outside(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply);
+
+/* engine_session.c */
+
+/* At open: which sessions there are. */
+int engine_sessions_load(struct engine *engine);
+void engine_sessions_free(struct engine *engine);
+/* Before a change of a session: 0: apply it; 1: it was applied before, and `reply` is its answer of
+ * then; -ESTALE: the session has ended; -errno. */
+int engine_session_check(struct engine *engine, const struct meta_op *op, struct meta_reply *reply);
+/* Keeps the answer, in the same batch as the change. */
+int engine_session_keep(struct engine_txn *t, const struct meta_op *op,
+                        const struct meta_reply *reply);
+/* After the commit of BEGIN or END. */
+void engine_session_note(struct engine *engine, const struct meta_op *op);
+int engine_apply_session_begin(struct engine_txn *t, const struct meta_op *op);
+int engine_apply_session_end(struct engine_txn *t, const struct meta_op *op);
 
 /* engine_read.c */
 

@@ -97,6 +97,10 @@ const char *meta_kind_name(enum meta_kind kind)
         return "settle_retry";
     case META_SETTLE_SUBTREE:
         return "settle_subtree";
+    case META_SESSION_BEGIN:
+        return "session_begin";
+    case META_SESSION_END:
+        return "session_end";
     case META_SETTLE_HURRY:
         return "settle_hurry";
     case META_CARRY_BEGIN:

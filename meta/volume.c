@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "remote_impl.h"
 
 /* More imports than this for one request mean that engine and importer do not agree. */
 #define IMPORTS_MAX 64
@@ -18,7 +19,7 @@
 
 uint64_t meta_time_ns(struct meta *meta)
 {
-    uint64_t now = clock_wall_ns();
+    uint64_t now = clock_wall_ns() + (uint64_t)meta->clock_offset_ns;
     uint64_t last = atomic_load(&meta->last_time_ns);
     while (now > last)
         if (atomic_compare_exchange_weak(&meta->last_time_ns, &last, now))
@@ -28,17 +29,19 @@ uint64_t meta_time_ns(struct meta *meta)
 
 bool meta_quota_active(struct meta *meta)
 {
-    return engine_quota_active(meta->engine);
+    /* The service refuses what is over a limit when it is committed. */
+    return !meta->remote && engine_quota_active(meta->engine);
 }
 
 int meta_quota_reserve(struct meta *meta, uint64_t ino, uint64_t size, bool force)
 {
-    return engine_quota_reserve(meta->engine, ino, size, force);
+    return meta->remote ? 0 : engine_quota_reserve(meta->engine, ino, size, force);
 }
 
 void meta_quota_release(struct meta *meta, uint64_t ino)
 {
-    engine_quota_release(meta->engine, ino);
+    if (!meta->remote)
+        engine_quota_release(meta->engine, ino);
 }
 
 const struct meta_volume *meta_volume(const struct meta *meta)
@@ -48,7 +51,10 @@ const struct meta_volume *meta_volume(const struct meta *meta)
 
 void meta_contents(const struct meta *meta, struct meta_contents *out)
 {
-    engine_contents(meta->engine, out);
+    if (meta->remote)
+        *out = meta->remote->contents;
+    else
+        engine_contents(meta->engine, out);
 }
 
 /* The time is taken under the lock, so that it never steps back from one change to the next. */
@@ -156,7 +162,8 @@ int volume_submit(struct meta *meta, struct meta_request *request, bool internal
 
 int meta_submit(struct meta *meta, struct meta_request *request)
 {
-    return volume_submit(meta, request, false);
+    return meta->remote ? remote_submit(meta->remote, request)
+                        : volume_submit(meta, request, false);
 }
 
 void volume_resume(struct meta *meta, struct meta_request *request, int result)
@@ -307,31 +314,43 @@ static void init_task(struct meta_task *task)
 
 bool meta_is_synced(struct meta *meta, uint64_t sequence)
 {
-    return syncer_is_synced(meta->syncer, sequence);
+    return !meta->remote && syncer_is_synced(meta->syncer, sequence);
 }
 
 void meta_sync(struct meta *meta, struct meta_task *task)
 {
     init_task(task);
-    syncer_task(meta->syncer, task);
+    if (meta->remote)
+        remote_task(meta->remote, task, WIRE_TASK_SYNC, 0);
+    else
+        syncer_task(meta->syncer, task);
 }
 
 void meta_refresh(struct meta *meta, struct meta_task *task)
 {
     init_task(task);
-    importer_refresh(meta, task);
+    if (meta->remote)
+        remote_task(meta->remote, task, WIRE_TASK_REFRESH, 0);
+    else
+        importer_refresh(meta, task);
 }
 
 void meta_settle_wait(struct meta *meta, struct meta_task *task)
 {
     init_task(task);
-    settler_wait(meta, task);
+    if (meta->remote)
+        remote_task(meta->remote, task, WIRE_TASK_SETTLE, 0);
+    else
+        settler_wait(meta, task);
 }
 
 void meta_object_changed(struct meta *meta, struct meta_task *task, uint64_t object)
 {
     init_task(task);
-    importer_object_changed(meta, task, object);
+    if (meta->remote)
+        remote_task(meta->remote, task, WIRE_TASK_OBJECT_CHANGED, object);
+    else
+        importer_object_changed(meta, task, object);
 }
 
 struct cancel {
@@ -349,7 +368,10 @@ static void run_cancel(void *arg)
 void meta_task_cancel(struct meta *meta, struct meta_task *task)
 {
     struct cancel cancel = {.meta = meta, .task = task};
-    loop_call(meta->work, run_cancel, &cancel);
+    if (meta->remote)
+        remote_task_cancel(meta->remote, task);
+    else
+        loop_call(meta->work, run_cancel, &cancel);
 }
 
 /* Status */
@@ -440,6 +462,10 @@ static int dump(const char *text, size_t len, void *arg)
 
 void meta_status_json(struct meta *meta, struct buf *out)
 {
+    if (meta->remote) {
+        remote_status(meta->remote, out);
+        return;
+    }
     struct status status = {.meta = meta, .root = json_object()};
     loop_call(meta->work, fill_status, &status);
     if (json_dump_callback(status.root, dump, out, JSON_COMPACT))

@@ -33,8 +33,13 @@ struct settler;
 struct collector;
 struct carrier;
 struct owner;
+struct remote;
 
 struct meta {
+    /* A volume of the service (remote_impl.h): then only it, format and the clock are used. */
+    struct remote *remote;
+    int64_t clock_offset_ns; /* of the service's clock to ours */
+
     /* Immutable after meta_open. */
     struct engine *engine;
     struct store *store; /* borrowed */

@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "remote_impl.h"
 #include "volume.h"
 
 #define SCRATCH "sluice-scratch-"
@@ -231,11 +232,17 @@ static void start_work(void *arg)
         owner_start(meta->owner);
 }
 
+static int found(void *arg, uint64_t session, const void *record, size_t len)
+{
+    return 1;
+}
+
 static int start_parts(struct meta *meta, struct error *error)
 {
     int rc = syncer_new(meta->engine, meta->config.sync_interval_ms, meta->config.metrics, synced,
                         meta, &meta->syncer);
-    if (!rc && !meta->config.read_only)
+    bool kept = meta->config.keep_sessions && engine_sessions(meta->engine, found, NULL);
+    if (!rc && !meta->config.read_only && !kept)
         rc = collector_recover(meta, error);
     if (!rc)
         rc = importer_new(meta, &meta->importer);
@@ -326,6 +333,10 @@ void meta_close(struct meta *meta)
 {
     if (!meta)
         return;
+    if (meta->remote) {
+        remote_close(meta);
+        return;
+    }
     loop_call(meta->work, stop_work, meta);
     while (sem_wait(&meta->idle) < 0 && errno == EINTR)
         ;

@@ -1,6 +1,6 @@
-"""What POSIX promises, on a real mount, over a directory and over a real S3 server.
+"""What POSIX promises, on a real mount, over a directory, over a real S3 server, and through the metadata service.
 
-Each behaviour is one test; the classes at the end run all of them on both stores.
+Each behaviour is one test; the classes at the end run all of them on each.
 """
 
 import ctypes
@@ -19,6 +19,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from gateway import Gateway
+from service import ServiceVolume
 from volume import Volume, wait_until
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -713,6 +714,20 @@ class OnDirectory(Posix, unittest.TestCase):
         cls.volume = Volume()
         cls.volume.mount()
         cls.addClassCleanup(cls.volume.close)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.volume.unmount()
+
+
+class OnService(Posix, unittest.TestCase):
+    """Through the metadata service: the same behaviour."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.volume = ServiceVolume()
+        cls.addClassCleanup(cls.volume.close)
+        cls.volume.mount()
 
     @classmethod
     def tearDownClass(cls):

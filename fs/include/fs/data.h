@@ -110,6 +110,8 @@ bool data_is_unlinked(struct data *data, uint64_t ino);
 /* The metadata moved the same bytes to other objects, or (outside = true) the content was changed
  * from outside: handles that read the old content get -ESTALE. */
 void data_extents_changed(struct data *data, uint64_t ino, bool outside);
+/* Another mount wrote the file: readers, those who have it open too, see its bytes from now on. */
+void data_content_changed(struct data *data, uint64_t ino);
 
 /* The volume has its first quota: what was accepted before counts from now on. May read the
  * database for each open file; -ENOMEM. */

@@ -34,8 +34,10 @@ struct fs_config {
     const char *fuse_options; /* more mount options for the kernel, "nodev,noexec"; NULL: none */
     bool allow_other;         /* other users than the one who mounts may use it */
     bool read_only;           /* every change is answered EROFS; the control file works */
-    bool writeback;           /* the kernel collects small writes (FUSE_WRITEBACK_CACHE) */
-    bool no_passthrough;      /* every read comes to the mount */
+    bool shared;         /* other mounts change the volume too: the kernel looks at a file's times
+                            before it believes the pages it has */
+    bool writeback;      /* the kernel collects small writes (FUSE_WRITEBACK_CACHE) */
+    bool no_passthrough; /* every read comes to the mount */
     enum fs_transport transport;
     unsigned max_threads;      /* that serve requests; default 10 */
     uint32_t cache_timeout_ms; /* attributes live so long in the kernel; default one day */

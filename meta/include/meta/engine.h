@@ -124,6 +124,12 @@ struct engine_object {
 int engine_each_object(struct engine *engine,
                        int (*each)(void *arg, const struct engine_object *object), void *arg);
 
+/* Calls `each` for every session that may apply, with its record, until it returns something else
+ * than 0 (then that is the result). */
+int engine_sessions(struct engine *engine,
+                    int (*each)(void *arg, uint64_t session, const void *record, size_t len),
+                    void *arg);
+
 /* Walks every record and checks each against the others (dentry ↔ inode ↔ nlink, extents ↔ objects
  * ↔ references, key ↔ object, usage ↔ tree). Calls report for each violation; returns their number
  * or -errno. Nothing may be applied meanwhile. */

@@ -1,7 +1,7 @@
 /*
  * A volume: the namespace with all that works around it. Embedded: the engine in this process, on a
- * local directory, with a store to import from, settle to and collect garbage in. (A client of the
- * metadata service will stand behind the same calls.)
+ * local directory, with a store to import from, settle to and collect garbage in. Or a volume of
+ * the metadata service, behind the same calls (meta/remote.h).
  *
  * meta_submit serves every operation of meta/op.h up to META_QUOTA_SET. An answer that needs no
  * network and no disk sync comes at once, on the caller's thread; otherwise later, by `done`.
@@ -50,6 +50,11 @@ struct meta_events {
     /* An inode lost its last name, because its key is gone from the bucket: META_DROP it when
      * nobody uses it. NULL: the volume drops it at once. */
     void (*inode_gone)(void *arg, uint64_t ino);
+    /* Only for volumes of a service; NULL: nobody is told. Another mount wrote the file: readers
+     * see its new bytes from now on. */
+    void (*content_changed)(void *arg, uint64_t ino);
+    /* Whatever was cached may be wrong (the service was restarted). */
+    void (*all_changed)(void *arg);
     void *arg;
 };
 
@@ -77,6 +82,8 @@ struct meta_config {
     unsigned settle_parallel; /* files at once; default 8 */
     uint32_t owner_renew_ms;  /* default 30,000 */
     const char *owner_text;   /* host and mount point, shown to who is refused */
+    bool keep_sessions; /* of the service: its clients may come back after a restart, so what they
+                           reserved and what they have open is not tidied away here */
 };
 void meta_config_init(struct meta_config *config);
 #define META_SETTLE_DELAY_MS 5000

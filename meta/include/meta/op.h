@@ -22,6 +22,8 @@
 #define META_LINK_MAX 65000
 #define META_KEY_MAX 1024
 #define META_ETAG_MAX 100
+#define META_SESSION_WINDOW 1024
+#define META_SESSION_RECORD_MAX 4096
 
 struct meta_attr {
     uint64_t ino;
@@ -115,6 +117,9 @@ enum meta_kind {
                             written; false: the path cannot be in the bucket */
     META_CARRY_DONE, /* ino, length = stamp of the row that was worked on, flags META_NOT_WRITTEN:
                         the bucket has no entry of it */
+
+    META_SESSION_BEGIN = 120, /* session, data = its record: may apply from now on */
+    META_SESSION_END,         /* session: its later operations are refused; kept answers are gone */
 };
 
 /* flags (those of RENAME_ and XATTR_ keep their Linux values) */
@@ -270,6 +275,12 @@ struct meta_op {
     size_t entry_count;
     const struct meta_settle *settle;
     const struct meta_volume *volume;
+    /* Who asks (0: nobody of whom is known), and which of its changes this is, counted from 1: a
+     * change is applied once, however often it is sent, as long as not META_SESSION_WINDOW later
+     * ones were. `retry`: it may have been applied before; then the answer of that time is given.
+     * -ESTALE: there is no such session any more. */
+    uint64_t session, request;
+    bool retry;
 };
 
 struct meta_reply {

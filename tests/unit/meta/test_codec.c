@@ -62,6 +62,7 @@ static const struct meta_op ops[] = {
     {.kind = META_SETTLE_DONE, .settle = &step, .objects = &object, .object_count = 1},
     {.kind = META_FORMAT, .volume = &volume},
     {.kind = META_ABANDON, .object = 77},
+    {.kind = META_PUNCH, .ino = 1, .session = 5, .request = 6, .retry = true},
 };
 #define OPS (sizeof(ops) / sizeof(ops[0]))
 

@@ -1,0 +1,49 @@
+/*
+ * A volume of the metadata service (`sluice serve`) behind the calls of meta/meta.h. The service
+ * has the namespace, settles and collects garbage; this side reads and writes objects itself.
+ * docs/service.md, docs/protocol.md.
+ *
+ * A lost connection is made again, and what was not answered is sent again; nothing is applied
+ * twice. When the session has ended (the service did not hear of this client for a lease), every
+ * call ends with -ESTALE.
+ */
+#ifndef SLUICE_META_REMOTE_H
+#define SLUICE_META_REMOTE_H
+
+#include "meta/meta.h"
+
+/* Where the service is: sluice://HOST:PORT/VOLUME or sluice+unix:///PATH/OF/SOCKET:VOLUME. */
+struct meta_remote_url {
+    char *host, *port; /* TCP; host without the brackets of an IPv6 address */
+    char *path;        /* unix socket; else NULL */
+    char *volume;
+};
+bool meta_remote_is_url(const char *text);
+/* 0 or -EINVAL with a sentence. */
+int meta_remote_url_parse(const char *text, struct meta_remote_url *out, struct error *error);
+void meta_remote_url_done(struct meta_remote_url *url);
+
+struct meta_remote_config {
+    const char *url;
+    const char *text;  /* host and mount point: shown by the service */
+    const char *token; /* NULL: none */
+    struct meta_events events;
+    struct metrics *metrics;
+    bool read_only;
+    uint32_t connect_timeout_ms; /* of meta_remote_open; default 10,000 */
+    uint32_t patience_ms; /* a call that cannot be sent for so long ends with -EIO; default 60,000,
+                             at least the lease */
+};
+void meta_remote_config_init(struct meta_remote_config *config);
+
+/* Connects and begins a session; blocking. All strings are copied. -EACCES, -ENOENT (no such
+ * volume) and others with the service's own words. meta_close ends it. */
+int meta_remote_open(const struct meta_remote_config *config, struct meta **out,
+                     struct error *error);
+
+/* How the bucket is reached: its URL, and options of `sluice mount` as a JSON object. Valid until
+ * meta_close; NULL for a volume that is not remote. */
+const char *meta_remote_store_url(const struct meta *meta);
+const char *meta_remote_store_options(const struct meta *meta);
+
+#endif

@@ -1,0 +1,56 @@
+/*
+ * The metadata service: many volumes, many clients, in one process (docs/service.md). The caller
+ * opens stores and volumes; this side has the connections, the sessions and what they may cache.
+ *
+ * One thread ("serve") owns all of it; the calls below may come from any other thread, one at a
+ * time, and block until that thread has done them.
+ */
+#ifndef SLUICE_META_SERVER_H
+#define SLUICE_META_SERVER_H
+
+#include "base/error.h"
+#include "base/metrics.h"
+#include "meta/meta.h"
+
+struct server;
+struct server_volume;
+
+struct server_config {
+    uint32_t lease_ms;        /* default 10,000; at least 1,000 */
+    unsigned max_connections; /* default 10,000 */
+    unsigned max_requests;    /* at once, of one connection; default 1,024 */
+    uint32_t hello_ms;        /* a connection that has not said who it is; default 5,000 */
+    size_t lease_entries;     /* remembered for one session; default 1 Mi */
+    struct metrics *metrics;
+};
+void meta_server_config_init(struct server_config *config);
+
+int meta_server_new(const struct server_config *config, struct server **out, struct error *error);
+/* Closes all connections. Volumes were freed before. Sessions are kept in their volumes: clients go
+ * on when the service is back. */
+void meta_server_free(struct server *server);
+
+/* tcp://ADDRESS:PORT or unix:///PATH (made with mode 0660; a socket that nobody serves is
+ * replaced). `bound` (may be NULL, 128 bytes): what it became, with the port that was chosen for 0.
+ */
+int meta_server_listen(struct server *server, const char *address, char *bound,
+                       struct error *error);
+
+/* A volume, in this order: new, meta_open with its events, start; … stop, meta_close, free. `url`
+ * and `options` (a JSON object) tell clients how they reach the bucket. Copied. */
+struct server_volume_config {
+    const char *name, *url, *options;
+};
+int meta_server_volume_new(struct server *server, const struct server_volume_config *config,
+                           struct server_volume **out);
+struct meta_events meta_server_volume_events(struct server_volume *volume);
+int meta_server_volume_start(struct server_volume *volume, struct meta *meta, struct error *error);
+/* Its connections are closed, and nothing of it uses `meta` any more. `end`: its sessions are ended
+ * for good (the volume is being deleted). */
+void meta_server_volume_stop(struct server_volume *volume, bool end);
+void meta_server_volume_free(struct server_volume *volume);
+
+/* Appends one JSON object: connections, sessions by volume, refusals. */
+void meta_server_status_json(struct server *server, struct buf *out);
+
+#endif

@@ -1,0 +1,484 @@
+/*
+ * Calls of a remote volume: each is listed until it is answered, so that it can be sent again over
+ * the next connection. Changes are numbered; the service applies each number once.
+ */
+#include "remote_impl.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "meta/codec.h"
+
+#define CALLS_MAX 65536
+
+static void run_flush(struct loop_task *task)
+{
+    struct remote *remote = container_of(task, struct remote, flush_task);
+    struct buf out;
+    buf_init(&out, 0);
+    pthread_mutex_lock(&remote->lock);
+    remote->posted = false;
+    if (remote->online) {
+        out = remote->out;
+        buf_init(&remote->out, 0);
+    }
+    pthread_mutex_unlock(&remote->lock);
+    if (out.len)
+        remote_link_send(remote, &out);
+    buf_done(&out);
+}
+
+static void post_flush_locked(struct remote *remote)
+{
+    if (remote->posted || !remote->online || remote->closing)
+        return;
+    remote->posted = true;
+    remote->flush_task.run = run_flush;
+    loop_post(remote->loop, &remote->flush_task);
+}
+
+/* The oldest change without an answer says how far the numbers may go: the service keeps so many
+ * answers. */
+static bool window_open_locked(const struct remote *remote)
+{
+    const struct remote_call *call;
+    DL_FOREACH(remote->order, call)
+    {
+        if (call->change)
+            return remote->next_change - call->change < remote->window;
+    }
+    return true;
+}
+
+static void put_request_locked(struct remote *remote, struct remote_call *call, bool retry)
+{
+    struct wire_request head = {
+        .id = call->id,
+        .change = call->change,
+        .durable = call->request->durable,
+        .retry = retry && call->change,
+    };
+    wire_put_request(&remote->out, &head, &call->request->op);
+}
+
+/* False: it has to wait. */
+static bool send_locked(struct remote *remote, struct remote_call *call)
+{
+    bool again = call->sent;
+    if (!remote->online)
+        return false;
+    switch (call->kind) {
+    case REMOTE_REQUEST:
+        if (!call->change && meta_kind_changes(call->request->op.kind)) {
+            if (!window_open_locked(remote))
+                return false;
+            call->change = remote->next_change++;
+        }
+        put_request_locked(remote, call, again);
+        break;
+    case REMOTE_TASK: {
+        struct wire_task task = {.id = call->id,
+                                 .kind = call->task_kind,
+                                 .ino = call->task->ino,
+                                 .object = call->object};
+        wire_put_task(&remote->out, &task);
+        if (call->cancel)
+            wire_put_number(&remote->out, WIRE_TASK_CANCEL, call->id);
+        break;
+    }
+    case REMOTE_STATUS:
+        wire_put_number(&remote->out, WIRE_STATUS, call->id);
+        break;
+    }
+    call->sent = true;
+    metric_add(remote->requests, 1);
+    return true;
+}
+
+/* 0, or why it cannot be: then the call is freed. */
+static int submit(struct remote *remote, struct remote_call *call)
+{
+    int rc = atomic_load(&remote->fenced);
+    pthread_mutex_lock(&remote->lock);
+    if (!rc && remote->closing)
+        rc = -ECANCELED;
+    if (!rc && HASH_COUNT(remote->calls) >= CALLS_MAX)
+        rc = -EBUSY;
+    if (rc) {
+        pthread_mutex_unlock(&remote->lock);
+        free(call);
+        return rc;
+    }
+    call->id = remote->next_id++;
+    call->since_ms = clock_monotonic_ms();
+    HASH_ADD(hh, remote->calls, id, sizeof(call->id), call);
+    DL_APPEND(remote->order, call);
+    if (remote->unsent || !send_locked(remote, call))
+        remote->unsent++;
+    post_flush_locked(remote);
+    pthread_mutex_unlock(&remote->lock);
+    return 0;
+}
+
+int remote_submit(struct remote *remote, struct meta_request *request)
+{
+    meta_reply_init(&request->reply);
+    request->impl = NULL;
+    request->next = NULL;
+    request->sequence = 0;
+    if (request->op.kind > META_QUOTA_SET)
+        return request->result = -EINVAL;
+    if (remote->config.read_only && meta_kind_changes(request->op.kind))
+        return request->result = request->op.kind == META_DROP ? 0 : -EROFS;
+    struct remote_call *call = calloc(1, sizeof(*call));
+    if (!call)
+        return request->result = -ENOMEM;
+    call->kind = REMOTE_REQUEST;
+    call->request = request;
+    int rc = submit(remote, call);
+    return rc ? (request->result = rc) : -EINPROGRESS;
+}
+
+/* Tasks */
+
+struct failed_task {
+    struct loop_task task;
+    struct meta_task *meta_task;
+};
+
+static void run_failed_task(struct loop_task *task)
+{
+    struct failed_task *failed = container_of(task, struct failed_task, task);
+    failed->meta_task->done(failed->meta_task);
+    free(failed);
+}
+
+/* `done` is promised, and never inside the call that submits. */
+static void fail_task(struct remote *remote, struct meta_task *task, int rc)
+{
+    error_set(&task->error, rc, "the metadata service: %s", strerror(-rc));
+    task->result = rc;
+    struct failed_task *failed = calloc(1, sizeof(*failed));
+    if (!failed) {
+        task->done(task);
+        return;
+    }
+    failed->meta_task = task;
+    failed->task.run = run_failed_task;
+    loop_post(remote->loop, &failed->task);
+}
+
+void remote_task(struct remote *remote, struct meta_task *task, enum wire_task_kind kind,
+                 uint64_t object)
+{
+    task->result = 0;
+    task->remaining = 0;
+    error_clear(&task->error);
+    task->cancel = false;
+    struct remote_call *call = calloc(1, sizeof(*call));
+    int rc = call ? 0 : -ENOMEM;
+    if (!rc) {
+        call->kind = REMOTE_TASK;
+        call->task = task;
+        call->task_kind = kind;
+        call->object = object;
+        rc = submit(remote, call);
+    }
+    if (rc)
+        fail_task(remote, task, rc);
+}
+
+void remote_task_cancel(struct remote *remote, struct meta_task *task)
+{
+    struct remote_call *call;
+    pthread_mutex_lock(&remote->lock);
+    DL_FOREACH(remote->order, call)
+    {
+        if (call->kind != REMOTE_TASK || call->task != task)
+            continue;
+        call->cancel = true;
+        if (call->sent && remote->online)
+            wire_put_number(&remote->out, WIRE_TASK_CANCEL, call->id);
+        post_flush_locked(remote);
+        break;
+    }
+    pthread_mutex_unlock(&remote->lock);
+}
+
+void remote_status(struct remote *remote, struct buf *out)
+{
+    sem_t answered;
+    size_t before = out->len;
+    struct remote_call *call = calloc(1, sizeof(*call));
+    sem_init(&answered, 0, 0);
+    if (call) {
+        call->kind = REMOTE_STATUS;
+        call->status = out;
+        call->answered = &answered;
+        if (submit(remote, call) == 0)
+            while (sem_wait(&answered) < 0 && errno == EINTR)
+                ;
+    }
+    sem_destroy(&answered);
+    if (out->len == before)
+        buf_put(out, "{}", 2);
+}
+
+/* Ends */
+
+static void remove_locked(struct remote *remote, struct remote_call *call)
+{
+    HASH_DEL(remote->calls, call);
+    DL_DELETE(remote->order, call);
+    if (!call->sent)
+        remote->unsent--;
+}
+
+static struct remote_call *take(struct remote *remote, uint64_t id, enum remote_call_kind kind)
+{
+    struct remote_call *call;
+    pthread_mutex_lock(&remote->lock);
+    HASH_FIND(hh, remote->calls, &id, sizeof(id), call);
+    if (call && (call->kind != kind || !call->sent))
+        call = NULL;
+    if (call)
+        remove_locked(remote, call);
+    pthread_mutex_unlock(&remote->lock);
+    return call;
+}
+
+static void end_call(struct remote_call *call, int result)
+{
+    switch (call->kind) {
+    case REMOTE_REQUEST:
+        call->request->result = result;
+        call->request->done(call->request);
+        break;
+    case REMOTE_TASK:
+        call->task->result = result;
+        if (result && !call->task->error.code)
+            error_set(&call->task->error, result, "the metadata service: %s", strerror(-result));
+        call->task->done(call->task);
+        break;
+    case REMOTE_STATUS:
+        sem_post(call->answered);
+        break;
+    }
+    free(call);
+}
+
+void remote_end_calls(struct remote *remote, int result, bool all)
+{
+    struct remote_call *call, *next, *ended = NULL;
+    uint64_t now = clock_monotonic_ms();
+    pthread_mutex_lock(&remote->lock);
+    DL_FOREACH_SAFE(remote->order, call, next)
+    {
+        if (!all && now - call->since_ms < remote->config.patience_ms)
+            continue;
+        remove_locked(remote, call);
+        DL_APPEND(ended, call);
+    }
+    pthread_mutex_unlock(&remote->lock);
+    DL_FOREACH_SAFE(ended, call, next)
+    {
+        DL_DELETE(ended, call);
+        end_call(call, result);
+    }
+}
+
+void remote_resume(struct remote *remote)
+{
+    struct remote_call *call;
+    pthread_mutex_lock(&remote->lock);
+    remote->online = true;
+    remote->unsent = 0;
+    DL_FOREACH(remote->order, call)
+    {
+        if (!send_locked(remote, call))
+            remote->unsent++;
+    }
+    post_flush_locked(remote);
+    pthread_mutex_unlock(&remote->lock);
+}
+
+void remote_offline(struct remote *remote)
+{
+    struct remote_call *call;
+    uint64_t now = clock_monotonic_ms();
+    pthread_mutex_lock(&remote->lock);
+    if (remote->online)
+        DL_FOREACH(remote->order, call)
+        {
+            call->since_ms = now;
+        }
+    remote->online = false;
+    buf_reset(&remote->out);
+    pthread_mutex_unlock(&remote->lock);
+}
+
+/* Those that waited for the window, after an answer. */
+static void send_unsent(struct remote *remote)
+{
+    struct remote_call *call;
+    pthread_mutex_lock(&remote->lock);
+    if (remote->unsent && remote->online) {
+        DL_FOREACH(remote->order, call)
+        {
+            if (call->sent)
+                continue;
+            if (!send_locked(remote, call))
+                break;
+            remote->unsent--;
+        }
+        post_flush_locked(remote);
+    }
+    pthread_mutex_unlock(&remote->lock);
+}
+
+/* Reserved objects: a restarted service is told of them. */
+
+static void object_add(struct remote *remote, uint64_t id)
+{
+    struct remote_object *object = calloc(1, sizeof(*object));
+    if (!object)
+        return; /* after a restart of the service its commit may be refused */
+    object->id = id;
+    pthread_mutex_lock(&remote->lock);
+    HASH_ADD(hh, remote->objects, id, sizeof(object->id), object);
+    remote->newest_object = MAX(remote->newest_object, id);
+    pthread_mutex_unlock(&remote->lock);
+}
+
+uint64_t remote_newest_object(struct remote *remote)
+{
+    pthread_mutex_lock(&remote->lock);
+    uint64_t id = remote->newest_object;
+    pthread_mutex_unlock(&remote->lock);
+    return id;
+}
+
+static void object_remove(struct remote *remote, uint64_t id)
+{
+    struct remote_object *object;
+    pthread_mutex_lock(&remote->lock);
+    HASH_FIND(hh, remote->objects, &id, sizeof(id), object);
+    if (object)
+        HASH_DEL(remote->objects, object);
+    pthread_mutex_unlock(&remote->lock);
+    free(object);
+}
+
+void remote_put_objects(struct remote *remote, struct buf *b)
+{
+    struct remote_object *object, *next;
+    size_t n = 0;
+    pthread_mutex_lock(&remote->lock);
+    uint64_t *ids = calloc(HASH_COUNT(remote->objects) + 1, sizeof(*ids));
+    if (ids)
+        HASH_ITER(hh, remote->objects, object, next)
+        {
+            ids[n++] = object->id;
+        }
+    pthread_mutex_unlock(&remote->lock);
+    wire_put_claim(b, ids, n);
+    free(ids);
+}
+
+static void note_objects(struct remote *remote, const struct meta_request *request)
+{
+    const struct meta_op *op = &request->op;
+    if (op->kind == META_RESERVE && request->result == 0 && request->reply.object_count)
+        object_add(remote, request->reply.objects[0].id);
+    if (op->kind == META_ABANDON)
+        object_remove(remote, op->object);
+    if (op->kind == META_COMMIT && request->result == 0)
+        for (size_t i = 0; i < op->object_count; i++)
+            object_remove(remote, op->objects[i].id);
+}
+
+/* Answers */
+
+static int answer_request(struct remote *remote, const uint8_t *data, size_t len)
+{
+    struct wire_reply reply;
+    if (wire_get_reply(data, len, &reply) < 0)
+        return -EBADMSG;
+    struct remote_call *call = take(remote, reply.id, REMOTE_REQUEST);
+    if (!call)
+        return 0; /* its patience was over */
+    struct meta_request *request = call->request;
+    request->result = reply.result;
+    if (!reply.result && reply.reply) {
+        int rc = meta_codec_reply_get(reply.reply, reply.reply_len, &request->reply);
+        if (rc)
+            request->result = rc == -ENOMEM ? rc : -EIO;
+    }
+    note_objects(remote, request);
+    end_call(call, request->result);
+    send_unsent(remote);
+    return 0;
+}
+
+static int answer_task(struct remote *remote, const uint8_t *data, size_t len)
+{
+    struct wire_task_done done;
+    if (wire_get_task_done(data, len, &done) < 0)
+        return -EBADMSG;
+    struct remote_call *call = take(remote, done.id, REMOTE_TASK);
+    if (!call)
+        return 0;
+    call->task->remaining = done.remaining;
+    if (done.result && done.text.len)
+        error_set(&call->task->error, done.result, "%.*s", (int)done.text.len, done.text.bytes);
+    end_call(call, done.result);
+    return 0;
+}
+
+static int answer_progress(struct remote *remote, const uint8_t *data, size_t len)
+{
+    uint64_t id, remaining;
+    struct remote_call *call;
+    if (wire_get_progress(data, len, &id, &remaining) < 0)
+        return -EBADMSG;
+    pthread_mutex_lock(&remote->lock);
+    HASH_FIND(hh, remote->calls, &id, sizeof(id), call);
+    if (call && call->kind == REMOTE_TASK)
+        __atomic_store_n(&call->task->remaining, remaining, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&remote->lock);
+    return 0;
+}
+
+static int answer_status(struct remote *remote, const uint8_t *data, size_t len)
+{
+    uint64_t id;
+    struct wire_text text;
+    if (wire_get_text(data, len, &id, &text) < 0)
+        return -EBADMSG;
+    struct remote_call *call = take(remote, id, REMOTE_STATUS);
+    if (!call)
+        return 0;
+    buf_put(call->status, text.bytes, text.len);
+    end_call(call, 0);
+    return 0;
+}
+
+int remote_answer(struct remote *remote, enum wire_type type, const uint8_t *data, size_t len)
+{
+    switch (type) {
+    case WIRE_REPLY:
+        return answer_request(remote, data, len);
+    case WIRE_TASK_DONE:
+        return answer_task(remote, data, len);
+    case WIRE_TASK_PROGRESS:
+        return answer_progress(remote, data, len);
+    case WIRE_STATUS_REPLY:
+        return answer_status(remote, data, len);
+    default:
+        return -EBADMSG;
+    }
+}

@@ -1,0 +1,111 @@
+/*
+ * Private to meta: the client of the service. Calls (remote.c) and the connection (remote_link.c).
+ *
+ * Any thread submits: the call is listed, and its frame is written into `out` if the session is
+ * online. The loop thread sends what is in `out`, takes answers, and calls `done`. `lock` is a
+ * leaf: no callback and no I/O under it.
+ */
+#ifndef SLUICE_META_REMOTE_IMPL_H
+#define SLUICE_META_REMOTE_IMPL_H
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <uthash.h>
+
+#include "meta/remote.h"
+#include "volume.h"
+#include "wire.h"
+
+enum remote_call_kind { REMOTE_REQUEST, REMOTE_TASK, REMOTE_STATUS };
+
+/* What waits for an answer. */
+struct remote_call {
+    uint64_t id;
+    uint64_t change; /* its number, when it was sent once; 0: a read, or not sent */
+    enum remote_call_kind kind;
+    struct meta_request *request;
+    struct meta_task *task;
+    enum wire_task_kind task_kind;
+    uint64_t object;
+    struct buf *status; /* STATUS: and `answered` is posted */
+    sem_t *answered;
+    bool sent, cancel;
+    uint64_t since_ms; /* offline, or when it was submitted: monotonic */
+    UT_hash_handle hh;
+    struct remote_call *prev, *next;
+};
+
+/* An object that was reserved and not committed yet. */
+struct remote_object {
+    uint64_t id;
+    UT_hash_handle hh;
+};
+
+enum remote_state { REMOTE_WAIT, REMOTE_CONNECT, REMOTE_GREET, REMOTE_ONLINE, REMOTE_CLOSED };
+
+struct remote {
+    /* Immutable after meta_remote_open. */
+    struct meta *meta;
+    struct meta_remote_config config; /* strings: owned copies */
+    struct meta_remote_url url;
+    struct loop *loop;
+    char *store_url, *store_options;
+    struct meta_contents contents;
+    uint8_t key[WIRE_KEY_LEN];
+    struct metric *connects, *requests, *invalidations;
+
+    /* Any thread. */
+    _Atomic uint64_t lease_end_ns; /* monotonic: until then the service keeps the session */
+    _Atomic int fenced;            /* 0 or -ESTALE */
+
+    /* Under lock. */
+    pthread_mutex_t lock;
+    struct remote_call *calls, *order; /* by id; in the order of submission */
+    struct remote_object *objects;
+    struct buf out;
+    bool online, posted, closing;
+    uint64_t next_id, next_change;
+    uint64_t newest_object; /* of all that were seen */
+    uint32_t window;
+    unsigned unsent; /* calls that wait for the window, or for the connection */
+
+    /* Loop thread. */
+    struct loop_task flush_task;
+    struct remote_link *link; /* the connection, NULL: none */
+    enum remote_state state;
+    struct loop_timer timer; /* next try, next ping */
+    uint64_t session;
+    uint32_t lease_ms;
+    uint64_t ping_sent_ns, pings, heard_ns; /* of the ping that was not answered; 0: none */
+    unsigned tries;                         /* in a row without a welcome */
+    sem_t *opened;                          /* meta_remote_open waits; then NULL */
+    struct error open_error;
+    bool ended; /* the timer is closed */
+    sem_t gone;
+};
+
+/* remote.c */
+int remote_submit(struct remote *remote, struct meta_request *request);
+void remote_task(struct remote *remote, struct meta_task *task, enum wire_task_kind kind,
+                 uint64_t object);
+void remote_task_cancel(struct remote *remote, struct meta_task *task);
+void remote_status(struct remote *remote, struct buf *out);
+void remote_close(struct meta *meta);
+/* Loop thread: the session is online: sends again all that waits for an answer. */
+void remote_resume(struct remote *remote);
+void remote_offline(struct remote *remote);
+/* Loop thread: ends calls: all of them, or those older than the patience. */
+void remote_end_calls(struct remote *remote, int result, bool all);
+/* Loop thread: a message that answers a call. 0, or -EBADMSG. */
+int remote_answer(struct remote *remote, enum wire_type type, const uint8_t *data, size_t len);
+/* Loop thread: appends a CLAIM of all that is reserved. */
+void remote_put_objects(struct remote *remote, struct buf *b);
+/* The largest id of an object that was reserved. */
+uint64_t remote_newest_object(struct remote *remote);
+
+/* remote_link.c: loop thread */
+void remote_link_start(struct remote *remote);
+void remote_link_stop(struct remote *remote); /* says goodbye; posts `gone` when all is closed */
+void remote_link_send(struct remote *remote, struct buf *b); /* takes the bytes */
+
+#endif

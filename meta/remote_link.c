@@ -1,0 +1,531 @@
+/*
+ * The connection of a remote volume: resolve, connect, HELLO, WELCOME, then frames both ways; after
+ * any failure again, with growing pauses. Pings renew the lease when nothing else does.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "remote_impl.h"
+
+#define PAUSE_FIRST_MS 20
+#define PAUSE_MAX_MS 2000
+#define PINGS_PER_LEASE 4
+
+struct remote_link {
+    struct remote *remote;
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+    } u;
+    uv_getaddrinfo_t resolve;
+    uv_connect_t connect;
+    bool resolving, has_handle, closing;
+    struct wire_input in;
+};
+
+struct write {
+    uv_write_t uv;
+    struct buf bytes;
+};
+
+static void retry_later(struct remote *remote);
+
+/* Ends of a connection */
+
+static void free_link(struct remote_link *link)
+{
+    wire_input_done(&link->in);
+    free(link);
+}
+
+static void check_gone(struct remote *remote)
+{
+    if (remote->state == REMOTE_CLOSED && !remote->link && remote->ended)
+        sem_post(&remote->gone);
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct remote_link *link = handle->data;
+    struct remote *remote = link->remote;
+    if (remote->link == link)
+        remote->link = NULL;
+    free_link(link);
+    if (remote->state == REMOTE_CLOSED)
+        check_gone(remote);
+    else
+        retry_later(remote);
+}
+
+static void close_link(struct remote_link *link)
+{
+    if (link->closing)
+        return;
+    link->closing = true;
+    remote_offline(link->remote);
+    if (link->remote->state != REMOTE_CLOSED)
+        link->remote->state = REMOTE_WAIT;
+    if (link->resolving)
+        uv_cancel((uv_req_t *)&link->resolve); /* on_resolved frees it */
+    else if (link->has_handle)
+        uv_close(&link->u.handle, on_closed);
+}
+
+static void fail(struct remote_link *link, const char *what, int uv_error)
+{
+    static struct log_limit limit = LOG_LIMIT(3, 10000);
+    struct remote *remote = link->remote;
+    log_limited(&limit, LOG_WARN, "metadata service not reached", "url=%s step=%s error=\"%s\"",
+                remote->config.url, what, uv_strerror(uv_error));
+    if (remote->opened)
+        error_set(&remote->open_error, uv_error, "%s: %s: %s", remote->config.url, what,
+                  uv_strerror(uv_error));
+    close_link(link);
+}
+
+/* The service does not know the session any more: it may have given to others what was ours. */
+static void fence(struct remote *remote, const char *why)
+{
+    int expected = 0;
+    if (atomic_compare_exchange_strong(&remote->fenced, &expected, -ESTALE))
+        log_error("session ended by the metadata service",
+                  "url=%s session=%" PRIu64 " reason=\"%s\" "
+                  "effect=\"every call ends with ESTALE; unmount, and mount again\"",
+                  remote->config.url, remote->session, why);
+    remote_end_calls(remote, -ESTALE, true);
+}
+
+/* Sending */
+
+static void on_written(uv_write_t *uv, int status)
+{
+    struct write *w = container_of(uv, struct write, uv);
+    struct remote_link *link = uv->handle->data;
+    buf_done(&w->bytes);
+    free(w);
+    if (status < 0 && !link->closing)
+        fail(link, "send", status);
+}
+
+static void send_bytes(struct remote_link *link, struct buf *b)
+{
+    struct write *w = calloc(1, sizeof(*w));
+    if (!w || buf_error(b) < 0) {
+        free(w);
+        fail(link, "send", UV_ENOMEM);
+        return;
+    }
+    w->bytes = *b;
+    buf_init(b, 0);
+    uv_buf_t uv = uv_buf_init((char *)w->bytes.data, (unsigned)w->bytes.len);
+    int rc = uv_write(&w->uv, &link->u.stream, &uv, 1, on_written);
+    if (rc < 0) {
+        buf_done(&w->bytes);
+        free(w);
+        fail(link, "send", rc);
+    }
+}
+
+void remote_link_send(struct remote *remote, struct buf *b)
+{
+    struct remote_link *link = remote->link;
+    if (link && !link->closing && remote->state == REMOTE_ONLINE)
+        send_bytes(link, b);
+}
+
+static void send_number(struct remote_link *link, enum wire_type type, uint64_t number)
+{
+    struct buf b;
+    buf_init(&b, 0);
+    wire_put_number(&b, type, number);
+    send_bytes(link, &b);
+    buf_done(&b);
+}
+
+/* Lease */
+
+static void ping(struct remote *remote)
+{
+    if (remote->ping_sent_ns)
+        return;
+    remote->ping_sent_ns = clock_monotonic_ns();
+    send_number(remote->link, WIRE_PING, ++remote->pings);
+}
+
+/* The service counts from when it received the ping, so from its sending on is never too long. */
+static void renewed(struct remote *remote)
+{
+    atomic_store(&remote->lease_end_ns,
+                 remote->ping_sent_ns + remote->lease_ms * (uint64_t)NS_PER_MS);
+    remote->ping_sent_ns = 0;
+}
+
+/* Messages */
+
+static char *text_copy(const struct wire_text *text)
+{
+    return strndup(text->len ? text->bytes : "", text->len);
+}
+
+static int first_welcome(struct remote *remote, const struct wire_welcome *m)
+{
+    struct meta *meta = remote->meta;
+    meta->format = m->volume;
+    remote->contents = m->contents;
+    meta->clock_offset_ns = (int64_t)(m->time_ns - clock_wall_ns());
+    remote->store_url = text_copy(&m->url);
+    remote->store_options = text_copy(&m->options);
+    return remote->store_url && remote->store_options ? 0 : -ENOMEM;
+}
+
+static void tell_opened(struct remote *remote)
+{
+    sem_t *opened = TAKE_PTR(remote->opened);
+    if (opened)
+        sem_post(opened);
+}
+
+static int on_welcome(struct remote_link *link, const uint8_t *data, size_t len)
+{
+    struct remote *remote = link->remote;
+    struct wire_welcome m;
+    if (remote->state != REMOTE_GREET || wire_get_welcome(data, len, &m) < 0 ||
+        m.version != WIRE_VERSION)
+        return -EBADMSG;
+    bool again = remote->session != 0;
+    if (again && m.session != remote->session)
+        return -EBADMSG;
+    if (!again) {
+        int rc = first_welcome(remote, &m);
+        if (rc < 0)
+            return rc;
+    } else if (m.restarted && m.contents.next <= remote_newest_object(remote)) {
+        /* It will give the same numbers to other objects. */
+        fence(remote, "the service lost what it had acknowledged, by a power loss");
+        close_link(link);
+        return 0;
+    }
+    remote->session = m.session;
+    remote->lease_ms = m.lease_ms;
+    remote->tries = 0;
+    remote->state = REMOTE_ONLINE;
+    remote->config.patience_ms = MAX(remote->config.patience_ms, m.lease_ms);
+    renewed(remote);
+    pthread_mutex_lock(&remote->lock);
+    remote->window = MIN(m.window, (uint32_t)META_SESSION_WINDOW);
+    pthread_mutex_unlock(&remote->lock);
+    metric_add(remote->connects, 1);
+    if (m.restarted) {
+        struct buf b;
+        buf_init(&b, 0);
+        remote_put_objects(remote, &b);
+        send_bytes(link, &b);
+        buf_done(&b);
+    }
+    log_info("metadata service connected", "url=%s session=%" PRIu64 " again=%d restarted=%d",
+             remote->config.url, m.session, again, m.restarted);
+    remote_resume(remote);
+    tell_opened(remote);
+    loop_timer_start(&remote->timer, remote->lease_ms / PINGS_PER_LEASE);
+    return 0;
+}
+
+static int on_refused(struct remote_link *link, const uint8_t *data, size_t len)
+{
+    struct remote *remote = link->remote;
+    struct wire_refused m;
+    if (wire_get_refused(data, len, &m) < 0)
+        return -EBADMSG;
+    char text[WIRE_TEXT_MAX + 1];
+    memcpy(text, m.text.bytes, m.text.len);
+    text[m.text.len] = 0;
+    if (remote->opened) {
+        error_set(&remote->open_error, m.code, "%s: %s", remote->config.url, text);
+        tell_opened(remote);
+    } else {
+        log_warn("refused by the metadata service", "url=%s reason=\"%s\"", remote->config.url,
+                 text);
+    }
+    if (m.code == -ESTALE && remote->session)
+        fence(remote, text);
+    close_link(link);
+    return 0;
+}
+
+static void take_item(void *arg, const struct wire_item *item)
+{
+    struct remote *remote = arg;
+    const struct meta_events *events = &remote->config.events;
+    metric_add(remote->invalidations, 1);
+    switch (item->kind) {
+    case WIRE_ITEM_ENTRY:
+        if (events->entry_changed)
+            events->entry_changed(events->arg, item->ino, item->name.bytes, item->name.len);
+        break;
+    case WIRE_ITEM_ATTR:
+    case WIRE_ITEM_OUTSIDE:
+        if (events->inode_changed)
+            events->inode_changed(events->arg, item->ino, item->kind == WIRE_ITEM_OUTSIDE);
+        break;
+    case WIRE_ITEM_CONTENT:
+        if (events->content_changed)
+            events->content_changed(events->arg, item->ino);
+        break;
+    case WIRE_ITEM_EXTENTS:
+        if (events->extents_changed)
+            events->extents_changed(events->arg, item->ino);
+        break;
+    case WIRE_ITEM_GONE:
+        if (events->inode_gone)
+            events->inode_gone(events->arg, item->ino);
+        break;
+    case WIRE_ITEM_ALL:
+        if (events->all_changed)
+            events->all_changed(events->arg);
+        break;
+    }
+}
+
+static int on_invalidate(struct remote_link *link, const uint8_t *data, size_t len)
+{
+    uint64_t sequence;
+    if (wire_get_items(data, len, &sequence, take_item, link->remote) < 0)
+        return -EBADMSG;
+    send_number(link, WIRE_CONFIRM, sequence);
+    return 0;
+}
+
+static int on_message(struct remote_link *link, enum wire_type type, const uint8_t *data,
+                      size_t len)
+{
+    struct remote *remote = link->remote;
+    uint64_t number;
+    if (type == WIRE_WELCOME)
+        return on_welcome(link, data, len);
+    if (type == WIRE_REFUSED)
+        return on_refused(link, data, len);
+    if (remote->state != REMOTE_ONLINE)
+        return -EBADMSG;
+    if (type == WIRE_INVALIDATE)
+        return on_invalidate(link, data, len);
+    if (type != WIRE_PONG)
+        return remote_answer(remote, type, data, len);
+    if (wire_get_number(data, len, &number) < 0)
+        return -EBADMSG;
+    if (number == remote->pings && remote->ping_sent_ns)
+        renewed(remote);
+    return 0;
+}
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out)
+{
+    struct remote_link *link = handle->data;
+    size_t len = 0;
+    uint8_t *room = wire_input_room(&link->in, &len);
+    *out = uv_buf_init((char *)room, room ? (unsigned)len : 0);
+}
+
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *uv)
+{
+    struct remote_link *link = stream->data;
+    enum wire_type type;
+    const uint8_t *data;
+    size_t len;
+    if (n < 0) {
+        fail(link, "receive", (int)n);
+        return;
+    }
+    link->remote->heard_ns = clock_monotonic_ns();
+    wire_input_add(&link->in, (size_t)n);
+    int rc = 0;
+    while (!link->closing && (rc = wire_input_next(&link->in, &type, &data, &len)) > 0) {
+        rc = on_message(link, type, data, len);
+        if (rc < 0)
+            break;
+    }
+    if (rc < 0 && !link->closing)
+        fail(link, "a message that makes no sense", rc);
+}
+
+/* Connecting */
+
+static void greet(struct remote_link *link)
+{
+    struct remote *remote = link->remote;
+    const struct meta_remote_config *c = &remote->config;
+    struct wire_hello hello = {
+        .version_min = WIRE_VERSION,
+        .version_max = WIRE_VERSION,
+        .volume = {remote->url.volume, strlen(remote->url.volume)},
+        .token = {c->token, c->token ? strlen(c->token) : 0},
+        .text = {c->text, c->text ? strnlen(c->text, WIRE_TEXT_MAX) : 0},
+        .session = remote->session,
+        .read_only = c->read_only,
+    };
+    struct buf b;
+    memcpy(hello.key, remote->key, sizeof(hello.key));
+    buf_init(&b, 0);
+    wire_put_hello(&b, &hello);
+    remote->state = REMOTE_GREET;
+    remote->ping_sent_ns = remote->heard_ns = clock_monotonic_ns();
+    int rc = uv_read_start(&link->u.stream, on_alloc, on_read);
+    if (rc < 0)
+        fail(link, "receive", rc);
+    else
+        send_bytes(link, &b);
+    buf_done(&b);
+}
+
+static void on_connected(uv_connect_t *connect, int status)
+{
+    struct remote_link *link = connect->handle->data;
+    if (link->closing)
+        return;
+    if (status < 0) {
+        fail(link, "connect", status);
+        return;
+    }
+    greet(link);
+}
+
+static void on_resolved(uv_getaddrinfo_t *resolve, int status, struct addrinfo *found)
+{
+    struct remote_link *link = container_of(resolve, struct remote_link, resolve);
+    struct remote *remote = link->remote;
+    link->resolving = false;
+    if (!link->closing && status == 0) {
+        uv_tcp_init(loop_uv(remote->loop), &link->u.tcp);
+        link->u.handle.data = link;
+        link->has_handle = true;
+        uv_tcp_nodelay(&link->u.tcp, 1);
+        status = uv_tcp_connect(&link->connect, &link->u.tcp, found->ai_addr, on_connected);
+    }
+    uv_freeaddrinfo(found);
+    if (status < 0 && !link->closing)
+        fail(link, "connect", status);
+    if (link->closing && !link->has_handle) {
+        remote->link = NULL;
+        free_link(link);
+        if (remote->state == REMOTE_CLOSED)
+            check_gone(remote);
+        else
+            retry_later(remote);
+    }
+}
+
+static void connect_now(struct remote *remote)
+{
+    struct remote_link *link = calloc(1, sizeof(*link));
+    if (!link) {
+        retry_later(remote);
+        return;
+    }
+    const struct meta_remote_url *url = &remote->url;
+    link->remote = remote;
+    wire_input_init(&link->in, WIRE_FRAME_MAX);
+    remote->link = link;
+    remote->state = REMOTE_CONNECT;
+    remote->ping_sent_ns = 0;
+    remote->heard_ns = clock_monotonic_ns();
+    loop_timer_start(&remote->timer, PAUSE_MAX_MS);
+    if (url->path) {
+        uv_pipe_init(loop_uv(remote->loop), &link->u.pipe, 0);
+        link->u.handle.data = link;
+        link->has_handle = true;
+        uv_pipe_connect(&link->connect, &link->u.pipe, url->path, on_connected);
+        return;
+    }
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+    link->resolving = true;
+    int rc = uv_getaddrinfo(loop_uv(remote->loop), &link->resolve, on_resolved, url->host,
+                            url->port, &hints);
+    if (rc < 0) {
+        remote->link = NULL;
+        free_link(link);
+        retry_later(remote);
+    }
+}
+
+static void retry_later(struct remote *remote)
+{
+    uint64_t pause = PAUSE_FIRST_MS << MIN(remote->tries, 7u);
+    uint8_t spread;
+    remote->tries++;
+    remote->state = REMOTE_WAIT;
+    hash_random(&spread, sizeof(spread));
+    pause = MIN(pause, (uint64_t)PAUSE_MAX_MS);
+    loop_timer_start(&remote->timer, pause / 2 + pause * spread / 512);
+}
+
+static void on_timer(struct loop_timer *timer)
+{
+    struct remote *remote = container_of(timer, struct remote, timer);
+    uint64_t now = clock_monotonic_ns();
+    switch (remote->state) {
+    case REMOTE_WAIT:
+        if (remote->link)
+            break; /* its end begins the next try */
+        remote_end_calls(remote, -EIO, false);
+        if (!atomic_load(&remote->fenced))
+            connect_now(remote);
+        break;
+    case REMOTE_CONNECT:
+    case REMOTE_GREET:
+        remote_end_calls(remote, -EIO, false);
+        if (now - remote->heard_ns > 5 * NS_PER_S)
+            fail(remote->link, "connect", UV_ETIMEDOUT);
+        else
+            loop_timer_start(&remote->timer, PAUSE_MAX_MS);
+        break;
+    case REMOTE_ONLINE:
+        if (remote->ping_sent_ns && now - remote->ping_sent_ns > remote->lease_ms * NS_PER_MS &&
+            now - remote->heard_ns > remote->lease_ms * NS_PER_MS) {
+            fail(remote->link, "no answer for a lease", UV_ETIMEDOUT);
+            break;
+        }
+        ping(remote);
+        if (remote->state == REMOTE_ONLINE)
+            loop_timer_start(&remote->timer, remote->lease_ms / PINGS_PER_LEASE);
+        break;
+    case REMOTE_CLOSED:
+        break;
+    }
+}
+
+void remote_link_start(struct remote *remote)
+{
+    loop_timer_init(remote->loop, &remote->timer, on_timer);
+    connect_now(remote);
+}
+
+static void on_timer_closed(struct loop_timer *timer)
+{
+    struct remote *remote = container_of(timer, struct remote, timer);
+    remote->ended = true;
+    check_gone(remote);
+}
+
+void remote_link_stop(struct remote *remote)
+{
+    if (remote->state == REMOTE_ONLINE) {
+        struct buf b;
+        uv_buf_t uv;
+        buf_init(&b, 0);
+        wire_put_number(&b, WIRE_BYE, 0);
+        uv = uv_buf_init((char *)b.data, (unsigned)b.len);
+        uv_try_write(&remote->link->u.stream, &uv, 1);
+        buf_done(&b);
+    }
+    remote->state = REMOTE_CLOSED;
+    if (remote->link)
+        close_link(remote->link);
+    loop_timer_close(&remote->timer, on_timer_closed);
+}

@@ -1,0 +1,235 @@
+/* A remote volume's URL, its beginning and its end. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/hash.h"
+#include "remote_impl.h"
+
+#define TCP "sluice://"
+#define UNIX "sluice+unix://"
+
+bool meta_remote_is_url(const char *text)
+{
+    return strncmp(text, TCP, strlen(TCP)) == 0 || strncmp(text, UNIX, strlen(UNIX)) == 0;
+}
+
+static bool is_volume_name(const char *name)
+{
+    size_t len = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
+    return len > 0 && len <= WIRE_NAME_MAX && !name[len] && name[0] != '.';
+}
+
+/* HOST:PORT, or [ADDRESS]:PORT */
+static bool split_host(char *text, char **host, char **port)
+{
+    char *colon = strrchr(text, ':');
+    if (!colon || !colon[1] || strspn(colon + 1, "0123456789") != strlen(colon + 1))
+        return false;
+    *colon = 0;
+    size_t len = strlen(text);
+    if (text[0] == '[' && text[len - 1] == ']') {
+        text[len - 1] = 0;
+        text++;
+    } else if (strchr(text, ':')) {
+        return false;
+    }
+    *host = strdup(text);
+    *port = strdup(colon + 1);
+    return *text != 0;
+}
+
+int meta_remote_url_parse(const char *text, struct meta_remote_url *out, struct error *error)
+{
+    bool is_unix = strncmp(text, UNIX, strlen(UNIX)) == 0;
+    cleanup(free_ptr) char *rest = strdup(text + strlen(is_unix ? UNIX : TCP));
+    *out = (struct meta_remote_url){0};
+    if (!rest)
+        return error_set(error, -ENOMEM, "out of memory");
+    char *split = is_unix ? strrchr(rest, ':') : strchr(rest, '/');
+    bool good = split != NULL;
+    if (good) {
+        *split++ = 0;
+        size_t len = strlen(split);
+        if (len && split[len - 1] == '/')
+            split[len - 1] = 0;
+        good = is_volume_name(split);
+        out->volume = strdup(split);
+    }
+    if (good && is_unix) {
+        good = rest[0] == '/';
+        out->path = strdup(rest);
+    } else if (good) {
+        good = split_host(rest, &out->host, &out->port);
+    }
+    if (good)
+        return 0;
+    meta_remote_url_done(out);
+    return error_set(error, -EINVAL,
+                     "%s: a volume of a service is sluice://HOST:PORT/VOLUME or "
+                     "sluice+unix:///SOCKET:VOLUME, VOLUME of letters, digits, '.', '_' and '-'",
+                     text);
+}
+
+void meta_remote_url_done(struct meta_remote_url *url)
+{
+    free(url->host);
+    free(url->port);
+    free(url->path);
+    free(url->volume);
+    *url = (struct meta_remote_url){0};
+}
+
+void meta_remote_config_init(struct meta_remote_config *config)
+{
+    *config = (struct meta_remote_config){.connect_timeout_ms = 10000, .patience_ms = 60000};
+}
+
+static char *copy(const char *text, int *rc)
+{
+    char *out = text ? strdup(text) : NULL;
+    if (text && !out)
+        *rc = -ENOMEM;
+    return out;
+}
+
+static void free_remote(struct remote *remote)
+{
+    struct remote_object *object, *next;
+    HASH_ITER(hh, remote->objects, object, next)
+    {
+        HASH_DEL(remote->objects, object);
+        free(object);
+    }
+    loop_free(remote->loop);
+    buf_done(&remote->out);
+    meta_remote_url_done(&remote->url);
+    if (remote->config.token)
+        explicit_bzero((char *)remote->config.token, strlen(remote->config.token));
+    free((char *)remote->config.token);
+    free((char *)remote->config.text);
+    free((char *)remote->config.url);
+    free(remote->store_url);
+    free(remote->store_options);
+    sem_destroy(&remote->gone);
+    pthread_mutex_destroy(&remote->lock);
+    free(remote->meta);
+    free(remote);
+}
+
+static int make(const struct meta_remote_config *config, struct remote **out, struct error *error)
+{
+    struct remote *remote = calloc(1, sizeof(*remote));
+    struct meta *meta = calloc(1, sizeof(*meta));
+    if (!remote || !meta) {
+        free(remote);
+        free(meta);
+        return error_set(error, -ENOMEM, "out of memory");
+    }
+    int rc = 0;
+    remote->meta = meta;
+    meta->remote = remote;
+    remote->config = *config;
+    remote->config.url = copy(config->url, &rc);
+    remote->config.text = copy(config->text, &rc);
+    remote->config.token = copy(config->token, &rc);
+    remote->next_id = remote->next_change = 1;
+    pthread_mutex_init(&remote->lock, NULL);
+    sem_init(&remote->gone, 0, 0);
+    buf_init(&remote->out, 0);
+    hash_random(remote->key, sizeof(remote->key));
+    remote->connects = metrics_counter(config->metrics, "sluice_remote_connects_total", "",
+                                       "Connections to the metadata service.");
+    remote->requests = metrics_counter(config->metrics, "sluice_remote_requests_total", "",
+                                       "Requests sent to the metadata service.");
+    remote->invalidations =
+        metrics_counter(config->metrics, "sluice_remote_invalidations_total", "",
+                        "Names, attributes and contents that the service took out of the caches.");
+    if (rc)
+        error_set(error, rc, "out of memory");
+    else
+        rc = meta_remote_url_parse(config->url, &remote->url, error);
+    if (!rc && (rc = loop_new(&remote->loop, "meta-remote")))
+        error_set(error, rc, "cannot start: %s", strerror(-rc));
+    if (rc)
+        free_remote(remote);
+    else
+        *out = remote;
+    return rc;
+}
+
+static void start(void *arg)
+{
+    remote_link_start(arg);
+}
+
+static void stop(void *arg)
+{
+    struct remote *remote = arg;
+    remote_end_calls(remote, -ECANCELED, true);
+    remote_link_stop(remote);
+}
+
+/* The answer may have come at the last moment. */
+static void give_up(void *arg)
+{
+    ((struct remote *)arg)->opened = NULL;
+}
+
+void remote_close(struct meta *meta)
+{
+    struct remote *remote = meta->remote;
+    pthread_mutex_lock(&remote->lock);
+    remote->closing = true;
+    pthread_mutex_unlock(&remote->lock);
+    loop_call(remote->loop, stop, remote);
+    while (sem_wait(&remote->gone) < 0 && errno == EINTR)
+        ;
+    free_remote(remote);
+}
+
+int meta_remote_open(const struct meta_remote_config *config, struct meta **out,
+                     struct error *error)
+{
+    struct remote *remote = NULL;
+    sem_t opened;
+    struct timespec until;
+    int rc = make(config, &remote, error);
+    if (rc)
+        return rc;
+    sem_init(&opened, 0, 0);
+    remote->opened = &opened;
+    loop_call(remote->loop, start, remote);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += config->connect_timeout_ms / 1000 + 1;
+    while ((rc = sem_timedwait(&opened, &until)) < 0 && errno == EINTR)
+        ;
+    if (rc < 0)
+        loop_call(remote->loop, give_up, remote);
+    sem_destroy(&opened);
+    rc = remote->open_error.code;
+    if (remote->session)
+        rc = 0;
+    else if (!rc)
+        rc = error_set(&remote->open_error, -ETIMEDOUT, "%s: no answer", config->url);
+    if (rc) {
+        if (error)
+            *error = remote->open_error;
+        remote_close(remote->meta);
+        return rc;
+    }
+    *out = remote->meta;
+    return 0;
+}
+
+const char *meta_remote_store_url(const struct meta *meta)
+{
+    return meta->remote ? meta->remote->store_url : NULL;
+}
+
+const char *meta_remote_store_options(const struct meta *meta)
+{
+    return meta->remote ? meta->remote->store_options : NULL;
+}

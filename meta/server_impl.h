@@ -1,0 +1,208 @@
+/*
+ * Private to meta: inside of the service. Everything here is owned by the loop thread "serve",
+ * but for the queue of volume events, which come from the volumes' threads.
+ *
+ * server.c           listening, connections, frames
+ * server_session.c   sessions, invalidations, who waits for whose confirmation
+ * server_request.c   operations and tasks of sessions, and what they mean to the others
+ * server_volume.c    volumes, events of their own, unlinked inodes, what a restart left
+ */
+#ifndef SLUICE_META_SERVER_IMPL_H
+#define SLUICE_META_SERVER_IMPL_H
+
+#include <uthash.h>
+
+#include "lease.h"
+#include "meta/codec.h"
+#include "meta/server.h"
+#include "volume.h"
+#include "wire.h"
+
+struct listener {
+    struct server *server;
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+    } u;
+    char *path; /* of a unix socket */
+    struct listener *prev, *next;
+};
+
+struct conn {
+    struct server *server;
+    struct session *session; /* NULL: has not said who it is */
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+    } u;
+    struct wire_input in;
+    struct buf out; /* frames of this turn of the loop */
+    bool closing, paused, dirty;
+    bool reading;  /* frames are being taken out of `in` */
+    unsigned busy; /* requests that came by it and are not answered */
+    uint64_t since_ms;
+    struct conn *prev, *next;             /* server->conns */
+    struct conn *dirty_prev, *dirty_next; /* server->dirty */
+};
+
+/* A session waits for nothing itself; others wait for its confirmations. */
+struct hold {
+    uint64_t sequence; /* of the session's batches */
+    struct job *job;
+    struct hold *prev, *next;
+};
+
+struct id_entry { /* a set of numbers */
+    uint64_t id;
+    UT_hash_handle hh;
+};
+
+struct session {
+    struct server_volume *volume;
+    uint64_t id;
+    uint8_t key[WIRE_KEY_LEN];
+    char *text;
+    struct conn *conn; /* NULL: lost; it may come back */
+    uint64_t heard_ms;
+    bool read_only;
+    bool restored; /* from the database, and did not come back yet */
+    bool claiming; /* came back; has not said which objects it writes */
+    bool ended;    /* waits for its last request only */
+    unsigned refs; /* jobs */
+    struct lease lease;
+    bool missed; /* something was not sent, because there was no connection */
+    /* The batch that is being filled has number sent + 1. */
+    uint64_t sent, confirmed;
+    struct buf items;
+    uint32_t item_count;
+    bool dirty;
+    struct hold *holds;        /* ascending */
+    struct job *jobs;          /* by id, in flight */
+    struct id_entry *reserved; /* objects */
+    UT_hash_handle hh;         /* volume->sessions */
+    struct session *dirty_prev, *dirty_next;
+};
+
+/* A request or task of a session, until it is answered. */
+struct job {
+    struct session *session;
+    uint64_t id;
+    struct conn *conn; /* that it is counted for; NULL when that is gone */
+    bool is_task, posted;
+    unsigned holds;
+    int result;
+    uint64_t changes; /* volume->changes when it was submitted */
+    uint8_t *bytes;   /* that the operation points into */
+    struct meta_decoded_op decoded;
+    struct meta_request request;
+    struct meta_task task;
+    uint64_t reported; /* remaining, as the client knows it */
+    struct loop_task back;
+    UT_hash_handle hh; /* session->jobs */
+};
+
+/* An inode without a name, and the sessions that may use it. */
+struct gone {
+    uint64_t ino;
+    uint64_t *holders;
+    size_t count;
+    UT_hash_handle hh;
+};
+
+struct server_volume {
+    struct server *server;
+    struct meta *meta; /* NULL: not started */
+    char *name, *url, *options;
+    struct session *sessions;
+    unsigned restored; /* sessions that may still come back */
+    uint64_t next_session;
+    uint64_t changes; /* steps with each */
+    struct gone *gone;
+    struct id_entry *orphans; /* objects that were reserved before a restart, not claimed yet */
+    unsigned events;          /* posted, not run; atomic */
+    _Atomic bool events_lost;
+    UT_hash_handle hh; /* server->volumes */
+};
+
+struct server {
+    struct server_config config;
+    struct loop *loop;
+    struct listener *listeners;
+    struct conn *conns, *dirty;
+    struct session *dirty_sessions;
+    unsigned conn_count, jobs;
+    struct server_volume *volumes;
+    uv_prepare_t prepare;
+    struct loop_timer timer;
+    uint64_t ticked_ms;
+    bool stopping;
+    struct metric *accepted, *refused, *requests, *pushed, *held, *ended;
+};
+
+/* server.c */
+struct buf *conn_out(struct conn *conn); /* to append frames to; sent at the end of this turn */
+void conn_close(struct conn *conn);
+/* One clear word to the client, then the end. */
+void conn_refuse(struct conn *conn, int code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+void conn_request_done(struct conn *conn);
+
+/* server_session.c */
+void session_hello(struct conn *conn, const struct wire_hello *hello);
+void session_confirm(struct session *session, uint64_t sequence);
+void session_lost(struct session *session);                 /* its connection is gone */
+void session_end(struct session *session, const char *why); /* why NULL: it said goodbye */
+void session_unref(struct session *session);
+/* At start: one that the database has. */
+int session_restore(struct server_volume *volume, uint64_t id, const void *record, size_t len);
+/* Frees without ending it. */
+void session_drop(struct session *session);
+/* The number of the batch that is being filled, with room for one thing more. */
+uint64_t session_batch(struct session *session);
+/* Something for that batch. */
+void session_push(struct session *session, enum wire_item_kind kind, uint64_t ino,
+                  const struct meta_name *name);
+void session_push_all(struct session *session);
+/* Noted as told; too many: it is told to drop all. */
+void session_note(struct session *session, uint64_t ino, unsigned what);
+/* Sends the batches of this turn. */
+void sessions_flush(struct server *server);
+/* `job` is not answered before the batch is confirmed, or the session has ended. */
+void session_hold(struct session *session, uint64_t sequence, struct job *job);
+void sessions_tick(struct server_volume *volume, uint64_t now_ms);
+
+/* server_request.c */
+void request_take(struct session *session, const struct wire_request *m);
+void task_take(struct session *session, const struct wire_task *m);
+void task_cancel(struct session *session, uint64_t id);
+void job_released(struct job *job); /* one hold less */
+void jobs_progress(struct session *session);
+
+/* server_volume.c */
+struct server_volume *server_volume_find(struct server *server, const struct wire_text *name);
+/* What `by` (NULL: the service itself) did, told to all other sessions that may have it cached; a
+ * job (NULL: nobody) waits for them. `name` NULL: the inode itself. */
+void volume_tell(struct server_volume *volume, struct session *by, struct job *job,
+                 enum wire_item_kind kind, uint64_t ino, const struct meta_name *name);
+/* An inode has no name any more; `by` may use it. */
+void volume_gone(struct server_volume *volume, struct session *by, uint64_t ino);
+/* DROP of a session. */
+void volume_drop(struct server_volume *volume, struct session *session, const uint64_t *inos,
+                 size_t count);
+/* A session has ended: it uses nothing, and writes no object. */
+void volume_session_over(struct server_volume *volume, struct session *session);
+void volume_claim(struct server_volume *volume, struct session *session, uint64_t object);
+/* A restored session came back or has ended. */
+void volume_recovered(struct server_volume *volume);
+/* One operation of the service's own, applied now. */
+int volume_own(struct server_volume *volume, struct meta_op *op);
+void volume_tick(struct server_volume *volume);
+
+int id_set_add(struct id_entry **set, uint64_t id);
+bool id_set_remove(struct id_entry **set, uint64_t id);
+
+#endif

@@ -1,0 +1,393 @@
+/*
+ * Operations of clients: submitted to the volume on this thread; what they changed is told to the
+ * other sessions, what they read is noted as cached; then they are answered, at once or when the
+ * others have confirmed.
+ */
+#include <errno.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "server_impl.h"
+
+/* Jobs */
+
+static struct job *job_new(struct session *session, uint64_t id)
+{
+    struct job *job;
+    struct server *server = session->volume->server;
+    HASH_FIND(hh, session->jobs, &id, sizeof(id), job);
+    if (job)
+        return NULL; /* sent again by a new connection, and still at work: its answer will come */
+    job = malloc(sizeof(*job));
+    if (!job) {
+        session_end(session, "no memory");
+        return NULL;
+    }
+    memset(job, 0, offsetof(struct job, decoded));
+    job->session = session;
+    job->id = id;
+    job->conn = session->conn;
+    job->conn->busy++;
+    job->posted = false;
+    session->refs++;
+    server->jobs++;
+    HASH_ADD(hh, session->jobs, id, sizeof(job->id), job);
+    metric_add(server->requests, 1);
+    return job;
+}
+
+static void job_free(struct job *job)
+{
+    struct session *session = job->session;
+    struct conn *conn = job->conn;
+    HASH_DEL(session->jobs, job);
+    session->volume->server->jobs--;
+    if (!job->is_task) {
+        meta_codec_op_done(&job->decoded);
+        meta_reply_done(&job->request.reply);
+    }
+    free(job->bytes);
+    free(job);
+    session_unref(session);
+    if (conn)
+        conn_request_done(conn);
+}
+
+static void answer(struct job *job)
+{
+    struct conn *conn = job->session->conn;
+    if (conn && job->is_task) {
+        struct wire_task_done done = {
+            .id = job->id,
+            .remaining = job->task.remaining,
+            .result = MIN(job->result, 0),
+            .text = {job->task.error.message, strlen(job->task.error.message)},
+        };
+        wire_put_task_done(conn_out(conn), &done);
+    } else if (conn) {
+        wire_put_reply(conn_out(conn), job->id, MIN(job->result, 0), &job->request.reply);
+    }
+    job_free(job);
+}
+
+void job_released(struct job *job)
+{
+    if (--job->holds == 0)
+        answer(job);
+}
+
+/* What a read tells the session, and whose unconfirmed changes it would show to it. */
+
+static void wait_for_others(struct job *job, uint64_t ino)
+{
+    struct session *session = job->session, *other, *next;
+    HASH_ITER(hh, session->volume->sessions, other, next)
+    {
+        /* One that did not come back after a restart: nobody knows of a change it has not
+         * confirmed. */
+        if (other == session || other->restored ||
+            (other->confirmed == other->sent && !other->item_count &&
+             other->lease.floor <= other->confirmed))
+            continue;
+        uint64_t sequence = lease_pending(&other->lease, ino, other->confirmed);
+        if (sequence)
+            session_hold(other, sequence, job);
+    }
+}
+
+static void note_entries(struct job *job)
+{
+    const struct meta_reply *reply = &job->request.reply;
+    struct session *session = job->session;
+    const struct meta_op *op = &job->request.op;
+    session_note(session, op->ino, LEASE_SELF | (op->plus ? LEASE_NAMES : 0));
+    for (size_t i = 0; op->plus && i < reply->entry_count; i++)
+        session_note(session, reply->entries[i].ino, LEASE_SELF);
+}
+
+static void note_read(struct job *job)
+{
+    const struct meta_op *op = &job->request.op;
+    struct session *session = job->session;
+    switch (op->kind) {
+    case META_LOOKUP:
+        session_note(session, op->parent, LEASE_NAMES);
+        wait_for_others(job, op->parent);
+        if (job->result == 0) {
+            session_note(session, job->request.reply.attr.ino, LEASE_SELF);
+            wait_for_others(job, job->request.reply.attr.ino);
+        }
+        break;
+    case META_READDIR:
+        note_entries(job);
+        wait_for_others(job, op->ino);
+        break;
+    case META_USAGE:
+    case META_DRIFT:
+    case META_OBJECT:
+    case META_QUOTA:
+        break;
+    default:
+        session_note(session, op->ino, LEASE_SELF);
+        wait_for_others(job, op->ino);
+        break;
+    }
+}
+
+/* It may have been read before a change that the session was told of already. */
+static void doubt_read(struct job *job)
+{
+    const struct meta_op *op = &job->request.op;
+    struct session *session = job->session;
+    if (op->kind == META_LOOKUP) {
+        session_push(session, WIRE_ITEM_ENTRY, op->parent, &op->name);
+        if (job->result == 0)
+            session_push(session, WIRE_ITEM_ATTR, job->request.reply.attr.ino, NULL);
+    } else if (op->ino) {
+        session_push(session, WIRE_ITEM_CONTENT, op->ino, NULL);
+    }
+}
+
+/* What a change means to the others. */
+
+static void tell(struct job *job, enum wire_item_kind kind, uint64_t ino,
+                 const struct meta_name *name)
+{
+    volume_tell(job->session->volume, job->session, job, kind, ino, name);
+}
+
+/* An inode that lost a name. */
+static void tell_unlinked(struct job *job, const struct meta_attr *attr)
+{
+    tell(job, WIRE_ITEM_ATTR, attr->ino, NULL);
+    if (attr->nlink == 0)
+        volume_gone(job->session->volume, job->session, attr->ino);
+}
+
+static void tell_rename(struct job *job)
+{
+    const struct meta_op *op = &job->request.op;
+    const struct meta_reply *reply = &job->request.reply;
+    tell(job, WIRE_ITEM_ENTRY, op->parent, &op->name);
+    tell(job, WIRE_ITEM_ENTRY, op->new_parent, &op->new_name);
+    tell(job, WIRE_ITEM_ATTR, reply->attr.ino, NULL);
+    session_note(job->session, op->new_parent, LEASE_NAMES);
+    if (op->flags & RENAME_EXCHANGE)
+        session_note(job->session, op->parent, LEASE_NAMES);
+    if (reply->replaced.ino)
+        tell_unlinked(job, &reply->replaced);
+}
+
+static void note_objects(struct job *job)
+{
+    const struct meta_op *op = &job->request.op;
+    const struct meta_reply *reply = &job->request.reply;
+    struct session *session = job->session;
+    if (op->kind == META_RESERVE && reply->object_count)
+        id_set_add(&session->reserved, reply->objects[0].id);
+    if (op->kind == META_ABANDON)
+        id_set_remove(&session->reserved, op->object);
+    for (size_t i = 0; op->kind == META_COMMIT && i < op->object_count; i++)
+        id_set_remove(&session->reserved, op->objects[i].id);
+}
+
+static void note_change(struct job *job)
+{
+    const struct meta_op *op = &job->request.op;
+    const struct meta_reply *reply = &job->request.reply;
+    struct session *session = job->session;
+    session->volume->changes++;
+    switch (op->kind) {
+    case META_MKNOD:
+    case META_LINK:
+        if (op->flags & META_NAMELESS) {
+            volume_gone(session->volume, session, reply->attr.ino);
+            break;
+        }
+        tell(job, WIRE_ITEM_ENTRY, op->parent, &op->name);
+        if (op->kind == META_LINK)
+            tell(job, WIRE_ITEM_ATTR, op->ino, NULL);
+        session_note(session, op->parent, LEASE_NAMES);
+        session_note(session, reply->attr.ino, LEASE_SELF);
+        break;
+    case META_UNLINK:
+        tell(job, WIRE_ITEM_ENTRY, op->parent, &op->name);
+        tell_unlinked(job, &reply->attr);
+        break;
+    case META_RENAME:
+        tell_rename(job);
+        break;
+    case META_SETATTR:
+        tell(job, op->valid & META_SET_SIZE ? WIRE_ITEM_CONTENT : WIRE_ITEM_ATTR, op->ino, NULL);
+        session_note(session, op->ino, LEASE_SELF);
+        break;
+    case META_SETXATTR:
+    case META_REMOVEXATTR:
+        tell(job, WIRE_ITEM_ATTR, op->ino, NULL);
+        break;
+    case META_COMMIT:
+    case META_PUNCH:
+        tell(job, WIRE_ITEM_CONTENT, op->ino, NULL);
+        session_note(session, op->ino, LEASE_SELF);
+        break;
+    case META_CLONE:
+        tell(job, WIRE_ITEM_CONTENT, op->new_ino, NULL);
+        session_note(session, op->new_ino, LEASE_SELF);
+        break;
+    default:
+        break;
+    }
+    note_objects(job);
+}
+
+/* The operation has its result; on the loop thread. `later`: not within the submission. */
+static void finish(struct job *job, bool later)
+{
+    struct session *session = job->session;
+    struct server_volume *volume = session->volume;
+    bool change = !job->is_task && meta_kind_changes(job->request.op.kind);
+    job->holds++; /* so that nothing answers it here */
+    if (job->is_task) {
+        job->result = job->task.result;
+    } else {
+        job->result = job->request.result;
+        if (change && job->result == 0 && volume->meta) {
+            note_change(job);
+            if (session->ended)
+                volume_session_over(volume, session);
+        } else if (!change && (job->result == 0 || job->result == -ENOENT) && !session->ended) {
+            note_read(job);
+            if (later && job->changes != volume->changes)
+                doubt_read(job);
+        }
+    }
+    job_released(job);
+}
+
+static void run_back(struct loop_task *task)
+{
+    finish(container_of(task, struct job, back), true);
+}
+
+static void request_done(struct meta_request *request)
+{
+    struct job *job = container_of(request, struct job, request);
+    job->back.run = run_back;
+    loop_post(job->session->volume->server->loop, &job->back);
+}
+
+static void task_done(struct meta_task *task)
+{
+    struct job *job = container_of(task, struct job, task);
+    job->back.run = run_back;
+    loop_post(job->session->volume->server->loop, &job->back);
+}
+
+/* Taking them */
+
+static int decode(struct job *job, const struct wire_request *m)
+{
+    job->bytes = malloc(m->op_len + 1);
+    if (!job->bytes)
+        return -ENOMEM;
+    memcpy(job->bytes, m->op, m->op_len);
+    return meta_codec_op_get(job->bytes, m->op_len, &job->decoded);
+}
+
+static bool is_refused(struct job *job, const struct wire_request *m, int *rc)
+{
+    const struct meta_op *op = &job->decoded.op;
+    bool change = meta_kind_changes(op->kind);
+    if (op->kind == 0 || op->kind > META_QUOTA_SET || (change && !m->change)) {
+        *rc = -EINVAL;
+        return true;
+    }
+    if (op->kind == META_DROP) {
+        volume_drop(job->session->volume, job->session, op->inos, op->ino_count);
+        *rc = 0;
+        return true;
+    }
+    *rc = -EROFS;
+    return change && job->session->read_only;
+}
+
+void request_take(struct session *session, const struct wire_request *m)
+{
+    int rc;
+    struct job *job = job_new(session, m->id);
+    if (!job)
+        return;
+    memset(&job->decoded, 0, sizeof(job->decoded));
+    memset(&job->request, 0, offsetof(struct meta_request, reply));
+    meta_reply_init(&job->request.reply);
+    job->request.done = request_done;
+    rc = decode(job, m);
+    if (rc == -ENOMEM || rc < 0 || is_refused(job, m, &rc)) {
+        job->result = rc == -EBADMSG ? -EPROTO : rc;
+        answer(job);
+        return;
+    }
+    struct meta_op *op = &job->request.op;
+    *op = job->decoded.op;
+    op->session = session->id;
+    op->request = meta_kind_changes(op->kind) ? m->change : 0;
+    op->retry = op->request && m->retry;
+    /* Bytes of other hosts are accepted when they are committed, so limits bind here. */
+    op->flags &= ~(uint32_t)META_ACCEPTED;
+    job->request.durable = m->durable;
+    job->changes = session->volume->changes;
+    if (meta_submit(session->volume->meta, &job->request) != -EINPROGRESS)
+        finish(job, false);
+}
+
+void task_take(struct session *session, const struct wire_task *m)
+{
+    struct meta *meta = session->volume->meta;
+    struct job *job = job_new(session, m->id);
+    if (!job)
+        return;
+    job->is_task = true;
+    job->reported = 0;
+    memset(&job->task, 0, sizeof(job->task));
+    job->task.ino = m->ino;
+    job->task.done = task_done;
+    switch (m->kind) {
+    case WIRE_TASK_SYNC:
+        meta_sync(meta, &job->task);
+        break;
+    case WIRE_TASK_REFRESH:
+        meta_refresh(meta, &job->task);
+        break;
+    case WIRE_TASK_SETTLE:
+        meta_settle_wait(meta, &job->task);
+        break;
+    case WIRE_TASK_OBJECT_CHANGED:
+        meta_object_changed(meta, &job->task, m->object);
+        break;
+    }
+}
+
+void task_cancel(struct session *session, uint64_t id)
+{
+    struct job *job;
+    HASH_FIND(hh, session->jobs, &id, sizeof(id), job);
+    if (job && job->is_task)
+        meta_task_cancel(session->volume->meta, &job->task);
+}
+
+void jobs_progress(struct session *session)
+{
+    for (struct job *job = session->jobs; job && session->conn; job = job->hh.next) {
+        if (!job->is_task)
+            continue;
+        uint64_t remaining = __atomic_load_n(&job->task.remaining, __ATOMIC_RELAXED);
+        if (remaining == job->reported)
+            continue;
+        job->reported = remaining;
+        wire_put_progress(conn_out(session->conn), job->id, remaining);
+    }
+}

@@ -1,0 +1,129 @@
+/* What comes over a connection of the metadata service, at both ends: frames, messages, answers. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../meta/wire.h"
+#include "meta/codec.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void each_item(void *arg, const struct wire_item *item)
+{
+    if (item->kind == WIRE_ITEM_ENTRY && (item->name.len == 0 || item->name.len > META_NAME_MAX))
+        abort();
+    ++*(size_t *)arg;
+}
+
+static void each_object(void *arg, uint64_t object)
+{
+    ++*(size_t *)arg;
+}
+
+/* An answer that is accepted comes out the same when it is written again. */
+static void try_reply(const uint8_t *data, size_t len)
+{
+    struct wire_reply m;
+    struct meta_reply one, two;
+    struct buf first, second;
+    if (wire_get_reply(data, len, &m) < 0 || !m.reply ||
+        meta_codec_reply_get(m.reply, m.reply_len, &one) < 0)
+        return;
+    buf_init(&first, 0);
+    buf_init(&second, 0);
+    meta_codec_reply_put(&first, &one);
+    if (buf_error(&first) < 0 || meta_codec_reply_get(first.data, first.len, &two) < 0)
+        abort();
+    meta_codec_reply_put(&second, &two);
+    if (second.len != first.len || memcmp(second.data, first.data, first.len) != 0)
+        abort();
+    meta_reply_done(&one);
+    meta_reply_done(&two);
+    buf_done(&first);
+    buf_done(&second);
+}
+
+static void try_request(const uint8_t *data, size_t len)
+{
+    struct wire_request m;
+    struct meta_decoded_op op;
+    if (wire_get_request(data, len, &m) == 0 && meta_codec_op_get(m.op, m.op_len, &op) == 0)
+        meta_codec_op_done(&op);
+}
+
+static void try_message(enum wire_type type, const uint8_t *data, size_t len)
+{
+    struct wire_hello hello;
+    struct wire_welcome welcome;
+    struct wire_refused refused;
+    struct wire_task task;
+    struct wire_task_done done;
+    struct wire_text text;
+    uint64_t a, b;
+    size_t count = 0;
+    switch (type) {
+    case WIRE_HELLO:
+        wire_get_hello(data, len, &hello);
+        break;
+    case WIRE_WELCOME:
+        wire_get_welcome(data, len, &welcome);
+        break;
+    case WIRE_REFUSED:
+        wire_get_refused(data, len, &refused);
+        break;
+    case WIRE_REQUEST:
+        try_request(data, len);
+        break;
+    case WIRE_REPLY:
+        try_reply(data, len);
+        break;
+    case WIRE_TASK:
+        wire_get_task(data, len, &task);
+        break;
+    case WIRE_TASK_DONE:
+        wire_get_task_done(data, len, &done);
+        break;
+    case WIRE_TASK_PROGRESS:
+        wire_get_progress(data, len, &a, &b);
+        break;
+    case WIRE_STATUS_REPLY:
+        wire_get_text(data, len, &a, &text);
+        break;
+    case WIRE_INVALIDATE:
+        wire_get_items(data, len, &a, each_item, &count);
+        break;
+    case WIRE_CLAIM:
+        wire_get_claim(data, len, each_object, &count);
+        break;
+    default:
+        wire_get_number(data, len, &a);
+        break;
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct wire_input in;
+    enum wire_type type;
+    const uint8_t *message;
+    size_t len;
+    wire_input_init(&in, 4096);
+    while (size) {
+        size_t room_len, part;
+        uint8_t *room = wire_input_room(&in, &room_len);
+        if (!room)
+            break;
+        part = size < room_len ? size : room_len;
+        part = part > 37 ? 37 : part;
+        memcpy(room, data, part);
+        wire_input_add(&in, part);
+        data += part;
+        size -= part;
+        int rc = 0;
+        while ((rc = wire_input_next(&in, &type, &message, &len)) > 0)
+            try_message(type, message, len);
+        if (rc < 0)
+            break;
+    }
+    wire_input_done(&in);
+    return 0;
+}

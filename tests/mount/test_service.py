@@ -1,0 +1,368 @@
+"""The metadata service: several mounts of one volume, restarts under load, lost clients, bad clients."""
+
+import json
+import os
+import socket
+import struct
+import sys
+import threading
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from service import Service, ServiceVolume
+from volume import wait_until
+
+
+class TwoMounts(unittest.TestCase):
+    """Each sees at once what the other did."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.a = ServiceVolume()
+        cls.addClassCleanup(cls.a.close)
+        cls.a.mount()
+        cls.b = ServiceVolume(service=cls.a.service, bucket=cls.a.bucket)
+        cls.addClassCleanup(cls.b.close)
+        cls.b.mount()
+
+    def setUp(self):
+        self.dir = self.id().rsplit(".", 1)[1]
+        os.mkdir(self.a.path(self.dir))
+
+    def on_a(self, *names):
+        return self.a.path(self.dir, *names)
+
+    def on_b(self, *names):
+        return self.b.path(self.dir, *names)
+
+    def warm(self, *names):
+        """Whatever the kernel of B keeps of these, it has now."""
+        for name in names:
+            try:
+                os.stat(self.on_b(name))
+            except FileNotFoundError:
+                pass
+        os.listdir(self.on_b())
+
+    def put(self, path, data):
+        with open(path, "wb") as f:
+            f.write(data)
+
+    def get(self, path):
+        with open(path, "rb") as f:
+            return f.read()
+
+    def test_create_and_unlink(self):
+        for i in range(20):
+            name = "f%d" % i
+            self.warm(name)
+            self.put(self.on_a(name), b"x")
+            self.assertTrue(os.path.exists(self.on_b(name)))
+            self.assertIn(name, os.listdir(self.on_b()))
+            os.unlink(self.on_a(name))
+            self.assertFalse(os.path.exists(self.on_b(name)))
+            self.assertNotIn(name, os.listdir(self.on_b()))
+
+    def test_rename(self):
+        self.put(self.on_a("old"), b"1")
+        for i in range(20):
+            self.warm("old", "new")
+            os.rename(self.on_a("old"), self.on_a("new"))
+            self.assertEqual(sorted(os.listdir(self.on_b())), ["new"])
+            self.assertFalse(os.path.exists(self.on_b("old")))
+            self.assertEqual(self.get(self.on_b("new")), b"1")
+            self.warm("old", "new")
+            os.rename(self.on_b("new"), self.on_b("old"))
+            self.assertEqual(self.get(self.on_a("old")), b"1")
+
+    def test_rename_of_a_directory_above(self):
+        os.makedirs(self.on_a("x", "y"))
+        self.put(self.on_a("x", "y", "f"), b"deep")
+        self.assertEqual(self.get(self.on_b("x", "y", "f")), b"deep")
+        os.rename(self.on_a("x"), self.on_a("z"))
+        self.assertFalse(os.path.exists(self.on_b("x", "y", "f")))
+        self.assertEqual(self.get(self.on_b("z", "y", "f")), b"deep")
+
+    def test_attributes(self):
+        self.put(self.on_a("f"), b"x")
+        for mode in (0o600, 0o644, 0o755):
+            self.warm("f")
+            os.chmod(self.on_a("f"), mode)
+            self.assertEqual(os.stat(self.on_b("f")).st_mode & 0o777, mode)
+        os.link(self.on_a("f"), self.on_a("g"))
+        self.assertEqual(os.stat(self.on_b("f")).st_nlink, 2)
+
+    def test_read_after_close(self):
+        for size in (10, 20000, 200000, 3 << 20):
+            for generation in range(3):
+                data = bytes([65 + generation]) * size
+                self.put(self.on_a("f"), data)
+                self.assertEqual(self.get(self.on_b("f")), data)
+                data = bytes([97 + generation]) * (size + 1)
+                self.put(self.on_b("f"), data)
+                self.assertEqual(self.get(self.on_a("f")), data)
+
+    def test_open_file_sees_new_content(self):
+        self.put(self.on_a("f"), b"1" * 5000)
+        fd = os.open(self.on_b("f"), os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        self.assertEqual(os.pread(fd, 9000, 0), b"1" * 5000)
+        self.put(self.on_a("f"), b"2" * 7000)
+        self.assertEqual(os.fstat(fd).st_size, 7000)
+        self.assertEqual(os.pread(fd, 9000, 0), b"2" * 7000)
+        with open(self.on_a("f"), "r+b") as f:
+            f.seek(100)
+            f.write(b"3")
+        self.assertEqual(os.pread(fd, 3, 99), b"232")
+
+    def test_open_file_survives_its_unlink(self):
+        self.put(self.on_a("f"), b"kept" * 50000)
+        fd = os.open(self.on_b("f"), os.O_RDONLY)
+        os.unlink(self.on_a("f"))
+        self.a.settle()
+        self.assertEqual(os.pread(fd, 8, 0), b"keptkept")
+        self.assertEqual(os.fstat(fd).st_nlink, 0)
+        inodes = self.a.status()["volume"]["database"]["inodes"]
+        os.close(fd)
+        # Then it is dropped at last.
+        wait_until("the unlinked file to be dropped", lambda: self.a.status()["volume"]["database"]["inodes"] < inodes)
+
+    def test_two_create_the_same_name(self):
+        for i in range(50):
+            won = []
+
+            def create(path):
+                try:
+                    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+                    won.append(path)
+                except FileExistsError:
+                    pass
+
+            threads = [threading.Thread(target=create, args=(p,)) for p in (self.on_a("n%d" % i), self.on_b("n%d" % i))]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+            self.assertEqual(len(won), 1)
+
+    def test_both_change_one_directory(self):
+        """Names come and go from both sides at once; nobody waits for the other for ever."""
+        failures = []
+
+        def work(base, mark):
+            try:
+                for i in range(150):
+                    path = os.path.join(base, "%s%d" % (mark, i))
+                    self.put(path, b"x")
+                    os.rename(path, path + "r")
+                    os.listdir(base)
+                    if i % 2:
+                        os.unlink(path + "r")
+            except OSError as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=work, args=(base, mark)) for base, mark in
+                   ((self.on_a(), "a"), (self.on_b(), "b"), (self.on_a(), "c"), (self.on_b(), "d"))]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        self.assertEqual(failures, [])
+        left = sorted("%s%dr" % (mark, i) for mark in "abcd" for i in range(0, 150, 2))
+        self.assertEqual(sorted(os.listdir(self.on_a())), left)
+        self.assertEqual(sorted(os.listdir(self.on_b())), left)
+
+    def test_control_requests(self):
+        self.put(self.on_a("f"), b"settled")
+        self.b.settle(self.dir)
+        self.assertEqual(self.a.object(self.dir + "/f"), b"settled")
+        self.assertIn("drift", self.b.status()["volume"])
+        self.a.put_object("outside", b"by another program")
+        self.b.refresh()
+        self.assertEqual(self.a.read("outside"), b"by another program")
+        self.a.put_object("outside", b"changed")
+        self.a.refresh()
+        self.assertEqual(self.b.read("outside"), b"changed")
+
+
+class Restart(unittest.TestCase):
+    """kill -9 of the service under load: programs see nothing of it, and nothing is done twice."""
+
+    def test_under_load(self):
+        a = ServiceVolume()
+        self.addCleanup(a.close)
+        a.mount()
+        b = ServiceVolume(service=a.service, bucket=a.bucket)
+        self.addCleanup(b.close)
+        b.mount()
+        stop, failures, counts = threading.Event(), [], {}
+
+        def work(volume, mark):
+            base = volume.path(mark)
+            try:
+                os.mkdir(base)
+                i = 0
+                while not stop.is_set():
+                    path = os.path.join(base, "f%d" % i)
+                    # Each of these fails if it is applied twice.
+                    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+                    os.write(fd, b"%d" % i)
+                    os.close(fd)
+                    os.rename(path, path + ".done")
+                    os.mkdir(path)
+                    os.rmdir(path)
+                    i += 1
+                    counts[mark] = i
+            except OSError as error:
+                failures.append((mark, error))
+
+        threads = [threading.Thread(target=work, args=(v, m)) for v, m in ((a, "a0"), (a, "a1"), (b, "b0"), (b, "b1"))]
+        for t in threads:
+            t.start()
+
+        def progress(more):
+            before = dict(counts)
+            wait_until("work to go on", lambda: failures or (
+                len(counts) == 4 and all(counts[m] >= before.get(m, 0) + more for m in counts)))
+
+        fd = os.open(a.path("sustained"), os.O_CREAT | os.O_RDWR)
+        os.write(fd, b"open and unlinked")
+        os.fsync(fd)
+        os.unlink(a.path("sustained"))
+        for _ in range(3):
+            progress(5)
+            a.service.kill()
+            a.service.start()
+        progress(5)
+        stop.set()
+        for t in threads:
+            t.join()
+        self.assertEqual(failures, [])
+        for volume in (a, b):
+            for mark, count in counts.items():
+                self.assertEqual(sorted(os.listdir(volume.path(mark))), sorted("f%d.done" % i for i in range(count)))
+                self.assertEqual(volume.read("%s/f%d.done" % (mark, count - 1)), b"%d" % (count - 1))
+        self.assertEqual(os.pread(fd, 100, 0), b"open and unlinked")
+        os.close(fd)
+        a.unmount()
+        b.unmount()
+        a.service.stop()
+        self.assertEqual(a.check_metadata(), "")
+
+    def test_stopped_and_started(self):
+        with ServiceVolume() as a:
+            a.write("f", b"1")
+            a.service.stop()
+            done = []
+
+            def write():
+                a.write("g", b"2")
+                done.append(True)
+
+            t = threading.Thread(target=write)
+            t.start()
+            a.service.start()
+            t.join()
+            self.assertEqual((done, a.read("f"), a.read("g")), ([True], b"1", b"2"))
+
+
+class Volumes(unittest.TestCase):
+    def test_create_show_set_list_delete(self):
+        with Service() as s:
+            bucket = os.path.join(s.directory, "bucket")
+            url = "file://" + bucket
+            s.volume("create", "one", url, "settle-delay=1s")
+            self.assertEqual(json.loads(s.volume("show", "one").stdout),
+                             {"name": "one", "url": url, "options": {"settle-delay": "1s"}})
+            self.assertIn("one", s.volume("list").stdout)
+            for words, what in ((("create", "one", url), "already"), (("create", "a/b", url), "name has"),
+                                (("create", "two", url, "nothing=1"), "no option"),
+                                (("create", "two", url, "settle-delay=x"), "settle-delay"),
+                                (("create", "two", url, "secret-key=x"), "not kept"),
+                                (("create", "two", "http://x"), "http"),
+                                (("show", "two"), "no volume"), (("set", "two", "a=b"), "no volume"),
+                                (("frob",), "needed")):
+                done = s.volume(*words, check=False)
+                self.assertEqual(done.returncode, 1, words)
+                self.assertIn(what, done.stdout)
+            self.assertEqual(sorted(n for n in os.listdir(s.data) if not n.endswith(".sock")), ["lock", "one"])
+            with ServiceVolume(service=s, name="one", bucket=bucket) as v:
+                v.write("f", b"settled")
+                s.volume("set", "one", "settle-delay=200ms", "region=eu-central-1")
+                self.assertEqual(v.read("f"), b"settled")
+                self.assertEqual(json.loads(s.volume("show", "one").stdout)["options"]["region"], "eu-central-1")
+                v.settle()
+            s.volume("delete", "one")
+            self.assertEqual(s.volume("list").stdout, "")
+            with open(os.path.join(bucket, "f"), "rb") as f:
+                self.assertEqual(f.read(), b"settled")
+
+    def test_delete_keeps_what_is_in_no_object(self):
+        with ServiceVolume(settle_delay="1h") as v:
+            v.write("f", b"only here")
+            done = v.service.volume("delete", "v", check=False)
+            self.assertEqual((done.returncode, "not in the bucket yet" in done.stdout), (1, True))
+            self.assertEqual(v.read("f"), b"only here")
+            v.unmount()
+            v.service.stop()
+            done = v.service.volume("delete", "v", check=False)
+            self.assertEqual((done.returncode, "not in the bucket yet" in done.stdout), (1, True))
+            v.service.volume("delete", "v", "--force")
+            self.assertEqual(v.service.volume("list").stdout, "")
+
+    def test_mount_of_what_is_not_there(self):
+        with Service() as s:
+            v = ServiceVolume(service=s, name="nothing")
+            self.addCleanup(v.close)
+            code, text = v.mount_fails()
+            self.assertEqual(code, 1)
+            self.assertIn("there is no volume 'nothing'", text)
+
+    def test_read_only_mount(self):
+        with ServiceVolume() as a:
+            a.write("f", b"1")
+            b = ServiceVolume(service=a.service, bucket=a.bucket, options=["--read-only"])
+            with b:
+                self.assertEqual(b.read("f"), b"1")
+                with self.assertRaises(OSError):
+                    b.write("g", b"")
+                a.write("f", b"22")
+                self.assertEqual(b.read("f"), b"22")
+
+
+class BadClients(unittest.TestCase):
+    def test_garbage_is_refused_and_counted(self):
+        with ServiceVolume() as v:
+            address = ("127.0.0.1", v.service.port)
+            hello = b"sluice" + bytes([1, 1, 1]) + b"v" + bytes([0, 0]) + b"k" * 16 + bytes([0, 0])
+
+            def frame(kind, body, length=None):
+                return struct.pack(">IB", len(body) + 1 if length is None else length, kind) + body
+
+            sent = [b"GET / HTTP/1.1\r\n\r\n", b"\0" * 100, frame(1, b"x" * 50), frame(4, hello), frame(1, hello, 1 << 31),
+                    frame(1, hello) + frame(4, b"\xff" * 30), frame(1, hello) + frame(2, b""),
+                    frame(1, hello) + frame(13, b"\x7f"), frame(1, hello.replace(b"v", b"w", 1))]
+            for data in sent:
+                with socket.create_connection(address, timeout=120) as s:
+                    s.sendall(data)
+                    while s.recv(65536):
+                        pass
+            status = json.loads(v.service.admin("status"))
+            self.assertGreaterEqual(status["refused"], len(sent))
+            v.write("f", b"goes on")
+            self.assertEqual(v.read("f"), b"goes on")
+
+    def test_silent_connections_are_closed(self):
+        with ServiceVolume() as v:
+            silent = [socket.create_connection(("127.0.0.1", v.service.port), timeout=120) for _ in range(20)]
+            silent[0].sendall(b"\0\0\0")
+            v.write("f", b"x")
+            for s in silent:
+                while s.recv(65536):
+                    pass
+                s.close()
+            self.assertEqual(v.read("f"), b"x")
+
+
+if __name__ == "__main__":
+    unittest.main()
