@@ -39,6 +39,8 @@ COMMANDS = [
     "du",
     "quota",
     "prefix",
+    "serve",
+    "volume",
     "version",
 ]
 COMMANDS = ["mount", "umount", "status", "refresh", "settle", "usage", "du", "quota", "backup", "restore", "doctor", "fsck", "version"]
