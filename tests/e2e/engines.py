@@ -76,8 +76,8 @@ def maven_jar(group, artifact, version):
     return path
 
 
-def python(name, *packages):
-    """The interpreter of an environment with these packages."""
+def python(name, *packages, pip=()):
+    """The interpreter of an environment with these packages. `pip`: more arguments."""
     home = os.path.join(CACHE, name)
     interpreter = os.path.join(home, "bin", "python")
     stamp = os.path.join(home, "installed")
@@ -86,7 +86,7 @@ def python(name, *packages):
         shutil.rmtree(home, ignore_errors=True)
         os.makedirs(CACHE, exist_ok=True)
         run([sys.executable, "-m", "venv", home], limit=INSTALL_S)
-        run([interpreter, "-m", "pip", "install", "-q", *packages], limit=INSTALL_S,
+        run([interpreter, "-m", "pip", "install", "-q", *pip, *packages], limit=INSTALL_S,
             env=dict(os.environ))
         with open(stamp, "w") as file:
             file.write(wanted)
