@@ -26,6 +26,11 @@ int cli_bench_store(int argc, char **argv);
 int cli_trace(int argc, char **argv);
 int cli_serve(int argc, char **argv);
 int cli_volume(int argc, char **argv);
+int cli_warm(int argc, char **argv);
+int cli_evict(int argc, char **argv);
+int cli_pin(int argc, char **argv);
+int cli_unpin(int argc, char **argv);
+int cli_cache(int argc, char **argv);
 int cli_version(int argc, char **argv);
 
 /* Prints "sluice NAME: message" and returns 1. */

@@ -1,4 +1,5 @@
 /* What the control file says of the cache, and does with it. */
+#include <errno.h>
 #include <jansson.h>
 
 #include "base/cleanup.h"
@@ -50,4 +51,82 @@ json_t *control_cache_json(struct fs *fs)
         json_array_append_new(directories, directory_json(&s.directories[i]));
     json_object_set_new(out, "directories", directories);
     return out;
+}
+
+/* --- Requests */
+
+/* What concerns all users of the mount. */
+static bool is_master(const struct control_handle *h)
+{
+    return h->caller.uid == 0 || h->caller.uid == h->fs->owner;
+}
+
+static int may(const struct control_handle *h, const struct meta_attr *attr)
+{
+    if (!S_ISREG(attr->mode))
+        return S_ISDIR(attr->mode) ? -EISDIR : -EINVAL;
+    if (h->request.op == CONTROL_CACHED)
+        return control_may(&h->caller, attr, CONTROL_MAY_READ) ? 0 : -EACCES;
+    if (h->request.op == CONTROL_EVICT)
+        return is_master(h) || control_may(&h->caller, attr, CONTROL_MAY_WRITE) ? 0 : -EACCES;
+    return is_master(h) ? 0 : -EPERM;
+}
+
+void control_run_cached(struct control_handle *h)
+{
+    struct meta_attr attr;
+    struct data_cached cached;
+    enum data_cached_do what = h->request.op == CONTROL_EVICT   ? DATA_CACHED_EVICT
+                               : h->request.op == CONTROL_PIN   ? DATA_CACHED_PIN
+                               : h->request.op == CONTROL_UNPIN ? DATA_CACHED_UNPIN
+                                                                : DATA_CACHED_LOOK;
+    int result = control_walk(h, &h->request.path, &attr);
+    if (result == 0)
+        result = may(h, &attr);
+    if (result == 0)
+        result = data_cached(h->fs->data, attr.ino, what, &cached);
+    if (result < 0) {
+        control_fail(h, result, result == -EOPNOTSUPP ? "this mount has no cache" : NULL);
+        return;
+    }
+    control_put_json(&h->reply,
+                     json_pack("{s:b,s:I,s:I,s:b}", "ok", 1, "size", (json_int_t)cached.size,
+                               "cached_bytes", (json_int_t)cached.cached_bytes, "pinned",
+                               (int)cached.pinned));
+}
+
+static bool still_wanted(void *arg, uint64_t pages, uint64_t total)
+{
+    struct control_handle *h = arg;
+    (void)pages;
+    (void)total;
+    pthread_mutex_lock(&h->lock);
+    bool wanted = !h->closed;
+    pthread_mutex_unlock(&h->lock);
+    return wanted;
+}
+
+void control_run_cache(struct control_handle *h)
+{
+    struct cache *cache = data_cache(h->fs->data);
+    if (!cache || !is_master(h)) {
+        control_fail(h, cache ? -EPERM : -EOPNOTSUPP,
+                     cache ? "only root and who mounted may do this" : "this mount has no cache");
+        return;
+    }
+    if (h->request.op == CONTROL_CACHE_CLEAR) {
+        cache_clear(cache);
+        control_put_json(&h->reply, json_pack("{s:b}", "ok", 1));
+        return;
+    }
+    struct cache_verify_result found;
+    int result = cache_verify(cache, still_wanted, h, &found);
+    if (result < 0) {
+        control_fail(h, result, NULL);
+        return;
+    }
+    control_put_json(&h->reply, json_pack("{s:b,s:I,s:I,s:I,s:I}", "ok", 1, "pages",
+                                          (json_int_t)found.pages, "bytes", (json_int_t)found.bytes,
+                                          "corrupt_pages", (json_int_t)found.corrupt_pages,
+                                          "unreadable_pages", (json_int_t)found.unreadable_pages));
 }

@@ -30,6 +30,12 @@ static const struct {
     {.name = "quota-list", .op = CONTROL_QUOTA_LIST, .takes_path = true},
     {.name = "flush", .op = CONTROL_FLUSH},
     {.name = "checkpoint", .op = CONTROL_CHECKPOINT},
+    {.name = "cached", .op = CONTROL_CACHED, .needs_path = true},
+    {.name = "evict", .op = CONTROL_EVICT, .needs_path = true},
+    {.name = "pin", .op = CONTROL_PIN, .needs_path = true},
+    {.name = "unpin", .op = CONTROL_UNPIN, .needs_path = true},
+    {.name = "cache-verify", .op = CONTROL_CACHE_VERIFY, .takes_path = true},
+    {.name = "cache-clear", .op = CONTROL_CACHE_CLEAR, .takes_path = true},
     {.name = "stop", .op = CONTROL_STOP},
 };
 

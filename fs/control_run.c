@@ -501,6 +501,16 @@ void control_run(struct control_handle *h)
     case CONTROL_CHECKPOINT:
         control_run_checkpoint(h);
         break;
+    case CONTROL_CACHED:
+    case CONTROL_EVICT:
+    case CONTROL_PIN:
+    case CONTROL_UNPIN:
+        control_run_cached(h);
+        break;
+    case CONTROL_CACHE_VERIFY:
+    case CONTROL_CACHE_CLEAR:
+        control_run_cache(h);
+        break;
     case CONTROL_STOP:
         run_stop(h);
         break;

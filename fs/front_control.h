@@ -68,6 +68,9 @@ void control_fail(struct control_handle *handle, int result, const char *text);
 void control_put_json(struct buf *out, json_t *json);
 /* A name as `key`, or where it is not UTF-8 as `key`64. */
 void control_set_name(json_t *object, const char *key, const char *bytes, size_t len);
+/* control_cache.c */
+void control_run_cached(struct control_handle *handle);
+void control_run_cache(struct control_handle *handle);
 /* control_quota.c */
 void control_run_quota_set(struct control_handle *handle);
 void control_run_quota(struct control_handle *handle);

@@ -312,6 +312,52 @@ class CacheTest(unittest.TestCase):
         self.assertGreater(status["evicted_bytes"], 0)
         self.assertLessEqual(status["bytes"], 16 * MIB)
 
+    def test_warm_evict_pin_by_command(self):
+        v = self.volume()
+        files = {"d/f%d" % i: noise(300000 + i, i) for i in range(6)}
+        for name, data in files.items():
+            v.put_object(name, data)
+        v.refresh()
+        total = sum(len(data) for data in files.values())
+        done = json.loads(v.sluice("warm", "--json", v.path("d")).stdout)
+        self.assertEqual(done, {"files": 6, "bytes": total, "cached_bytes": total, "failed": 0})
+        self.again(v)
+        done = json.loads(v.sluice("warm", "--json", "--wait", v.path("d", "*")).stdout)
+        self.assertEqual((done["files"], gets(v)), (6, 0))
+        self.assertIn("6 files pinned", v.sluice("pin", v.path("d")).stdout)
+        self.assertTrue(control(v, op="cached", path="/d/f0")["pinned"])
+        self.assertIn("6 files unpinned", v.sluice("unpin", v.path("d")).stdout)
+        self.assertFalse(control(v, op="cached", path="/d/f0")["pinned"])
+        names = os.path.join(v.directory, "names")
+        with open(names, "w") as f:
+            f.write(v.path("d/f0") + "\n" + v.path("d/f1") + "\n")
+        self.assertIn("2 files evicted", v.sluice("evict", "--from-list", names).stdout)
+        self.assertEqual(control(v, op="cached", path="/d/f0")["cached_bytes"], 0)
+        self.assertEqual(control(v, op="cached", path="/d/f2")["cached_bytes"], 300002)
+        found = json.loads(v.sluice("cache", "verify", "--json", v.mountpoint).stdout)
+        self.assertEqual((found["corrupt_pages"], found["unreadable_pages"], found["pages"]), (0, 0, 12))
+        self.assertIn("cached", v.sluice("cache", "status", v.mountpoint).stdout)
+        v.sluice("cache", "clear", v.mountpoint)
+        self.assertEqual(cache(v)["bytes"], 0)
+        for name, data in files.items():
+            self.assertEqual(v.read(name), data)
+
+    def test_warm_says_what_does_not_fit(self):
+        v = Volume(gateway=gateway, options=["--cache-size", "16M"])
+        self.addCleanup(v.close)
+        v.put_object("f", bytes(40 * MIB))
+        v.mount()
+        done = v.sluice("warm", v.path("f"), check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("is it large enough", done.stdout)
+        done = v.sluice("warm", v.path("nothing"), check=False)
+        self.assertEqual(done.returncode, 1)
+        v.unmount()
+        v.mount("--no-cache")
+        done = v.sluice("evict", v.path("f"), check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("no cache", done.stdout)
+
     def test_kill_in_the_middle_of_fills(self):
         files = {"f%d" % i: noise(12 * MIB + i, i) for i in range(4)}
         v = Volume(gateway=gateway, options=["--cache-size", "32M"])

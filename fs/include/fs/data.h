@@ -161,6 +161,15 @@ int data_seek(struct data_handle *handle, uint64_t offset, int whence,
 
 struct cache *data_cache(struct data *data); /* NULL: none */
 
+/* What the cache has of a file, as far as it is committed; afterwards. Blocking. -EOPNOTSUPP: there
+ * is no cache. */
+enum data_cached_do { DATA_CACHED_LOOK, DATA_CACHED_EVICT, DATA_CACHED_PIN, DATA_CACHED_UNPIN };
+struct data_cached {
+    uint64_t size, cached_bytes; /* what needs no fetch, counts as cached */
+    bool pinned;
+};
+int data_cached(struct data *data, uint64_t ino, enum data_cached_do what, struct data_cached *out);
+
 struct data_stats {
     uint64_t open_files, dirty_files, dirty_bytes, staged_bytes, buffer_bytes, buffer_peak_bytes;
     uint64_t
