@@ -57,6 +57,12 @@ static const struct option_spec specs[] = {
      .group = GROUP_STORE},
     {"hedge-after", 0, OPTION_DURATION, AT(hedge_after_ms), "TIME",
      "A read slower than this is asked a second time (500ms)", .min = 1, .group = GROUP_STORE},
+    {"upload-limit", 0, OPTION_SIZE, AT(upload_limit), "SIZE",
+     "Send this many bytes per second to the store, at most (no limit)", .min = 64u << 10,
+     .group = GROUP_STORE},
+    {"download-limit", 0, OPTION_SIZE, AT(download_limit), "SIZE",
+     "Fetch this many bytes per second from the store, at most (no limit)", .min = 64u << 10,
+     .group = GROUP_STORE},
 
     {"read-only", 'r', OPTION_FLAG, AT(read_only), NULL,
      "Change nothing, own nothing: any number of read-only mounts may stand beside one writer",
@@ -241,6 +247,8 @@ void mount_options_store(const struct mount_options *options, struct store_optio
     out->connections = options->connections;
     out->deadline_ms = options->deadline_ms;
     out->hedge_after_ms = options->hedge_after_ms;
+    out->upload_limit = options->upload_limit;
+    out->download_limit = options->download_limit;
     out->read_only = options->read_only;
 }
 

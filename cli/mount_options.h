@@ -13,6 +13,7 @@ struct mount_options {
     bool anonymous, no_verify_tls, request_payer;
     unsigned connections;
     uint32_t deadline_ms, hedge_after_ms;
+    uint64_t upload_limit, download_limit;
     /* places */
     char *meta_dir, *cache_dir;
     /* volume */

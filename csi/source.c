@@ -15,12 +15,12 @@
 /* Options of `sluice mount` that a StorageClass, a volume or a pod may set: none that names a file
  * of the host, a credential or another process. */
 static const char *const mount_options[] = {
-    "addressing",  "storage-class", "sse",           "request-payer",    "anonymous",
-    "connections", "deadline",      "hedge-after",   "transport",        "writeback",
-    "max-threads", "sync",          "sync-interval", "settle-delay",     "gc-delay",
-    "inline-max",  "import-ttl",    "negative-ttl",  "staging-patterns", "no-settle",
-    "memory",      "staging-max",   "part-size",     "upload-parallel",  "readahead",
-    "log-level",
+    "addressing",       "storage-class", "sse",         "request-payer", "anonymous",
+    "connections",      "deadline",      "hedge-after", "upload-limit",  "download-limit",
+    "transport",        "writeback",     "max-threads", "sync",          "sync-interval",
+    "settle-delay",     "gc-delay",      "inline-max",  "import-ttl",    "negative-ttl",
+    "staging-patterns", "no-settle",     "memory",      "staging-max",   "part-size",
+    "upload-parallel",  "readahead",     "log-level",
 };
 
 /* Parameters that say where the volume is. */

@@ -43,7 +43,7 @@ struct job {
     unsigned failed;
     uint64_t start_ms, deadline_ms;
     bool in_flight, timed_out, cancelled;
-    bool waits_for_turn; /* prepared, held back by the rate */
+    bool waits_for_turn; /* prepared, held back by the rate or the bandwidth */
     bool uncertain;      /* a failed try may have been carried out */
     bool tried_at_once;
     struct error conflict; /* what a second try said; code 0: nothing yet */
@@ -59,10 +59,11 @@ struct retry_store {
     struct store store;
     /* immutable */
     uint32_t default_deadline_ms;
-    struct metric *retries, *limit;
+    struct metric *retries, *limit, *held;
     /* owned by the loop thread */
     struct job *unused;
     struct retry_rate rate;
+    struct retry_bandwidth up, down;
     uint64_t random;
     unsigned closing;
     uv_sem_t closed;
@@ -377,7 +378,35 @@ static void send_now(struct job *job)
     store_submit(job->retry->store.below, &job->sub);
 }
 
-/* Sends what the step asks for, as soon as the rate allows. */
+/* Which limit of bytes the prepared request is under, and with how many. */
+static struct retry_bandwidth *bandwidth_of(struct job *job, uint64_t *bytes)
+{
+    const struct store_op *sub = &job->sub;
+    *bytes = 0;
+    if (sub->kind == STORE_GET) {
+        *bytes = sub->length;
+        return &job->retry->down;
+    }
+    if (sub->kind == STORE_PUT || sub->kind == STORE_MPU_PART)
+        for (unsigned i = 0; i < sub->iov_count; i++)
+            *bytes += sub->iov[i].iov_len;
+    return &job->retry->up;
+}
+
+/* Waiting for the bandwidth that we were given is no fault of the store: the deadline moves. */
+static uint32_t bandwidth_delay_ms(struct job *job)
+{
+    uint64_t bytes;
+    struct retry_bandwidth *bandwidth = bandwidth_of(job, &bytes);
+    uint64_t delay_ns = retry_bandwidth_delay(bandwidth, clock_monotonic_ns(), bytes);
+    uint64_t delay_ms = MIN((delay_ns + NS_PER_MS - 1) / NS_PER_MS, (uint64_t)UINT32_MAX);
+    if (delay_ms)
+        metric_add(job->retry->held, 1);
+    job->deadline_ms += delay_ms;
+    return (uint32_t)delay_ms;
+}
+
+/* Sends what the step asks for, as soon as the rate and the bandwidth allow. */
 static void proceed(struct job *job)
 {
     uint64_t now = clock_monotonic_ms();
@@ -392,6 +421,7 @@ static void proceed(struct job *job)
     job->sub.arg = job;
     uint32_t delay = retry_rate_delay(&job->retry->rate, now);
     metric_set(job->retry->limit, (int64_t)job->retry->rate.limit);
+    delay = MAX(delay, bandwidth_delay_ms(job));
     if (delay > 0 && now + delay < job->deadline_ms) {
         loop_timer_start(&job->timer, delay);
         job->waits_for_turn = true;
@@ -441,10 +471,16 @@ static void retry_cancel(struct store *store, struct store_op *op)
 {
     struct job *job = op->impl;
     job->cancelled = true;
-    if (job->in_flight)
+    if (job->in_flight) {
         store_cancel(&job->sub);
-    else
-        finish_cancelled(job);
+        return;
+    }
+    if (job->waits_for_turn) {
+        uint64_t bytes;
+        struct retry_bandwidth *bandwidth = bandwidth_of(job, &bytes);
+        retry_bandwidth_return(bandwidth, bytes);
+    }
+    finish_cancelled(job);
 }
 
 /* ---- life ---- */
@@ -500,6 +536,10 @@ int store_retry_new(struct store *below, const struct store_options *options,
                                      "Requests to the object store that were tried again.");
     retry->limit = metrics_gauge(metrics, "sluice_store_rate_limit", "",
                                  "Requests per second that the store's 503 leave us; 0: no limit.");
+    retry->held = metrics_counter(metrics, "sluice_store_held_requests_total", "",
+                                  "Requests that waited for the limits of upload or download.");
+    retry->up.bytes_per_s = options->upload_limit;
+    retry->down.bytes_per_s = options->download_limit;
     hash_random(&retry->random, sizeof(retry->random));
     retry->random |= 1;
     uv_sem_init(&retry->closed, 0);

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 
 #define BASE_MS 50u
 #define SLOW_BASE_MS 400u
@@ -99,4 +100,27 @@ void retry_rate_slow(struct retry_rate *rate, uint64_t now_ms)
     rate->limit = MAX(RATE_MIN, from * RATE_DROP);
     rate->slowed_ms = rate->grown_ms = now_ms;
     rate->next_ms = (double)now_ms;
+}
+
+/* Sizes are below 2^43 (5 TiB): seconds and rest apart, so that nothing overflows. */
+static uint64_t cost_ns(const struct retry_bandwidth *bandwidth, uint64_t bytes)
+{
+    uint64_t rate = bandwidth->bytes_per_s;
+    return bytes / rate * NS_PER_S +
+           (uint64_t)((double)(bytes % rate) / (double)rate * (double)NS_PER_S);
+}
+
+uint64_t retry_bandwidth_delay(struct retry_bandwidth *bandwidth, uint64_t now_ns, uint64_t bytes)
+{
+    if (!bandwidth->bytes_per_s || !bytes)
+        return 0;
+    uint64_t start = MAX(bandwidth->free_ns, now_ns);
+    bandwidth->free_ns = start + cost_ns(bandwidth, bytes);
+    return start - now_ns;
+}
+
+void retry_bandwidth_return(struct retry_bandwidth *bandwidth, uint64_t bytes)
+{
+    if (bandwidth->bytes_per_s)
+        bandwidth->free_ns -= MIN(bandwidth->free_ns, cost_ns(bandwidth, bytes));
 }

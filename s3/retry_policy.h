@@ -35,4 +35,17 @@ uint32_t retry_rate_delay(struct retry_rate *rate, uint64_t now_ms);
 /* The server asked for fewer requests. A single refusal limits nothing. */
 void retry_rate_slow(struct retry_rate *rate, uint64_t now_ms);
 
+/* A limit of bytes per second. Requests get their turns one after another, each after the time that
+ * the bytes before it take; one request itself goes at the speed of the line. Zero it and set
+ * bytes_per_s. */
+struct retry_bandwidth {
+    uint64_t bytes_per_s; /* 0: no limit */
+    uint64_t free_ns;     /* when all that had a turn is paid for */
+};
+
+/* A request of so many bytes wants to go now: how many ns it should wait. */
+uint64_t retry_bandwidth_delay(struct retry_bandwidth *bandwidth, uint64_t now_ns, uint64_t bytes);
+/* One that waited did not go. */
+void retry_bandwidth_return(struct retry_bandwidth *bandwidth, uint64_t bytes);
+
 #endif

@@ -45,7 +45,8 @@ struct store_options {
     uint32_t deadline_ms;    /* all tries of one request; default 60,000 */
     uint32_t hedge_after_ms; /* a GET slower than this (and than the recent p99) is asked twice;
                                 default 500; UINT32_MAX: never */
-    bool read_only;          /* file://: the directory must exist and is not written */
+    uint64_t upload_limit, download_limit; /* bytes per second; 0: none */
+    bool read_only; /* file://: the directory must exist and is not written */
 };
 void store_options_init(struct store_options *options);
 

@@ -1,7 +1,10 @@
 /* The retry decorator over a store that fails when it is told to. */
 #include <errno.h>
 
+#include "base/buf.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/metrics.h"
 #include "conformance.h"
 #include "conformance_lib.h"
 #include "retry_policy.h"
@@ -336,6 +339,75 @@ TEST(retry_rate, spreads_requests_after_a_refusal_and_grows_again)
     check(rate.limit > 2 * limit);
     retry_rate_delay(&rate, now + 61001);
     check(rate.limit == 0);
+}
+
+TEST(retry_bandwidth, without_a_limit_nobody_waits)
+{
+    struct retry_bandwidth bandwidth = {0};
+    for (unsigned i = 0; i < 100; i++)
+        check_uint(retry_bandwidth_delay(&bandwidth, 1000, UINT32_MAX), 0);
+    retry_bandwidth_return(&bandwidth, 100);
+}
+
+TEST(retry_bandwidth, each_waits_for_the_bytes_before_it)
+{
+    struct retry_bandwidth bandwidth = {.bytes_per_s = 1000000};
+    uint64_t now = 5 * NS_PER_S;
+    check_uint(retry_bandwidth_delay(&bandwidth, now, 500000), 0);
+    check_uint(retry_bandwidth_delay(&bandwidth, now, 2000000), NS_PER_S / 2);
+    check_uint(retry_bandwidth_delay(&bandwidth, now, 0), 0);
+    check_uint(retry_bandwidth_delay(&bandwidth, now + NS_PER_S, 1), 3 * NS_PER_S / 2);
+    /* Time that nobody used is not saved up. */
+    now += 100 * NS_PER_S;
+    check_uint(retry_bandwidth_delay(&bandwidth, now, 1000000), 0);
+    check_uint(retry_bandwidth_delay(&bandwidth, now, 1000000), NS_PER_S);
+    retry_bandwidth_return(&bandwidth, 1000000);
+    check_uint(retry_bandwidth_delay(&bandwidth, now, 1000000), NS_PER_S);
+    /* The largest object at the smallest limit. */
+    struct retry_bandwidth slow = {.bytes_per_s = 1};
+    retry_bandwidth_delay(&slow, now, 5ull << 30);
+    check_uint(retry_bandwidth_delay(&slow, now, 1), (5ull << 30) * NS_PER_S);
+}
+
+TEST(retry_bandwidth, requests_wait_for_their_turn)
+{
+    struct loop *own_loop;
+    struct metrics *metrics;
+    struct store *memory, *limited;
+    struct store_options options;
+    uint8_t *body = calloc(1, 200000);
+    store_options_init(&options);
+    options.upload_limit = 1000000;
+    check_int(metrics_new(&metrics), 0);
+    check_int(loop_new(&own_loop, "test"), 0);
+    check_int(store_memory_new(own_loop, &memory), 0);
+    check_int(store_retry_new(memory, &options, metrics, &limited), 0);
+    struct run run = {.store = limited, .caps = store_caps(limited), .prefix = ""};
+    struct store_op ops[4];
+    char key[4][8];
+    for (unsigned i = 0; i < 4; i++) {
+        snprintf(key[i], sizeof(key[i]), "k%u", i);
+        struct store_op *op = run_begin(&run, STORE_PUT, key[i]);
+        run_body(&run, op, body, 200000);
+        ops[i] = *op;
+    }
+    run_together(&run, ops, 4);
+    for (unsigned i = 0; i < 4; i++) {
+        check_int(ops[i].result, 0);
+        store_op_reset(&ops[i]);
+    }
+    struct buf text;
+    buf_init(&text, 0);
+    metrics_print(metrics, &text);
+    buf_put(&text, "", 1);
+    check(strstr((const char *)text.data, "sluice_store_held_requests_total ") != NULL);
+    check(strstr((const char *)text.data, "sluice_store_held_requests_total 0\n") == NULL);
+    buf_done(&text);
+    run_end(&run);
+    store_free(limited);
+    loop_free(own_loop);
+    metrics_free(metrics);
+    free(body);
 }
 
 TEST(retry_kind, follows_the_backend_or_the_result)
