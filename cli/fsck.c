@@ -1,85 +1,318 @@
-/* sluice fsck: checks the metadata of a volume that is not mounted, every record against the
- * others. */
+/* sluice fsck: checks the metadata of a volume, every record against the others, and against the
+ * bucket. */
 #include "cli.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "meta/engine.h"
-#include "options.h"
-#include "places.h"
+#include "bucket_command.h"
+#include "control_client.h"
+#include "meta/check.h"
+#include "progress.h"
+
+#define LISTED_MAX 1000  /* findings that --json names */
+#define SNAPSHOT_TRIES 5 /* of a living mount */
 
 struct fsck_options {
-    char *meta_dir, *endpoint;
+    struct bucket_options bucket;
+    bool with_bucket, deep, repair;
 };
 
 static const struct option_spec specs[] = {
-    {"meta-dir", 0, OPTION_STRING, offsetof(struct fsck_options, meta_dir), "DIR",
-     "Metadata of the volume (as `sluice mount` chooses it for this URL)"},
-    {"endpoint", 0, OPTION_STRING, offsetof(struct fsck_options, endpoint), "URL",
-     "The S3 server, if the mount was given one: it is part of the default place"},
+    {"bucket", 0, OPTION_FLAG, offsetof(struct fsck_options, with_bucket), NULL,
+     "Also compare with the bucket: is each object there, with its size and ETag"},
+    {"deep", 0, OPTION_FLAG, offsetof(struct fsck_options, deep), NULL,
+     "Also read every object, and compare the MD5 where the ETag is one (means --bucket)"},
+    {"repair", 0, OPTION_FLAG, offsetof(struct fsck_options, repair), NULL,
+     "Let the names follow the bucket: the file of a missing object goes, the one of a changed "
+     "object has what is there now; says each (means --bucket)"},
 };
 
-static const struct option_set fsck_option_set = {
-    .specs = specs,
-    .count = ARRAY_LEN(specs),
-    .usage = "URL",
-    .doc = "Checks the metadata of a volume that is not mounted: names, inodes, extents, objects, "
-           "keys and usage against each other. Changes nothing."
-           "\vEnds with 0 if all is consistent, 1 if not (one line for each violation) or if the "
-           "metadata cannot be read, 2 for a wrong call.",
-    .args_min = 1,
-    .args_max = 1,
-    .reads_config = true,
+static const char *const mount_rows[] = {"take-over", NULL};
+
+static const struct bucket_command command = {
+    .name = "sluice fsck",
+    .usage = "URL|MOUNTPOINT",
+    .doc = "Checks the metadata of a volume: names, inodes, extents, objects, keys and usage "
+           "against each other; with --bucket also against the bucket. With a URL the volume must "
+           "not be mounted; with a mount point a snapshot of its records is checked, on the same "
+           "host. Changes nothing without --repair."
+           "\vEnds with 0 if all is consistent, 1 if not (one line for each violation) or if it "
+           "cannot be checked, 2 for a wrong call.",
+    .own = specs,
+    .own_count = ARRAY_LEN(specs),
+    .mount = mount_rows,
 };
 
-static void print_violation(void *arg, const char *text)
+struct fsck {
+    const struct fsck_options *options;
+    json_t *records, *findings; /* arrays */
+    uint64_t record_count, finding_count;
+    struct progress progress;
+};
+
+static void append(json_t *list, json_t *item)
 {
-    (void)arg;
-    printf("%s\n", text);
+    if (item && json_array_size(list) < LISTED_MAX)
+        json_array_append(list, item);
+    json_decref(item);
 }
 
-static int check(const char *directory)
+static json_t *text_of(const char *text)
 {
-    struct error error = {0};
-    struct engine *engine = NULL;
-    struct engine_options options = {.path = directory, .read_only = true};
-    if (engine_open(&options, &engine, &error) < 0)
-        return cli_fail("fsck", &error);
-    int found = engine_check(engine, print_violation, NULL);
-    engine_close(engine);
-    if (found < 0) {
-        error_set(&error, found, "%s: the check ended early: %s", directory, strerror(-found));
-        return cli_fail("fsck", &error);
+    json_t *out = json_string(text);
+    return out ? out : json_string("(not UTF-8)");
+}
+
+static void take_violation(void *arg, const char *text)
+{
+    struct fsck *f = arg;
+    append(f->records, text_of(text));
+    if (!f->options->bucket.json)
+        printf("%s\n", text);
+}
+
+static void take_finding(void *arg, const struct check_finding *finding)
+{
+    struct fsck *f = arg;
+    f->finding_count++;
+    append(f->findings, json_pack("{s:s, s:o, s:o, s:s?}", "kind", check_kind_name(finding->kind),
+                                  "key", text_of(finding->key), "text", text_of(finding->text),
+                                  "repaired", finding->repaired));
+    if (f->options->bucket.json)
+        return;
+    progress_end(&f->progress);
+    printf("%s: %s: %s%s%s\n", check_kind_name(finding->kind), finding->key, finding->text,
+           finding->repaired ? "; " : "", finding->repaired ? finding->repaired : "");
+}
+
+static void show(void *arg, const struct check_counts *counts)
+{
+    struct fsck *f = arg;
+    char amount[32];
+    if (!f->progress.on)
+        return;
+    fprintf(stderr, "\r%" PRIu64 " keys, %" PRIu64 " objects, %s read\033[K", counts->keys,
+            counts->objects, progress_bytes(counts->bytes, amount));
+    fflush(stderr);
+    f->progress.shown = true;
+}
+
+/* Records */
+
+static int check_records(struct fsck *f, struct engine *engine, const char *place,
+                         struct error *error)
+{
+    int found = engine_check(engine, take_violation, f);
+    if (found < 0)
+        return error_set(error, found, "%s: the check ended early: %s", place, strerror(-found));
+    f->record_count = (uint64_t)found;
+    return 0;
+}
+
+static void ignore_violation(void *arg, const char *text)
+{
+    (void)arg;
+    (void)text;
+}
+
+/* A database that a mount changes meanwhile: what is opened is a moment of it, but files may go
+ * while it is being opened. */
+static int check_living(struct fsck *f, const char *place, struct error *error)
+{
+    int rc = 0;
+    for (int i = 0; i < SNAPSHOT_TRIES; i++) {
+        struct engine *engine = NULL;
+        struct engine_options options = {.path = place, .read_only = true};
+        bool last = i + 1 == SNAPSHOT_TRIES;
+        rc = engine_open(&options, &engine, error);
+        if (rc < 0)
+            continue;
+        int found = engine_check(engine, ignore_violation, NULL);
+        if (found == 0 || last)
+            rc = check_records(f, engine, place, error);
+        engine_close(engine);
+        if (found == 0 || last)
+            return rc;
     }
-    if (found)
-        printf("%d violations in %s\n", found, directory);
+    return rc;
+}
+
+static char *database_of(const char *mountpoint, struct error *error)
+{
+    json_t *reply = NULL;
+    char *out = NULL;
+    if (control_client_simple(mountpoint, "status", &reply, error) < 0)
+        return NULL;
+    const char *database = json_string_value(
+        json_object_get(json_object_get(json_object_get(reply, "volume"), "volume"), "database"));
+    if (database)
+        out = strdup(database);
     else
-        printf("%s is consistent\n", directory);
-    return found > 0;
+        error_set(error, -ENOTSUP, "%s: its metadata is at a service; check it there", mountpoint);
+    json_decref(reply);
+    return out;
+}
+
+/* The bucket */
+
+static int check_store(const struct bucket *bucket, struct engine *engine, struct error *error)
+{
+    struct meta_volume volume;
+    int rc = engine_volume(engine, &volume);
+    if (rc < 0)
+        return error_set(error, rc, "%s: there is no volume in it", bucket->meta_dir);
+    if (!strcmp(volume.store, store_name(bucket->store)) &&
+        !strcmp(volume.prefix, bucket->url.prefix))
+        return 0;
+    return error_set(error, -EINVAL, "the metadata in %s belongs to %s with prefix \"%s\"",
+                     bucket->meta_dir, volume.store, volume.prefix);
+}
+
+static int check_bucket(struct fsck *f, const struct bucket *bucket, struct engine *engine,
+                        struct meta *meta, struct check_counts *counts, struct error *error)
+{
+    struct check_config config = {.engine = engine,
+                                  .store = bucket->store,
+                                  .repair = meta,
+                                  .deep = f->options->deep,
+                                  .report = take_finding,
+                                  .progress = show,
+                                  .arg = f};
+    int rc = check_store(bucket, engine, error);
+    if (rc < 0)
+        return rc;
+    progress_init(&f->progress, "checking", false);
+    rc = meta_check_bucket(&config, counts, error);
+    progress_end(&f->progress);
+    return rc;
+}
+
+static int open_volume(const struct bucket *bucket, const struct fsck_options *options,
+                       struct meta **meta, struct error *error)
+{
+    struct meta_config config;
+    meta_config_init(&config);
+    config.directory = bucket->meta_dir;
+    config.store = bucket->store;
+    config.prefix = bucket->url.prefix;
+    config.no_settle = true;
+    config.take_over = options->bucket.mount.take_over;
+    config.owner_text = bucket->owner;
+    config.must_exist = true;
+    return meta_open(&config, meta, error);
+}
+
+static void print_result(const struct fsck *f, const char *place, const struct check_counts *c,
+                         bool with_bucket)
+{
+    if (f->options->bucket.json) {
+        json_t *root = json_pack("{s:s, s:I, s:O}", "metadata", place, "violations",
+                                 (json_int_t)f->record_count, "records", f->records);
+        if (with_bucket) {
+            json_t *kinds = json_object();
+            for (int i = 0; i < CHECK_KIND_COUNT; i++)
+                json_object_set_new(kinds, check_kind_name(i),
+                                    json_integer((json_int_t)c->found[i]));
+            json_object_set_new(
+                root, "bucket",
+                json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:O}", "objects",
+                          (json_int_t)c->objects, "keys", (json_int_t)c->keys, "unknown_keys",
+                          (json_int_t)c->unknown, "bytes_read", (json_int_t)c->bytes,
+                          "compared_by_md5", (json_int_t)c->by_md5, "repaired",
+                          (json_int_t)c->repaired, "found", kinds, "findings", f->findings));
+        }
+        bucket_print_json(root);
+        return;
+    }
+    if (f->record_count)
+        printf("%" PRIu64 " violations in %s\n", f->record_count, place);
+    else
+        printf("%s is consistent\n", place);
+    if (!with_bucket)
+        return;
+    printf("%" PRIu64 " objects in use, %" PRIu64 " keys in the bucket, %" PRIu64
+           " of them not known (yet)\n",
+           c->objects, c->keys, c->unknown);
+    for (int i = 0; i < CHECK_KIND_COUNT; i++)
+        if (c->found[i])
+            printf("%s: %" PRIu64 "\n", check_kind_name(i), c->found[i]);
+    if (c->repaired)
+        printf("repaired: %" PRIu64 "\n", c->repaired);
+}
+
+static int check_url(struct fsck *f, struct bucket *bucket, struct error *error)
+{
+    const struct fsck_options *o = f->options;
+    bool with_bucket = o->with_bucket || o->deep || o->repair;
+    struct check_counts counts = {0};
+    struct engine *engine = NULL;
+    struct meta *meta = NULL;
+    struct engine_options options = {.path = bucket->meta_dir, .read_only = true};
+    int rc = engine_open(&options, &engine, error);
+    if (rc == 0)
+        rc = check_records(f, engine, bucket->meta_dir, error);
+    if (rc == 0 && with_bucket)
+        rc = bucket_open(bucket, &o->bucket, o->repair, error);
+    if (rc == 0 && o->repair && f->record_count)
+        rc = error_set(error, -EUCLEAN,
+                       "the records themselves are damaged; repair changes nothing then");
+    if (rc == 0 && o->repair) {
+        engine_close(TAKE_PTR(engine));
+        rc = open_volume(bucket, o, &meta, error);
+    }
+    if (rc == 0 && with_bucket)
+        rc = check_bucket(f, bucket, meta ? meta_engine(meta) : engine, meta, &counts, error);
+    engine_close(engine);
+    meta_close(meta);
+    if (rc == 0)
+        print_result(f, bucket->meta_dir, &counts, with_bucket);
+    return rc < 0 ? rc : f->record_count || f->finding_count > counts.repaired;
+}
+
+static int check_mount(struct fsck *f, const char *mountpoint, struct error *error)
+{
+    struct check_counts counts = {0};
+    if (f->options->with_bucket || f->options->deep || f->options->repair)
+        return error_set(error, -EINVAL,
+                         "--bucket, --deep and --repair need the URL of a volume that is not "
+                         "mounted");
+    cleanup(free_ptr) char *place = database_of(mountpoint, error);
+    int rc = place ? check_living(f, place, error) : -EIO;
+    if (rc == 0)
+        print_result(f, place, &counts, false);
+    return rc < 0 ? rc : f->record_count > 0;
 }
 
 int cli_fsck(int argc, char **argv)
 {
     struct fsck_options options = {0};
+    struct fsck f = {.options = &options};
     struct option_result result;
-    struct store_url url = {0};
+    struct bucket bucket = {0};
     struct error error = {0};
-    int r = options_parse(&fsck_option_set, "sluice fsck", argc, argv, &options, &result);
+    int r = bucket_options_parse(&options.bucket, &command, argc, argv, &result);
     if (r) {
-        options_free(&fsck_option_set, &options);
+        bucket_options_free(&options.bucket);
         return r - 1;
     }
-    if (store_url_parse(result.args[0], &url, &error) < 0) {
-        r = cli_fail("fsck", &error);
+    f.records = json_array();
+    f.findings = json_array();
+    if (!strstr(result.args[0], "://")) {
+        r = check_mount(&f, result.args[0], &error);
     } else {
-        cleanup(free_ptr) char *place =
-            options.meta_dir ? strdup(options.meta_dir) : places_default(&url, options.endpoint);
-        r = place ? check(place) : 1;
+        r = bucket_init(&bucket, &options.bucket, result.args[0], &error);
+        if (r == 0)
+            r = check_url(&f, &bucket, &error);
     }
-    store_url_done(&url);
-    options_free(&fsck_option_set, &options);
+    if (r < 0)
+        r = cli_fail("fsck", &error);
+    json_decref(f.records);
+    json_decref(f.findings);
+    bucket_close(&bucket);
+    bucket_options_free(&options.bucket);
     return r;
 }

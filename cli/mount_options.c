@@ -173,7 +173,7 @@ const struct option_set mount_option_set = {
            "  s3://data  /mnt  fuse.sluice  _netdev,region=eu-central-1  0 0\n\n"
            "Every option can also be an environment variable (SLUICE_IMPORT_TTL=10s for "
            "--import-ttl 10s) or a key of the configuration file. "
-           "Sizes take K, M, G, T; times take ms, s, m, h.\n"
+           "Sizes take K, M, G, T; times take ms, s, m, h, d.\n"
            "Ends with 0 when the mount is ready (or, with --foreground, was unmounted), 1 when it "
            "failed, 2 for a wrong call.",
     .args_min = 2,

@@ -57,7 +57,7 @@ int options_parse_duration_ms(const char *text, uint32_t *out)
     static const struct {
         const char *unit;
         uint64_t ms;
-    } units[] = {{"ms", 1}, {"", 1000}, {"s", 1000}, {"m", 60000}, {"h", 3600000}};
+    } units[] = {{"ms", 1}, {"", 1000}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
     if (!isdigit((unsigned char)text[0]))
         return -EINVAL;
     char *end;
@@ -128,7 +128,7 @@ static int set_number(const struct option_spec *spec, void *field, const char *v
     case OPTION_DURATION:
         if (options_parse_duration_ms(value, &ms) < 0)
             return error_set(error, -EINVAL,
-                             "--%s: '%s' is not a time (a number, then ms, s, m or h)", spec->name,
+                             "--%s: '%s' is not a time (a number, then ms, s, m, h or d)", spec->name,
                              value);
         r = check_range(spec, value, ms, error);
         if (r == 0)

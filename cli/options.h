@@ -4,7 +4,7 @@
  * wins: command line and -o, environment, file, default.
  *
  * A command declares a table over a struct of its own; options_parse fills it. Sizes take K, M, G,
- * T (powers of 1,024), times take ms, s, m, h.
+ * T (powers of 1,024), times take ms, s, m, h, d.
  */
 #ifndef SLUICE_CLI_OPTIONS_H
 #define SLUICE_CLI_OPTIONS_H

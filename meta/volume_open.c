@@ -194,6 +194,8 @@ static int open_engine(struct meta *meta, const struct meta_config *config, stru
     if (rc)
         return rc;
     rc = engine_volume(meta->engine, &meta->format);
+    if (rc == -ENOENT && config->must_exist)
+        return error_set(error, rc, "there is no volume's metadata in %s", meta->directory);
     if (rc == -ENOENT)
         return format(meta, config->format, error);
     if (rc)

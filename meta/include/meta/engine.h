@@ -130,6 +130,12 @@ int engine_sessions(struct engine *engine,
                     int (*each)(void *arg, uint64_t session, const void *record, size_t len),
                     void *arg);
 
+/* Objects by their keys, ascending after `after` (NULL: from the first): those that hold their key.
+ * The number; less than `max` at the end. */
+int engine_keys(struct engine *engine, const char *after, struct meta_object *out, int max);
+/* Whether an object of any state holds the key: 1, 0 or -errno. */
+int engine_key_known(struct engine *engine, const char *key);
+
 /* Walks every record and checks each against the others (dentry ↔ inode ↔ nlink, extents ↔ objects
  * ↔ references, key ↔ object, usage ↔ tree). Calls report for each violation; returns their number
  * or -errno. Nothing may be applied meanwhile. */

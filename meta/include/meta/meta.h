@@ -74,11 +74,12 @@ struct meta_config {
     uint32_t negative_ttl_ms; /* that a key does not exist is believed so long; default 1,000 */
     enum meta_sync sync;
     uint32_t sync_interval_ms; /* default 100 */
-    bool read_only; /* needs no ownership; every change is -EROFS. The database is a scratch
-                       directory below `directory` (NULL: $TMPDIR or /tmp), removed by meta_close */
-    bool take_over; /* take the prefix's ownership from another (dead) volume instance: the user
-                       said so */
-    bool no_settle; /* tests: background work only when asked by meta_settle_wait */
+    bool read_only;  /* needs no ownership; every change is -EROFS. The database is a scratch
+                        directory below `directory` (NULL: $TMPDIR or /tmp), removed by meta_close */
+    bool take_over;  /* take the prefix's ownership from another (dead) volume instance: the user
+                        said so */
+    bool must_exist; /* -ENOENT if the directory has no volume, in place of a new one */
+    bool no_settle;  /* tests: background work only when asked by meta_settle_wait */
     unsigned settle_parallel; /* files at once; default 8 */
     uint32_t owner_renew_ms;  /* default 30,000 */
     const char *owner_text;   /* host and mount point, shown to who is refused */

@@ -1,0 +1,208 @@
+/* sluice gc: finds, and deletes when told to, what is in the bucket as this volume's own and is in
+ * no table. */
+#include "cli.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "bucket_command.h"
+#include "meta/check.h"
+#include "progress.h"
+
+#define LISTED_MAX 1000
+#define DAY_MS 86400000u
+
+struct gc_options {
+    struct bucket_options bucket;
+    bool remove, strays, former;
+    uint32_t older_than_ms;
+};
+
+static const struct option_spec specs[] = {
+    {"delete", 0, OPTION_FLAG, offsetof(struct gc_options, remove), NULL,
+     "Delete what is found; without it everything is only counted", .cli_only = true},
+    {"older-than", 0, OPTION_DURATION, offsetof(struct gc_options, older_than_ms), "TIME",
+     "Leave alone what was written later than so long ago (1d)", .cli_only = true},
+    {"strays", 0, OPTION_FLAG, offsetof(struct gc_options, strays), NULL,
+     "Also ask each key that the metadata does not know whether this volume wrote it: one request "
+     "for each such key"},
+    {"former", 0, OPTION_FLAG, offsetof(struct gc_options, former), NULL,
+     "With --delete: also what volumes left below .sluice/ that had this prefix before. What was "
+     "not settled when their metadata was lost is only there",
+     .cli_only = true},
+};
+
+static const char *const mount_rows[] = {"take-over", NULL};
+
+static const struct bucket_command command = {
+    .name = "sluice gc",
+    .usage = "URL",
+    .doc =
+        "Finds objects and unfinished uploads of this volume that nothing in its metadata owns: "
+        "left by a crash, a lost disk, or a write that came too late. A mount deletes by itself "
+        "what it knows of; this is for what it does not know of. The volume must not be mounted. "
+        "Foreign objects are never touched."
+        "\vExample:\n"
+        "  sluice gc s3://data\n"
+        "  sluice gc s3://data --delete --older-than 2d\n\n"
+        "Ends with 0 if it was done to the end, 1 if not, 2 for a wrong call.",
+    .own = specs,
+    .own_count = ARRAY_LEN(specs),
+    .mount = mount_rows,
+};
+
+struct gc {
+    const struct gc_options *options;
+    json_t *list;
+    struct progress progress;
+};
+
+static void take_orphan(void *arg, const struct orphan *orphan)
+{
+    struct gc *g = arg;
+    if (json_array_size(g->list) >= LISTED_MAX)
+        return;
+    json_t *key = json_string(orphan->key);
+    json_array_append_new(g->list, json_pack("{s:s, s:o, s:I, s:I, s:b}", "kind",
+                                             orphan_kind_name(orphan->kind), "key",
+                                             key ? key : json_string("(not UTF-8)"), "size",
+                                             (json_int_t)orphan->size, "age_s",
+                                             (json_int_t)orphan->age_s, "young", orphan->young));
+}
+
+static void show(void *arg, const struct orphan_counts *counts)
+{
+    struct gc *g = arg;
+    if (!g->progress.on)
+        return;
+    fprintf(stderr, "\r%" PRIu64 " keys\033[K", counts->keys);
+    fflush(stderr);
+    g->progress.shown = true;
+}
+
+static void print_json(const struct gc *g, const struct orphan_counts *c)
+{
+    json_t *found = json_object();
+    for (int i = 0; i < ORPHAN_KIND_COUNT; i++)
+        json_object_set_new(found, orphan_kind_name(i),
+                            json_pack("{s:I, s:I}", "count", (json_int_t)c->found[i], "bytes",
+                                      (json_int_t)c->bytes[i]));
+    bucket_print_json(json_pack(
+        "{s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:O}", "keys", (json_int_t)c->keys, "uploads",
+        (json_int_t)c->uploads, "found", found, "young", (json_int_t)c->young, "foreign_uploads",
+        (json_int_t)c->foreign_uploads, "deleted", (json_int_t)c->deleted, "deleted_bytes",
+        (json_int_t)c->deleted_bytes, "failed", (json_int_t)c->failed, "list", g->list));
+}
+
+static void print_text(const struct gc *g, const struct orphan_counts *c)
+{
+    static const char *const what[] = {"objects without a record", "entries without an inode",
+                                       "stray objects at natural keys", "unfinished uploads",
+                                       "objects and entries of former volumes"};
+    char amount[32];
+    uint64_t all = 0;
+    for (int i = 0; i < ORPHAN_KIND_COUNT; i++) {
+        all += c->found[i];
+        if (c->found[i])
+            printf("%" PRIu64 " %s, %s\n", c->found[i], what[i],
+                   progress_bytes(c->bytes[i], amount));
+    }
+    if (!all)
+        printf("nothing found in %" PRIu64 " keys and %" PRIu64 " uploads\n", c->keys, c->uploads);
+    if (c->young)
+        printf("%" PRIu64 " more are too young (--older-than)\n", c->young);
+    if (c->foreign_uploads)
+        printf("%" PRIu64 " unfinished uploads are to keys that others may be writing\n",
+               c->foreign_uploads);
+    if (g->options->remove)
+        printf("deleted %" PRIu64 ", %s; %" PRIu64 " failed\n", c->deleted,
+               progress_bytes(c->deleted_bytes, amount), c->failed);
+    else if (all)
+        printf("nothing was deleted; --delete does\n");
+}
+
+static int hunt(struct gc *g, const struct bucket *bucket, struct engine *engine,
+                struct error *error)
+{
+    const struct gc_options *o = g->options;
+    struct orphan_counts counts;
+    struct orphan_config config = {.engine = engine,
+                                   .store = bucket->store,
+                                   .older_than_ns = o->older_than_ms * NS_PER_MS,
+                                   .now_ns = clock_wall_ns(),
+                                   .remove = o->remove,
+                                   .strays = o->strays,
+                                   .former = o->former,
+                                   .report = take_orphan,
+                                   .progress = show,
+                                   .arg = g};
+    progress_init(&g->progress, "looking", false);
+    int rc = meta_find_orphans(&config, &counts, error);
+    progress_end(&g->progress);
+    if (rc < 0)
+        return rc;
+    if (o->bucket.json)
+        print_json(g, &counts);
+    else
+        print_text(g, &counts);
+    return counts.failed > 0;
+}
+
+/* To look, a snapshot of the records will do; to delete, the volume is opened as its owner. */
+static int run(struct gc *g, struct bucket *bucket, struct error *error)
+{
+    const struct gc_options *o = g->options;
+    int rc = bucket_open(bucket, &o->bucket, o->remove, error);
+    if (rc == 0 && !o->remove) {
+        struct engine *engine = NULL;
+        struct engine_options options = {.path = bucket->meta_dir, .read_only = true};
+        rc = engine_open(&options, &engine, error);
+        if (rc == 0)
+            rc = hunt(g, bucket, engine, error);
+        engine_close(engine);
+    } else if (rc == 0) {
+        struct meta *meta = NULL;
+        struct meta_config config;
+        meta_config_init(&config);
+        config.directory = bucket->meta_dir;
+        config.store = bucket->store;
+        config.prefix = bucket->url.prefix;
+        config.no_settle = true;
+        config.take_over = o->bucket.mount.take_over;
+        config.owner_text = bucket->owner;
+        config.must_exist = true;
+        rc = meta_open(&config, &meta, error);
+        if (rc == 0)
+            rc = hunt(g, bucket, meta_engine(meta), error);
+        meta_close(meta);
+    }
+    return rc;
+}
+
+int cli_gc(int argc, char **argv)
+{
+    struct gc_options options = {.older_than_ms = DAY_MS};
+    struct gc g = {.options = &options};
+    struct option_result result;
+    struct bucket bucket = {0};
+    struct error error = {0};
+    int r = bucket_options_parse(&options.bucket, &command, argc, argv, &result);
+    if (r) {
+        bucket_options_free(&options.bucket);
+        return r - 1;
+    }
+    g.list = json_array();
+    r = bucket_init(&bucket, &options.bucket, result.args[0], &error);
+    if (r == 0)
+        r = run(&g, &bucket, &error);
+    if (r < 0)
+        r = cli_fail("gc", &error);
+    json_decref(g.list);
+    bucket_close(&bucket);
+    bucket_options_free(&options.bucket);
+    return r;
+}
