@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "path_command.h"
 #include "progress.h"
 
@@ -78,6 +79,10 @@ static void print_status(json_t *reply)
     print_row("usage", number(usage, "bytes"), number(usage, "files"), "files");
     print_row("drift", number(drift, "bytes"), number(drift, "files"),
               "files that are not one object at their own key yet");
+    uint64_t oldest_ns = number(drift, "oldest_ns"), now_ns = clock_wall_ns();
+    if (number(drift, "files") && oldest_ns && oldest_ns < now_ns)
+        printf("%-12s the oldest for %" PRIu64 " s\n", "",
+               (uint64_t)((now_ns - oldest_ns) / NS_PER_S));
     print_row("unused", number(drift, "garbage_bytes"), number(drift, "garbage_objects"),
               "objects that wait to be deleted");
     print_row("not flushed", number(data, "dirty_bytes"), number(data, "dirty_files"), "files");

@@ -98,6 +98,8 @@ static int xattr_name_check(const struct meta_name *name)
 {
     if (name->len == 0 || name->len > META_XATTR_NAME_MAX)
         return -ERANGE;
+    if (engine_xattr_is_virtual(name))
+        return -EPERM;
     return memchr(name->bytes, '\0', name->len) ? -EINVAL : 0;
 }
 

@@ -267,6 +267,8 @@ static int read_getxattr(struct engine *engine, const struct meta_op *op, struct
     int rc = engine_read_inode(engine, op->ino, &inode, room);
     if (rc < 0)
         return rc;
+    if (engine_xattr_is_virtual(&op->name))
+        return engine_read_virtual_xattr(engine, op, reply);
     if (inode.xattrs == 0)
         return -ENODATA;
     if (op->name.len == 0 || op->name.len > META_XATTR_NAME_MAX)

@@ -21,6 +21,7 @@
 #define HOLD_ERROR_NS (5 * NS_PER_S)
 #define WAIT_LOOK_NS (10 * NS_PER_MS) /* while somebody waits */
 #define LOOK_NS (50 * NS_PER_MS)
+#define GAUGES_NS NS_PER_S
 #define MEMORY_MAX (48ull << 20)
 
 static void pump(struct settler *settler);
@@ -268,6 +269,26 @@ static void pump_soon(struct settler *settler)
     loop_post(settler->meta->work, &settler->again);
 }
 
+/* False: too early, look again. */
+static bool set_gauges(struct settler *settler)
+{
+    struct meta_op op = {.kind = META_DRIFT, .ino = META_ROOT_INO};
+    struct meta_reply reply;
+    uint64_t now = clock_monotonic_ns();
+    if (now < settler->next_gauges_ns)
+        return false;
+    settler->next_gauges_ns = now + GAUGES_NS;
+    if (!volume_read(settler->meta, &op, &reply)) {
+        const struct meta_drift *d = &reply.drift;
+        metric_set(settler->drift_files, (int64_t)d->files);
+        metric_set(settler->drift_bytes, (int64_t)d->bytes);
+        metric_set(settler->drift_oldest, (int64_t)(d->files ? d->oldest_ns / NS_PER_S : 0));
+        metric_set(settler->garbage, (int64_t)d->garbage_objects);
+    }
+    meta_reply_done(&reply);
+    return true;
+}
+
 static void pump(struct settler *settler)
 {
     struct meta *meta = settler->meta;
@@ -285,6 +306,8 @@ static void pump(struct settler *settler)
         if (idle && settler->waits && (!look_again_ns || look_again_ns > WAIT_LOOK_NS))
             look_again_ns = WAIT_LOOK_NS;
     }
+    if (!set_gauges(settler) && (!look_again_ns || look_again_ns > GAUGES_NS))
+        look_again_ns = GAUGES_NS;
     if (more)
         pump_soon(settler);
     else if (look_again_ns)
@@ -423,6 +446,15 @@ int settler_new(struct meta *meta, struct settler **out)
                                             "Tries to settle a file that failed.");
     settler->bytes_total =
         metrics_counter(metrics, "sluice_meta_settled_bytes_total", "", "Bytes of settled files.");
+    settler->drift_files = metrics_gauge(metrics, "sluice_meta_drift_files", "",
+                                         "Files that are not one object at their own key yet.");
+    settler->drift_bytes =
+        metrics_gauge(metrics, "sluice_meta_drift_bytes", "", "Bytes of these files.");
+    settler->drift_oldest =
+        metrics_gauge(metrics, "sluice_meta_drift_oldest_timestamp_seconds", "",
+                      "Since when the oldest of them is not; 0: there is none.");
+    settler->garbage = metrics_gauge(metrics, "sluice_meta_garbage_objects", "",
+                                     "Objects that wait to be deleted.");
     loop_call(meta->work, init_timer, settler);
     *out = settler;
     return 0;

@@ -35,6 +35,8 @@ struct settler {
     struct tickets *memory; /* bytes of parts that go through us */
     uint64_t settled, failed, superseded;
     struct metric *done_total, *failed_total, *bytes_total;
+    struct metric *drift_files, *drift_bytes, *drift_oldest, *garbage;
+    uint64_t next_gauges_ns;
 };
 
 enum settle_end {

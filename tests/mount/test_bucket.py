@@ -184,6 +184,32 @@ class Bucket:
         self.assertIn('"files": 3', usage)
         self.assertIn('"directories": 1', usage)
 
+    def test_attributes_that_tell_of_the_object(self):
+        v = self.start({"imported": b"i"}, settle_delay="1h")
+        v.write("f", b"x" * 100)
+
+        def get(name, attribute):
+            return os.getxattr(v.path(name), "user.sluice." + attribute).decode()
+
+        self.assertEqual((get("f", "settled"), get("f", "drift"), get("", "drift")), ("0", "1 100", "1 100"))
+        with self.assertRaises(OSError) as caught:
+            get("f", "key")
+        self.assertEqual(caught.exception.errno, errno.ENODATA)
+        v.settle()
+        self.assertEqual((get("f", "settled"), get("f", "drift"), get("", "settled")), ("1", "0 0", "1"))
+        self.assertEqual((get("f", "key"), get("imported", "key")), (v.prefix + "f", v.prefix + "imported"))
+        self.assertTrue(get("f", "etag"))
+        cid = get("f", "cid")
+        os.rename(v.path("f"), v.path("g"))
+        self.assertEqual((get("g", "settled"), get("g", "key")), ("0", v.prefix + "f"))
+        v.settle()
+        self.assertEqual((get("g", "settled"), get("g", "key"), get("g", "cid")), ("1", v.prefix + "g", cid))
+        self.assertEqual(os.listxattr(v.path("g")), [])
+        for change in (lambda: os.setxattr(v.path("g"), "user.sluice.key", b"x"), lambda: os.removexattr(v.path("g"), "user.sluice.key")):
+            with self.assertRaises(OSError) as caught:
+                change()
+            self.assertEqual(caught.exception.errno, errno.EPERM)
+
     def test_status_tells_drift(self):
         v = self.start({}, settle_delay="1h")
         v.write("f", b"x" * 100)

@@ -53,10 +53,10 @@ TEST(options, durations)
     static const struct {
         const char *text;
         uint32_t ms;
-    } good[] = {{"5", 5000},    {"5s", 5000},    {"250ms", 250},
-                {"2m", 120000}, {"1h", 3600000}, {"0", 0}};
+    } good[] = {{"5", 5000},     {"5s", 5000},      {"250ms", 250}, {"2m", 120000},
+                {"1h", 3600000}, {"2d", 172800000}, {"0", 0}};
     static const char *const bad[] = {
-        "", "s", "-1s", "1d", "1s ", "5000000s", "99999999999999999999ms"};
+        "", "s", "-1s", "1w", "1s ", "5000000s", "99999999999999999999ms"};
     for (size_t i = 0; i < ARRAY_LEN(good); i++) {
         uint32_t ms = 9;
         check_int(options_parse_duration_ms(good[i].text, &ms), 0);
