@@ -128,8 +128,8 @@ static int set_number(const struct option_spec *spec, void *field, const char *v
     case OPTION_DURATION:
         if (options_parse_duration_ms(value, &ms) < 0)
             return error_set(error, -EINVAL,
-                             "--%s: '%s' is not a time (a number, then ms, s, m, h or d)", spec->name,
-                             value);
+                             "--%s: '%s' is not a time (a number, then ms, s, m, h or d)",
+                             spec->name, value);
         r = check_range(spec, value, ms, error);
         if (r == 0)
             *(uint32_t *)field = ms;
