@@ -22,6 +22,7 @@
 #include "daemon.h"
 #include "fs/fs.h"
 #include "meta/remote.h"
+#include "mount_metrics.h"
 #include "mount_options.h"
 #include "places.h"
 #include "volume_config.h"
@@ -43,6 +44,7 @@ struct mount {
     char owner[512];
     struct daemon daemon;
     struct metrics *metrics;
+    struct mount_metrics *gauges;
     struct loop *loop;
     struct store *store;
     struct meta *meta;
@@ -351,6 +353,7 @@ static int open_data(struct mount *m, struct error *error)
 static void ready(void *arg)
 {
     struct mount *m = arg;
+    mount_metrics_ready(m->gauges);
     log_info("mounted", "url=%s mountpoint=%s", m->url_text, m->mountpoint);
     daemon_ready(&m->daemon, getenv("JOURNAL_STREAM") != NULL);
 }
@@ -426,6 +429,7 @@ static int start_signals(struct mount *m, struct error *error)
 static int shut(struct mount *m)
 {
     int r = 0;
+    mount_metrics_close(m->gauges);
     if (m->data)
         r = data_close(m->data);
     cache_close(m->cache);
@@ -435,9 +439,11 @@ static int shut(struct mount *m)
         pthread_kill(m->signals, SIGUSR2);
         pthread_join(m->signals, NULL);
     }
+    mount_metrics_stop(m->gauges);
     fs_free(m->fs);
     store_free(m->store);
     loop_free(m->loop);
+    mount_metrics_free(m->gauges);
     metrics_free(m->metrics);
     return r;
 }
@@ -456,11 +462,15 @@ static int serve(struct mount *m)
     if (r == 0 && m->remote)
         r = connect_meta(m, &error);
     if (r == 0)
+        r = mount_metrics_start(m->metrics, m->options.metrics_address, &m->gauges, &error);
+    if (r == 0)
         r = open_store(m, &error);
     if (r == 0 && !m->remote)
         r = open_meta(m, &error);
     if (r == 0)
         r = open_data(m, &error);
+    if (r == 0)
+        mount_metrics_open(m->gauges, m->meta, m->data, m->options.staging_max);
     if (r == 0)
         r = backup_job_start(m->meta, m->store, m->loop, &m->options, m->metrics, &m->backups,
                              &error);

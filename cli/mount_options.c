@@ -151,6 +151,9 @@ static const struct option_spec specs[] = {
      "Append the log there (the journal or stderr in the foreground; log in the metadata directory "
      "otherwise)",
      .group = GROUP_LOG},
+    {"metrics-address", 0, OPTION_STRING, AT(metrics_address), "ADDRESS",
+     "Serve /metrics (Prometheus), /healthz and /readyz there, as 127.0.0.1:9180 (nowhere)",
+     .group = GROUP_LOG},
     {"log-level", 0, OPTION_CHOICE, AT(log_level), "LEVEL", "error, warn, info or debug (info)",
      .choices = "error|warn|info|debug", .group = GROUP_LOG},
 };

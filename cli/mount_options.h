@@ -35,7 +35,7 @@ struct mount_options {
     bool no_cache, no_passthrough;
     unsigned upload_parallel;
     /* log */
-    char *log_file, *log_level;
+    char *log_file, *log_level, *metrics_address;
 };
 
 extern const struct option_set mount_option_set;

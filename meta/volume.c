@@ -27,6 +27,11 @@ uint64_t meta_time_ns(struct meta *meta)
     return last;
 }
 
+bool meta_refuses_changes(struct meta *meta)
+{
+    return !meta->config.read_only && atomic_load(&meta->refuse) != 0;
+}
+
 bool meta_quota_active(struct meta *meta)
 {
     /* The service refuses what is over a limit when it is committed. */

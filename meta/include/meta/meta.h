@@ -117,6 +117,9 @@ bool meta_quota_active(struct meta *meta);
 int meta_quota_reserve(struct meta *meta, uint64_t ino, uint64_t size, bool force);
 void meta_quota_release(struct meta *meta, uint64_t ino);
 
+/* Changes are refused from now on: the prefix was lost to another owner. Any thread. */
+bool meta_refuses_changes(struct meta *meta);
+
 const struct meta_volume *meta_volume(const struct meta *meta);
 /* As of meta_open, before it changed anything. */
 void meta_contents(const struct meta *meta, struct meta_contents *out);
