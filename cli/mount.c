@@ -161,6 +161,8 @@ static int prepare(struct mount *m, char **args, struct error *error)
 {
     m->url_text = strdup(args[0]);
     m->remote = meta_remote_is_url(args[0]);
+    if (m->remote && m->options.backup_interval_ms)
+        return error_set(error, -EINVAL, "--backup-interval: the metadata is with the service");
     int r = m->url_text ? 0 : error_set(error, -ENOMEM, "out of memory");
     if (r == 0 && !m->remote)
         r = store_url_parse(args[0], &m->url, error);

@@ -31,6 +31,12 @@ void checkpoint_init(struct meta *meta)
 int meta_checkpoint(struct meta *meta, const char **directory, uint64_t *applied,
                     struct error *error)
 {
+    if (meta->remote)
+        return error_set(error, -EOPNOTSUPP,
+                         "the metadata is with the service; `sluice backup` is for its host");
+    if (meta->remote)
+        return error_set(error, -EOPNOTSUPP,
+                         "the metadata is with the service: its host makes the backup");
     if (meta->config.read_only)
         return error_set(error, -EROFS, "a read-only mount has no metadata of its own");
     if (atomic_exchange(&meta->checkpointed, true))
