@@ -58,10 +58,10 @@ static const struct option_spec specs[] = {
     {"hedge-after", 0, OPTION_DURATION, AT(hedge_after_ms), "TIME",
      "A read slower than this is asked a second time (500ms)", .min = 1, .group = GROUP_STORE},
     {"upload-limit", 0, OPTION_SIZE, AT(upload_limit), "SIZE",
-     "Send this many bytes per second to the store, at most (no limit)", .min = 64u << 10,
+     "Send this many bytes per second to the S3 server, at most (no limit)", .min = 64u << 10,
      .group = GROUP_STORE},
     {"download-limit", 0, OPTION_SIZE, AT(download_limit), "SIZE",
-     "Fetch this many bytes per second from the store, at most (no limit)", .min = 64u << 10,
+     "Fetch this many bytes per second from the S3 server, at most (no limit)", .min = 64u << 10,
      .group = GROUP_STORE},
 
     {"read-only", 'r', OPTION_FLAG, AT(read_only), NULL,

@@ -421,7 +421,8 @@ static void proceed(struct job *job)
     job->sub.arg = job;
     uint32_t delay = retry_rate_delay(&job->retry->rate, now);
     metric_set(job->retry->limit, (int64_t)job->retry->rate.limit);
-    delay = MAX(delay, bandwidth_delay_ms(job));
+    uint32_t turn = bandwidth_delay_ms(job);
+    delay = MAX(delay, turn);
     if (delay > 0 && now + delay < job->deadline_ms) {
         loop_timer_start(&job->timer, delay);
         job->waits_for_turn = true;

@@ -383,16 +383,16 @@ TEST(retry_bandwidth, requests_wait_for_their_turn)
     check_int(store_memory_new(own_loop, &memory), 0);
     check_int(store_retry_new(memory, &options, metrics, &limited), 0);
     struct run run = {.store = limited, .caps = store_caps(limited), .prefix = ""};
-    struct store_op ops[4];
-    char key[4][8];
-    for (unsigned i = 0; i < 4; i++) {
+    struct store_op ops[3];
+    char key[3][8];
+    for (unsigned i = 0; i < 3; i++) {
         snprintf(key[i], sizeof(key[i]), "k%u", i);
         struct store_op *op = run_begin(&run, STORE_PUT, key[i]);
         run_body(&run, op, body, 200000);
         ops[i] = *op;
     }
-    run_together(&run, ops, 4);
-    for (unsigned i = 0; i < 4; i++) {
+    run_together(&run, ops, 3);
+    for (unsigned i = 0; i < 3; i++) {
         check_int(ops[i].result, 0);
         store_op_reset(&ops[i]);
     }
@@ -400,8 +400,9 @@ TEST(retry_bandwidth, requests_wait_for_their_turn)
     buf_init(&text, 0);
     metrics_print(metrics, &text);
     buf_put(&text, "", 1);
-    check(strstr((const char *)text.data, "sluice_store_held_requests_total ") != NULL);
-    check(strstr((const char *)text.data, "sluice_store_held_requests_total 0\n") == NULL);
+    /* One or two of the three, by how fast they were submitted: each has one turn. */
+    check(strstr((const char *)text.data, "sluice_store_held_requests_total 1\n") != NULL ||
+          strstr((const char *)text.data, "sluice_store_held_requests_total 2\n") != NULL);
     buf_done(&text);
     run_end(&run);
     store_free(limited);
