@@ -63,6 +63,7 @@ struct meta {
     _Atomic uint64_t last_time_ns;
     _Atomic bool checkpointed; /* somebody has the checkpoint */
     _Atomic int refuse;        /* 0, or -errno for every change that a user asks for */
+    _Atomic bool started;      /* all parts are there: they may be kicked */
     _Atomic bool changed;      /* since the last kick */
     _Atomic bool kick_posted;  /* or looked not long ago */
     _Atomic bool kick_again;

@@ -209,7 +209,7 @@ static int open_engine(struct meta *meta, const struct meta_config *config, stru
 static void synced(void *arg)
 {
     struct meta *meta = arg;
-    if (atomic_exchange(&meta->changed, false))
+    if (atomic_load(&meta->started) && atomic_exchange(&meta->changed, false))
         volume_kick(meta);
 }
 
@@ -257,6 +257,7 @@ static int start_parts(struct meta *meta, struct error *error)
     if (rc)
         return rc;
     loop_call(meta->work, start_work, meta);
+    atomic_store(&meta->started, true);
     volume_kick(meta);
     return 0;
 }
