@@ -194,9 +194,9 @@ void carrier_free(struct carrier *carrier);
 void carrier_kick(struct carrier *carrier);
 void carrier_stop(struct carrier *carrier);
 void carrier_status(const struct carrier *carrier, json_t *out);
-/* Work thread: is anything to be written of what is at or below an inode? 1, 0, or -EIO with the
+/* Work thread: is anything to be written of what is at or below `top`? 1, 0, or -EIO with the
  * reason if that failed since a time (monotonic). */
-int carrier_wait(struct carrier *carrier, uint64_t ino, uint64_t asked_ns, char *reason,
+int carrier_wait(struct carrier *carrier, uint64_t top, uint64_t asked_ns, char *reason,
                  size_t cap);
 
 /* gc.c */
