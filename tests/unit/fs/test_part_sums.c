@@ -124,7 +124,8 @@ TEST(part_sums, known_sums_are_right_after_random_changes, .init = begin, .fini 
         uint64_t offset = (uint64_t)random() % sizeof(bytes);
         if (random() % 3)
             offset = offset / PART * PART;
-        size_t length = MIN((size_t)random() % (2 * PART) + 1, sizeof(bytes) - offset);
+        size_t wanted = (size_t)random() % (2 * PART) + 1;
+        size_t length = MIN(wanted, sizeof(bytes) - offset);
         for (size_t i = 0; i < length; i += 97)
             bytes[offset + i]++;
         if (random() % 8)
