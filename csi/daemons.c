@@ -32,6 +32,15 @@ static void split(struct command_line *c, size_t len)
         c->words[c->count++] = c->bytes + at;
 }
 
+/* A process of a container can call itself what it likes, but not be in our process namespace. */
+static bool is_beside_us(const char *pid)
+{
+    char path[64], own[64] = "", its[64] = "";
+    snprintf(path, sizeof(path), "/proc/%.20s/ns/pid", pid);
+    return readlink("/proc/self/ns/pid", own, sizeof(own) - 1) > 0 &&
+           readlink(path, its, sizeof(its) - 1) > 0 && strcmp(own, its) == 0;
+}
+
 /* The words from "mount" on, or NULL if that is no mount of ours. In front of them may stand a
  * dynamic linker with its options. */
 static char **mount_words(struct command_line *c, const char *pid, unsigned *left)
@@ -47,7 +56,7 @@ static char **mount_words(struct command_line *c, const char *pid, unsigned *lef
         const char *base = strrchr(c->words[i - 1], '/');
         base = base ? base + 1 : c->words[i - 1];
         if (strcmp(c->words[i], "mount") == 0 && strncmp(base, "sluice", 6) == 0 &&
-            strstr(c->words[i + 1], "://")) {
+            strstr(c->words[i + 1], "://") && is_beside_us(pid)) {
             *left = c->count - i;
             return &c->words[i];
         }

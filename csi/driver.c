@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -19,6 +20,7 @@
 
 #define THREADS 32
 #define CALLS 64
+#define CLEAN_UP_S 5
 
 static const struct {
     unsigned roles;
@@ -119,6 +121,28 @@ static int make_cgroups(struct csi *csi, struct error *error)
                : error_set(error, -ENOENT, "%s is no cgroup filesystem that can be written", root);
 }
 
+static void *clean_up(void *arg)
+{
+    stage_clean_up(arg);
+    return NULL;
+}
+
+/* Before the first call, but not for long: a mount that hangs must not keep all the others waiting.
+ */
+static int start_clean_up(struct csi *csi, struct error *error)
+{
+    struct timespec end;
+    int r = -pthread_create(&csi->cleaner, NULL, clean_up, csi);
+    if (r < 0)
+        return error_set(error, r, "cannot start a thread: %s", strerror(-r));
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += CLEAN_UP_S;
+    csi->cleaning = pthread_timedjoin_np(csi->cleaner, NULL, &end) != 0;
+    if (csi->cleaning)
+        log_warn("a mount does not answer; the rest of the clean-up goes on beside the calls");
+    return 0;
+}
+
 static int make_state(struct csi *csi, struct error *error)
 {
     int r = records_make(csi->config.state_dir, error);
@@ -132,9 +156,7 @@ static int make_state(struct csi *csi, struct error *error)
     if (!(csi->config.role & CSI_NODE))
         return 0;
     r = make_cgroups(csi, error);
-    if (r == 0)
-        stage_clean_up(csi);
-    return r;
+    return r < 0 ? r : start_clean_up(csi, error);
 }
 
 static int start(struct running *r, struct error *error)
@@ -189,6 +211,8 @@ void csi_stop(struct csi *csi)
         return;
     struct running *r = container_of(csi, struct running, csi);
     server_free(csi->server);
+    if (csi->cleaning && pthread_tryjoin_np(csi->cleaner, NULL) != 0)
+        return; /* it still hangs in a mount and uses all this; the process ends anyway */
     busy_free(csi->busy);
     registry_close(csi->registry);
     for (size_t i = 0; i < ARRAY_LEN(csi->cgroups); i++)

@@ -2,6 +2,8 @@
 #ifndef SLUICE_CSI_DRIVER_H
 #define SLUICE_CSI_DRIVER_H
 
+#include <pthread.h>
+
 #include "call.h"
 #include "csi/csi.h"
 
@@ -15,6 +17,8 @@ struct csi {
     struct server *server;
     struct busy *busy;
     struct registry *registry; /* of a controller */
+    pthread_t cleaner;         /* stage_clean_up */
+    bool cleaning;             /* it runs: a mount does not answer */
     char *cgroups[16];         /* cgroup.procs files that mounts move to; NULL-ended */
 };
 

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "busy.h"
 #include "control.h"
 #include "daemons.h"
 #include "mounts.h"
@@ -390,13 +391,11 @@ static void adopt(void *arg, const char *staging, const char *meta_dir)
     record_done(&record);
 }
 
-static void clean_dead(void *arg, const char *dir, struct record *record)
+static void clean_staging(const struct record *record)
 {
     struct mount_table table;
     struct error error = {0};
-    (void)arg;
-    (void)dir;
-    if (!record->staging || mounts_read(&table) < 0)
+    if (mounts_read(&table) < 0)
         return;
     const struct mount_entry *entry = mounts_at(&table, record->staging);
     if (entry && mounts_is_sluice(entry) && !mounts_alive(record->staging)) {
@@ -412,15 +411,26 @@ static void clean_dead(void *arg, const char *dir, struct record *record)
     mounts_done(&table);
 }
 
+static void clean_dead(void *arg, const char *dir, struct record *record)
+{
+    struct csi *csi = arg;
+    const char *key = record->volume_id ? record->volume_id : dir;
+    if (!record->staging || !busy_enter(csi->busy, key))
+        return;
+    clean_staging(record);
+    busy_leave(csi->busy, key);
+}
+
 static void expire(void *arg, const char *dir, struct record *record)
 {
     int64_t now_s = (int64_t)(clock_wall_ns() / NS_PER_S);
-    (void)arg;
-    if (record->staging || !record->clean || !record->unstaged_s ||
-        record->unstaged_s + KEEP_S > now_s)
+    struct csi *csi = arg;
+    if (record->staging || !record->clean || !record->unstaged_s || !record->volume_id ||
+        record->unstaged_s + KEEP_S > now_s || !busy_enter(csi->busy, record->volume_id))
         return;
     log_info("a volume was not used here for long: its metadata goes", "directory=%s", dir);
     records_remove(dir);
+    busy_leave(csi->busy, record->volume_id);
 }
 
 void stage_clean_up(struct csi *csi)

@@ -17,8 +17,8 @@ int stage_up(struct csi *csi, struct csi_call *call, const struct stage *stage);
  * `forget`: what is kept on the host goes too, if nothing is in it that the bucket lacks. */
 int stage_down(struct csi *csi, struct csi_call *call, const char *volume_id, const char *staging,
                bool forget);
-/* At the driver's start: records are made again for daemons that have none, mounts whose daemon is
- * gone are taken away, what was not used for long is removed. */
+/* At the driver's start, beside calls if it takes long: records are made again for daemons that
+ * have none, mounts whose daemon is gone are taken away, what was not used for long is removed. */
 void stage_clean_up(struct csi *csi);
 
 #endif

@@ -341,6 +341,40 @@ class Failures(Base):
         d.unstage(volume)
         self.assertEqual(d.mounts(), [])
 
+    def go_on(self, pid):
+        try:
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:
+            pass
+
+    def test_a_hanging_mount_holds_up_only_its_own_volume(self):
+        d = self.driver()
+        hanging, other = d.create(self.name() + "1"), d.create(self.name() + "2")
+        d.stage(hanging)
+        d.publish(hanging, "h")
+        pids = list(d.daemons())
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+            self.addCleanup(self.go_on, pid)
+        d.stop(signal.SIGKILL)
+        d.start()
+        d.stage(other)
+        d.publish(other, "o")
+        self.assertEqual(d.call("Node/NodeGetVolumeStats", {"volume_id": other["volume_id"], "volume_path": d.target("o")})["volume_condition"]["abnormal"], False)
+        d.unpublish(other, "o")
+        d.unstage(other)
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+        def gone():
+            for method, request in (("NodeUnpublishVolume", {"target_path": d.target("h")}), ("NodeUnstageVolume", {"staging_target_path": d.staging(hanging)})):
+                if d.answer("Node/" + method, dict(request, volume_id=hanging["volume_id"]))["code"] != OK:
+                    return False
+            return True
+
+        wait_until("the volume that hung to be undone", gone)
+        self.assertEqual((d.mounts(), d.daemons()), ([], {}))
+
     def test_what_is_not_there_is_undone_already(self):
         d = self.driver()
         unknown = {"volume_id": "never-seen"}
