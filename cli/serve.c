@@ -21,6 +21,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/metrics_http.h"
 #include "daemon.h"
 #include "meta/server.h"
 #include "places.h"
@@ -32,7 +33,7 @@
 #define ADMIN_WAIT_S 10
 
 struct serve_options {
-    char *listen, *data_dir, *log_file, *log_level;
+    char *listen, *data_dir, *log_file, *log_level, *metrics_address;
     uint32_t lease_ms;
     unsigned max_connections;
 };
@@ -49,6 +50,8 @@ static const struct option_spec specs[] = {
      .max = 600000},
     {"max-connections", 0, OPTION_UINT, AT(max_connections), "N", "Clients at once (10000)",
      .min = 1, .max = 1000000},
+    {"metrics-address", 0, OPTION_STRING, AT(metrics_address), "ADDRESS",
+     "Serve /metrics (Prometheus), /healthz and /readyz there, as 127.0.0.1:9181 (nowhere)"},
     {"log-file", 0, OPTION_STRING, AT(log_file), "FILE", "Append the log there (stderr)"},
     {"log-level", 0, OPTION_CHOICE, AT(log_level), "LEVEL", "error, warn, info or debug (info)",
      .choices = "error|warn|info|debug"},
@@ -85,6 +88,7 @@ struct serve {
     char *data_dir;
     int lock_fd, admin_fd, signal_fd;
     struct metrics *metrics;
+    struct metrics_http *http;
     struct loop *loop; /* of all stores */
     struct server *server;
     struct served *volumes;
@@ -334,6 +338,20 @@ static int listen_all(struct serve *s, struct error *error)
     return 0;
 }
 
+/* Last: it is ready from the first answer on. */
+static int start_metrics(struct serve *s, struct error *error)
+{
+    struct metrics_http_config config = {.address = s->options.metrics_address,
+                                         .metrics = s->metrics};
+    if (!config.address)
+        return 0;
+    int r = metrics_http_start(&config, &s->http, error);
+    if (r < 0)
+        return error_prefix(error, "--metrics-address");
+    log_info("metrics served", "address=%s port=%u", config.address, metrics_http_port(s->http));
+    return 0;
+}
+
 static int start(struct serve *s, struct error *error)
 {
     struct server_config config;
@@ -372,7 +390,9 @@ static int start(struct serve *s, struct error *error)
         r = volume_config_each(s->data_dir, open_each, s, error);
     if (r == 0)
         r = open_admin(s, error);
-    return r < 0 ? r : listen_all(s, error);
+    if (r == 0)
+        r = listen_all(s, error);
+    return r < 0 ? r : start_metrics(s, error);
 }
 
 /* Until SIGTERM or SIGINT. */
@@ -399,6 +419,7 @@ static void run(struct serve *s)
 static void shut(struct serve *s)
 {
     struct served *v, *next;
+    metrics_http_stop(s->http);
     DL_FOREACH_SAFE(s->volumes, v, next)
     {
         close_volume(s, v, false);

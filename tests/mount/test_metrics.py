@@ -11,7 +11,7 @@ import tempfile
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from volume import ROOT, Volume, wait_until
+from volume import ROOT, Volume, binary, wait_until
 
 MONITORING = os.path.join(ROOT, "deploy", "monitoring")
 SAMPLE = re.compile(r'^([a-z_:][a-z0-9_:]*)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\.)*",?)*)\})? (-?[0-9.]+(?:e[+-]?[0-9]+)?|\+Inf|NaN)$')
@@ -29,11 +29,15 @@ def get(port, path, method="GET"):
 
 
 def port_of(v):
+    return port_in(v.log)
+
+
+def port_in(log):
     found = []
 
     def said():
-        if os.path.exists(v.log):
-            with open(v.log) as f:
+        if os.path.exists(log):
+            with open(log) as f:
                 found[:] = re.findall(r"metrics served address=\S+ port=(\d+)", f.read())
         return found
 
@@ -136,14 +140,29 @@ class Metrics(unittest.TestCase):
                 self.assertEqual(code, 1)
                 self.assertIn("--metrics-address", said)
 
+    def test_of_the_service(self):
+        with tempfile.TemporaryDirectory() as d:
+            log = os.path.join(d, "log")
+            with open(os.path.join(d, "output"), "wb") as out:
+                service = subprocess.Popen([binary(), "serve", "--listen", "tcp://127.0.0.1:0", "--data-dir", os.path.join(d, "data"),
+                                            "--log-file", log, "--metrics-address", "127.0.0.1:0"], stdout=out, stderr=out)
+            try:
+                port = port_in(log)
+                self.assertTrue(families(get(port, "/metrics")[1]))
+                self.assertEqual(get(port, "/readyz")[0], 200)
+            finally:
+                service.terminate()
+                self.assertEqual(service.wait(timeout=120), 0)
+
     @unittest.skipUnless(shutil.which("systemd-analyze"), "systemd-analyze is not there")
     def test_units(self):
         with tempfile.TemporaryDirectory() as d:
-            unit = os.path.join(d, "sluice@data.service")
-            shutil.copy(os.path.join(ROOT, "deploy", "systemd", "sluice@.service"), unit)
-            done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, timeout=120)
-            lines = [line for line in (done.stdout + done.stderr).splitlines() if "sluice@" in line]
-            self.assertEqual(lines, [])
+            for name, source in (("sluice@data.service", "sluice@.service"), ("sluice-serve.service", "sluice-serve.service")):
+                unit = os.path.join(d, name)
+                shutil.copy(os.path.join(ROOT, "deploy", "systemd", source), unit)
+                done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, timeout=120)
+                lines = [line for line in (done.stdout + done.stderr).splitlines() if name in line]
+                self.assertEqual(lines, [])
 
 
 if __name__ == "__main__":
