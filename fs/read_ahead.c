@@ -60,7 +60,7 @@ void read_plan_locked(struct read_op *op, struct stream_plan *plan)
     struct fetch_owner *owner = &handle->streams->owner;
     stream_read(&handle->streams->set, op->offset, op->end - op->offset, op->file->size, plan);
     fetch_owner_forget(op->reads->fetches, owner, plan->forget);
-    if (plan->position > STREAM_SLACK && owner->keeps)
+    if (plan->position > STREAM_SLACK)
         fetch_owner_passed(op->reads->fetches, owner, plan->stream, plan->position - STREAM_SLACK);
     if (plan->keep)
         range_ahead(op, plan->stream, &plan->demand, true);
