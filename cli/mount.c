@@ -383,7 +383,7 @@ static int open_front(struct mount *m, struct error *error)
     config.negative_ttl_ms = m->options.negative_ttl_ms;
     config.shared = m->remote;
     if (m->remote)
-        config.cache_timeout_ms = config.import_ttl_ms = config.negative_ttl_ms = 0;
+        config.import_ttl_ms = 0; /* the service looks at the bucket */
     config.metrics = m->metrics;
     config.ready = ready;
     config.arg = m;

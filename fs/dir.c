@@ -35,6 +35,8 @@ void front_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     dir_positions_init(&d->positions);
     front_opened_add(fs, &d->opened);
     fi->fh = (uintptr_t)d;
+    /* Others are told what changes in it, and drop it. */
+    fi->cache_readdir = fi->keep_cache = fs->config.shared && fs->names_cached;
     if (fuse_reply_open(req, fi) < 0) {
         front_opened_remove(fs, &d->opened);
         front_directory_free(&d->opened);

@@ -232,6 +232,11 @@ void front_stat(struct fs *fs, const struct meta_attr *attr, struct stat *out)
     out->st_ctim = timespec_of(attr->ctime_ns);
 }
 
+double front_timeout(struct fs *fs, double most)
+{
+    return MIN(most, meta_cache_ms(fs->meta) / 1000.0);
+}
+
 int front_entry(struct fs *fs, struct meta_attr *attr, struct fuse_entry_param *e)
 {
     if (S_ISREG(attr->mode))
@@ -242,8 +247,8 @@ int front_entry(struct fs *fs, struct meta_attr *attr, struct fuse_entry_param *
     memset(e, 0, sizeof(*e));
     e->ino = attr->ino;
     e->generation = 1; /* inode numbers are never used again */
-    e->attr_timeout = fs->long_timeout_s;
-    e->entry_timeout = fs->import_timeout_s;
+    e->attr_timeout = front_timeout(fs, fs->long_timeout_s);
+    e->entry_timeout = fs->names_cached ? front_timeout(fs, fs->import_timeout_s) : 0;
     front_stat(fs, attr, &e->attr);
     return 0;
 }
@@ -258,6 +263,10 @@ void front_reply_entry(struct front_request *r, struct meta_attr *attr)
 {
     struct fuse_entry_param e;
     int result = front_entry(r->fs, attr, &e);
+    /* A new inode gets into the kernel's table after this reply; what somebody else changes until
+     * then would not reach it. */
+    if (r->op != FRONT_LOOKUP && r->fs->config.shared)
+        e.attr_timeout = 0;
     if (result < 0) {
         front_reply_result(r, result);
         return;
@@ -273,7 +282,10 @@ void front_reply_attr(struct front_request *r, struct meta_attr *attr)
         data_overlay(r->fs->data, attr);
     struct stat st;
     front_stat(r->fs, attr, &st);
-    fuse_reply_attr(r->req, &st, r->fs->long_timeout_s);
+    /* The kernel takes what it is told of its own change, even if it was told to forget it since.
+     */
+    bool own = r->op == FRONT_SETATTR && r->fs->config.shared;
+    fuse_reply_attr(r->req, &st, own ? 0 : front_timeout(r->fs, r->fs->long_timeout_s));
     front_end(r);
 }
 

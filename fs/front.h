@@ -80,7 +80,8 @@ struct fs {
     struct metric *seconds[FRONT_OP_COUNT];
     struct metric *errors;
     double long_timeout_s, import_timeout_s, negative_timeout_s;
-    uid_t owner; /* who mounted */
+    bool names_cached; /* false: a shared volume, and a kernel without epochs. Set before serving */
+    uid_t owner;       /* who mounted */
     uint64_t started_ns;
     struct front_pool pools[FRONT_POOLS];
 
@@ -142,6 +143,8 @@ struct front_request {
 /* NULL: was answered with ENOMEM. Zeroes everything but names and meta.reply. */
 struct front_request *front_begin(struct fs *fs, fuse_req_t req, enum front_op op);
 void front_end(struct front_request *r); /* after the reply */
+/* How long the kernel may believe an answer: `most` seconds, or what is left of the lease. */
+double front_timeout(struct fs *fs, double most);
 void front_pool_done(struct fs *fs);
 /* Replies with r->result or another negative errno (or 0), and ends. */
 void front_reply_result(struct front_request *r, int result);
@@ -264,6 +267,8 @@ void front_directory_free(struct front_opened *opened);
 int notify_new(struct fs *fs, struct notify **out);
 /* Everything the kernel has is in doubt. */
 void notify_all(struct notify *n);
+/* told->done is called when all that was queued before has reached the kernel. */
+void notify_told(struct notify *n, struct meta_told *told);
 void notify_entry(struct notify *n, uint64_t parent, const char *name, size_t len);
 void notify_inode(struct notify *n, uint64_t ino, bool data);
 void notify_drop(struct notify *n, uint64_t ino);

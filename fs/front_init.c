@@ -55,6 +55,9 @@ static void want(struct fuse_conn_info *conn, uint64_t capability, bool wanted)
         fuse_unset_feature_flag(conn, capability);
 }
 
+/* The protocol from which on all names can be put in doubt at once, without a lock. */
+#define EPOCH_MINOR 44
+
 void front_conn_init(void *userdata, struct fuse_conn_info *conn)
 {
     struct fs *fs = userdata;
@@ -87,6 +90,7 @@ void front_conn_init(void *userdata, struct fuse_conn_info *conn)
     conn->congestion_threshold = 48;
     conn->time_gran = 1;
     fs->capabilities = conn->want_ext;
+    fs->names_cached = !fs->config.shared || conn->proto_minor >= EPOCH_MINOR;
     log_info("kernel connected", "protocol=%u.%u capable=%#llx wanted=%#llx", conn->proto_major,
              conn->proto_minor, (unsigned long long)conn->capable_ext,
              (unsigned long long)conn->want_ext);

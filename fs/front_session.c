@@ -203,6 +203,11 @@ static void content_of(void *arg, uint64_t ino)
         data_content_changed(fs->data, ino);
 }
 
+static void on_told(void *arg, struct meta_told *told)
+{
+    notify_told(((struct fs *)arg)->notify, told);
+}
+
 static void on_all(void *arg)
 {
     struct fs *fs = arg;
@@ -232,6 +237,7 @@ struct meta_events fs_events(struct fs *fs)
         .inode_gone = on_gone,
         .content_changed = on_content,
         .all_changed = on_all,
+        .when_dropped = on_told,
         .arg = fs,
     };
 }

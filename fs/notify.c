@@ -12,6 +12,8 @@
 #define QUEUE_MAX 65536
 #define DROP_BATCH 256
 #define DROP_WAIT_NS (20 * NS_PER_MS) /* for more of them to come */
+#define NAME_WAIT_NS (2 * NS_PER_MS)  /* for the lock of a directory in the kernel */
+#define INODE_TRIES 20                /* of 0.5 ms each: it is on its way into the kernel's table */
 
 struct item {
     struct item *next;
@@ -21,8 +23,26 @@ struct item {
     char name[];
 };
 
+/*
+ * Taking a name out of the kernel's cache needs its directory's lock, which a program may hold that
+ * waits for an answer; and with a volume that others change, that answer may wait for us. So a
+ * thread of its own does it, and if that takes long, a new epoch, which needs no lock, makes every
+ * name be asked for again.
+ */
+struct names {
+    pthread_t thread;
+    pthread_cond_t wake, done; /* monotonic */
+    /* under notify->lock */
+    bool started, busy;
+    uint64_t parent;
+    size_t len;
+    char name[META_NAME_MAX + 1];
+};
+
 struct notify {
     struct fs *fs;
+    struct names names; /* of a shared volume */
+    struct meta_told *told, **told_end;
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -44,11 +64,14 @@ int notify_new(struct fs *fs, struct notify **out)
         return -ENOMEM;
     n->fs = fs;
     n->last = &n->first;
+    n->told_end = &n->told;
     pthread_mutex_init(&n->lock, NULL);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&n->wake, &monotonic);
+    pthread_cond_init(&n->names.wake, &monotonic);
+    pthread_cond_init(&n->names.done, &monotonic);
     pthread_condattr_destroy(&monotonic);
     pthread_cond_init(&n->round_ended, NULL);
     *out = n;
@@ -71,6 +94,8 @@ void notify_free(struct notify *n)
     free_items(n->first);
     free(n->drops);
     pthread_cond_destroy(&n->round_ended);
+    pthread_cond_destroy(&n->names.done);
+    pthread_cond_destroy(&n->names.wake);
     pthread_cond_destroy(&n->wake);
     pthread_mutex_destroy(&n->lock);
     free(n);
@@ -134,6 +159,21 @@ void notify_all(struct notify *n)
     pthread_mutex_unlock(&n->lock);
 }
 
+void notify_told(struct notify *n, struct meta_told *told)
+{
+    pthread_mutex_lock(&n->lock);
+    bool queued = n->running && !n->stopping;
+    if (queued) {
+        told->next = NULL;
+        *n->told_end = told;
+        n->told_end = &told->next;
+        pthread_cond_signal(&n->wake);
+    }
+    pthread_mutex_unlock(&n->lock);
+    if (!queued)
+        told->done(told);
+}
+
 void notify_drop(struct notify *n, uint64_t ino)
 {
     pthread_mutex_lock(&n->lock);
@@ -163,20 +203,117 @@ void notify_wait(struct notify *n)
     pthread_mutex_unlock(&n->lock);
 }
 
-/* --- The thread */
-static void send_items(struct notify *n, const struct item *items)
+/* --- The threads */
+static struct timespec later(uint64_t ns)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += (long)ns;
+    if (until.tv_nsec >= (long)NS_PER_S) {
+        until.tv_nsec -= (long)NS_PER_S;
+        until.tv_sec++;
+    }
+    return until;
+}
+
+static void *run_names(void *arg)
+{
+    struct notify *n = arg;
+    struct names *names = &n->names;
+    pthread_setname_np(pthread_self(), "fs-names");
+    pthread_mutex_lock(&n->lock);
+    for (;;) {
+        while (!names->busy && names->started)
+            pthread_cond_wait(&names->wake, &n->lock);
+        if (!names->busy)
+            break;
+        pthread_mutex_unlock(&n->lock);
+        fuse_lowlevel_notify_inval_entry(n->fs->session, names->parent, names->name, names->len);
+        pthread_mutex_lock(&n->lock);
+        names->busy = false;
+        pthread_cond_signal(&names->done);
+    }
+    pthread_mutex_unlock(&n->lock);
+    return NULL;
+}
+
+static void names_stop(struct notify *n)
+{
+    pthread_mutex_lock(&n->lock);
+    bool join = n->names.started;
+    n->names.started = false;
+    pthread_cond_signal(&n->names.wake);
+    pthread_mutex_unlock(&n->lock);
+    if (join)
+        pthread_join(n->names.thread, NULL);
+}
+
+/* False: the kernel is not done with it. */
+static bool try_name(struct notify *n, const struct item *item)
+{
+    struct names *names = &n->names;
+    pthread_mutex_lock(&n->lock);
+    bool free = !names->busy && names->started;
+    if (free) {
+        names->parent = item->ino;
+        names->len = item->name_len;
+        memcpy(names->name, item->name, item->name_len);
+        names->name[item->name_len] = 0;
+        names->busy = true;
+        pthread_cond_signal(&names->wake);
+        struct timespec until = later(NAME_WAIT_NS);
+        while (names->busy)
+            if (pthread_cond_timedwait(&names->done, &n->lock, &until) == ETIMEDOUT)
+                break;
+    }
+    bool done = free && !names->busy;
+    pthread_mutex_unlock(&n->lock);
+    return done;
+}
+
+static void send_name(struct notify *n, const struct item *item)
 {
     struct fuse_session *se = n->fs->session;
+    if (!n->fs->config.shared)
+        fuse_lowlevel_notify_inval_entry(se, item->ino, item->name, item->name_len);
+    else if (!try_name(n, item) && fuse_lowlevel_notify_increment_epoch(se) < 0)
+        log_debug("no epoch in this kernel", ""); /* then it caches no names of a shared volume */
+}
+
+/* An inode that was given to the kernel a moment ago may not be in its table yet, and would come
+ * with the attributes of then. */
+static void send_attributes(struct notify *n, uint64_t ino, bool data)
+{
+    const struct timespec pause = {.tv_nsec = 500000};
+    for (int i = 0; i < INODE_TRIES; i++) {
+        int rc = fuse_lowlevel_notify_inval_inode(n->fs->session, ino, data ? 0 : -1, 0);
+        if (rc != -ENOENT || !n->fs->config.shared || !is_known(n, ino))
+            return;
+        nanosleep(&pause, NULL);
+    }
+}
+
+static void send_items(struct notify *n, const struct item *items)
+{
     for (const struct item *item = items; item; item = item->next) {
         if (item->name_len == 0) {
-            fuse_lowlevel_notify_inval_inode(se, item->ino, item->data ? 0 : -1, 0);
+            send_attributes(n, item->ino, item->data);
             continue;
         }
-        fuse_lowlevel_notify_inval_entry(se, item->ino, item->name, item->name_len);
+        send_name(n, item);
         /* The directory's own attributes and its listing, once for a row of its names. */
         const struct item *next = item->next;
         if (!next || next->name_len == 0 || next->ino != item->ino)
-            fuse_lowlevel_notify_inval_inode(se, item->ino, 0, 0);
+            send_attributes(n, item->ino, true);
+    }
+}
+
+static void send_told(struct meta_told *told)
+{
+    while (told) {
+        struct meta_told *next = told->next;
+        told->done(told);
+        told = next;
     }
 }
 
@@ -213,21 +350,15 @@ static void drop(struct notify *n, const uint64_t *inos, size_t count)
 /* Waits for something to do; false: it is over. */
 static bool wait_locked(struct notify *n)
 {
-    while (!n->first && !n->all && n->drop_count == 0) {
+    while (!n->first && !n->all && !n->told && n->drop_count == 0) {
         if (n->stopping)
             return false;
         pthread_cond_wait(&n->wake, &n->lock);
     }
-    if (n->first || n->all || n->stopping)
+    if (n->first || n->all || n->told || n->stopping)
         return true;
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += (long)DROP_WAIT_NS;
-    if (until.tv_nsec >= (long)NS_PER_S) {
-        until.tv_nsec -= (long)NS_PER_S;
-        until.tv_sec++;
-    }
-    while (!n->first && !n->all && !n->stopping && n->drop_count < DROP_BATCH)
+    struct timespec until = later(DROP_WAIT_NS);
+    while (!n->first && !n->all && !n->told && !n->stopping && n->drop_count < DROP_BATCH)
         if (pthread_cond_timedwait(&n->wake, &n->lock, &until) == ETIMEDOUT)
             break;
     return true;
@@ -250,12 +381,16 @@ static void *run(void *arg)
         n->drops = NULL;
         n->drop_count = n->drop_cap = 0;
         n->rounds_begun++;
+        struct meta_told *told = n->told;
+        n->told = NULL;
+        n->told_end = &n->told;
         pthread_mutex_unlock(&n->lock);
 
         if (all)
             send_all(n);
         send_items(n, items);
         free_items(items);
+        send_told(told);
         drop(n, drops, drop_count);
         free(drops);
 
@@ -274,6 +409,11 @@ int notify_start(struct notify *n)
     pthread_mutex_lock(&n->lock);
     int error = pthread_create(&n->thread, NULL, run, n);
     n->started = n->running = error == 0;
+    if (!error && n->fs->config.shared) {
+        n->names.started = true;
+        error = pthread_create(&n->names.thread, NULL, run_names, n);
+        n->names.started = error == 0;
+    }
     pthread_mutex_unlock(&n->lock);
     return -error;
 }
@@ -287,4 +427,5 @@ void notify_stop(struct notify *n)
     pthread_mutex_unlock(&n->lock);
     if (join)
         pthread_join(n->thread, NULL);
+    names_stop(n);
 }

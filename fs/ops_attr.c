@@ -73,7 +73,7 @@ static void statx_done(struct front_request *r)
         .stx_rdev_major = major(attr->rdev),
         .stx_rdev_minor = minor(attr->rdev),
     };
-    fuse_reply_statx(r->req, 0, &out, r->fs->long_timeout_s);
+    fuse_reply_statx(r->req, 0, &out, front_timeout(r->fs, r->fs->long_timeout_s));
     front_end(r);
 }
 

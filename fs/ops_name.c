@@ -44,8 +44,9 @@ static void entry_done(struct front_request *r)
 /* --- lookup, forget */
 static void lookup_done(struct front_request *r)
 {
-    if (r->result == -ENOENT && r->fs->negative_timeout_s > 0) {
-        struct fuse_entry_param none = {.entry_timeout = r->fs->negative_timeout_s};
+    if (r->result == -ENOENT && r->fs->negative_timeout_s > 0 && r->fs->names_cached) {
+        struct fuse_entry_param none = {.entry_timeout =
+                                            front_timeout(r->fs, r->fs->negative_timeout_s)};
         fuse_reply_entry(r->req, &none);
         front_end(r);
         return;
@@ -248,6 +249,8 @@ static void create_done(struct front_request *r)
     struct fuse_entry_param e;
     if (result == 0) {
         result = front_entry(r->fs, attr, &e);
+        if (r->fs->config.shared)
+            e.attr_timeout = 0; /* as in front_reply_entry */
         if (result < 0)
             front_file_close(r->fs, r->file);
     }

@@ -340,6 +340,12 @@ static void send_unsent(struct remote *remote)
     pthread_mutex_unlock(&remote->lock);
 }
 
+uint32_t remote_cache_ms(const struct remote *remote)
+{
+    uint64_t now = clock_monotonic_ns(), end = atomic_load(&remote->lease_end_ns);
+    return now < end ? (uint32_t)((end - now) / NS_PER_MS) : 0;
+}
+
 /* Reserved objects: a restarted service is told of them. */
 
 static void object_add(struct remote *remote, uint64_t id)

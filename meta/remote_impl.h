@@ -77,6 +77,7 @@ struct remote {
     uint64_t session;
     uint32_t lease_ms;
     uint64_t ping_sent_ns, pings, heard_ns; /* of the ping that was not answered; 0: none */
+    uint64_t links;                         /* connections so far */
     unsigned tries;                         /* in a row without a welcome */
     sem_t *opened;                          /* meta_remote_open waits; then NULL */
     struct error open_error;
@@ -102,6 +103,9 @@ int remote_answer(struct remote *remote, enum wire_type type, const uint8_t *dat
 void remote_put_objects(struct remote *remote, struct buf *b);
 /* The largest id of an object that was reserved. */
 uint64_t remote_newest_object(struct remote *remote);
+
+/* What is left of the lease. Any thread. */
+uint32_t remote_cache_ms(const struct remote *remote);
 
 /* remote_link.c: loop thread */
 void remote_link_start(struct remote *remote);

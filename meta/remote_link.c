@@ -216,6 +216,7 @@ static int on_welcome(struct remote_link *link, const uint8_t *data, size_t len)
     remote->session = m.session;
     remote->lease_ms = m.lease_ms;
     remote->tries = 0;
+    remote->links++;
     remote->state = REMOTE_ONLINE;
     remote->config.patience_ms = MAX(remote->config.patience_ms, m.lease_ms);
     renewed(remote);
@@ -294,12 +295,50 @@ static void take_item(void *arg, const struct wire_item *item)
     }
 }
 
+/* A batch that is to be confirmed when the kernel has dropped all of it. */
+struct batch {
+    struct meta_told told;
+    struct loop_task back;
+    struct remote *remote;
+    uint64_t sequence, link;
+};
+
+static void confirm(struct loop_task *task)
+{
+    struct batch *batch = container_of(task, struct batch, back);
+    struct remote *remote = batch->remote;
+    /* Numbers are of one connection. */
+    if (remote->state == REMOTE_ONLINE && remote->links == batch->link)
+        send_number(remote->link, WIRE_CONFIRM, batch->sequence);
+    free(batch);
+}
+
+static void dropped(struct meta_told *told)
+{
+    struct batch *batch = container_of(told, struct batch, told);
+    batch->back.run = confirm;
+    loop_post(batch->remote->loop, &batch->back);
+}
+
 static int on_invalidate(struct remote_link *link, const uint8_t *data, size_t len)
 {
+    struct remote *remote = link->remote;
+    const struct meta_events *events = &remote->config.events;
     uint64_t sequence;
-    if (wire_get_items(data, len, &sequence, take_item, link->remote) < 0)
+    if (wire_get_items(data, len, &sequence, take_item, remote) < 0)
         return -EBADMSG;
-    send_number(link, WIRE_CONFIRM, sequence);
+    if (!events->when_dropped) {
+        send_number(link, WIRE_CONFIRM, sequence);
+        return 0;
+    }
+    struct batch *batch = calloc(1, sizeof(*batch));
+    if (!batch)
+        return -ENOMEM; /* the next connection begins with empty caches */
+    batch->remote = remote;
+    batch->sequence = sequence;
+    batch->link = remote->links;
+    batch->told.done = dropped;
+    events->when_dropped(events->arg, &batch->told);
     return 0;
 }
 

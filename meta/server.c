@@ -596,6 +596,8 @@ static void status_on_loop(void *arg)
     json_t *root = args[1], *volumes = json_object();
     json_object_set_new(root, "connections", json_integer(server->conn_count));
     json_object_set_new(root, "requests", json_integer(server->jobs));
+    json_object_set_new(root, "requests_total", json_integer(metric_value(server->requests)));
+    json_object_set_new(root, "invalidations_total", json_integer(metric_value(server->pushed)));
     json_object_set_new(root, "refused", json_integer(metric_value(server->refused)));
     for (struct server_volume *v = server->volumes; v; v = v->hh.next) {
         json_t *list = json_array();

@@ -49,6 +49,11 @@ void meta_quota_release(struct meta *meta, uint64_t ino)
         engine_quota_release(meta->engine, ino);
 }
 
+uint32_t meta_cache_ms(const struct meta *meta)
+{
+    return meta->remote ? remote_cache_ms(meta->remote) : UINT32_MAX;
+}
+
 const struct meta_volume *meta_volume(const struct meta *meta)
 {
     return &meta->format;

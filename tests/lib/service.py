@@ -113,12 +113,12 @@ class Service:
 class ServiceVolume(Volume):
     """A mount of a volume of a service: its own one, or (service, name) one that is there."""
 
-    def __init__(self, service=None, name="v", gateway=None, volume_options=(), **rest):
+    def __init__(self, service=None, name="v", gateway=None, volume_options=(), service_options=(), **rest):
         super().__init__(gateway=gateway, **rest)
         self.own = service is None
         self.name = name
         if self.own:
-            self.service = Service(env=self.env if gateway else None).start()
+            self.service = Service(options=service_options, env=self.env if gateway else None).start()
             self.service.volume("create", name, self.url, "settle-delay=" + self.settle_delay, "gc-delay=" + self.gc_delay,
                                 *volume_options)
         else:

@@ -1,16 +1,19 @@
 """The metadata service: several mounts of one volume, restarts under load, lost clients, bad clients."""
 
+import errno
 import json
 import os
+import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from service import Service, ServiceVolume
-from volume import wait_until
+from volume import WAIT_S, wait_until
 
 
 class TwoMounts(unittest.TestCase):
@@ -18,7 +21,8 @@ class TwoMounts(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.a = ServiceVolume()
+        # A wait that ended only with the lease would be seen.
+        cls.a = ServiceVolume(service_options=["--lease", "300s"])
         cls.addClassCleanup(cls.a.close)
         cls.a.mount()
         cls.b = ServiceVolume(service=cls.a.service, bucket=cls.a.bucket)
@@ -172,6 +176,67 @@ class TwoMounts(unittest.TestCase):
         self.assertEqual(sorted(os.listdir(self.on_a())), left)
         self.assertEqual(sorted(os.listdir(self.on_b())), left)
 
+    def requests(self):
+        return json.loads(self.a.service.admin("status"))["requests_total"]
+
+    def test_what_is_cached_needs_no_request(self):
+        for i in range(100):
+            self.put(self.on_a("f%d" % i), b"x" * 100)
+        os.mkdir(self.on_a("d"))
+
+        def look():
+            for name in os.listdir(self.on_b()):
+                os.stat(self.on_b(name))
+            self.assertFalse(os.path.exists(self.on_b("d", "nothing")))
+            return self.get(self.on_b("f7"))
+
+        look()
+        look()
+        before = self.requests()
+        names = ["f%d" % i for i in range(100)]
+        for _ in range(20):
+            for name in names:
+                os.stat(self.on_b(name))
+            os.listdir(self.on_b())
+        self.assertEqual(self.requests(), before)
+        # And none of it is stale.
+        os.chmod(self.on_a("f3"), 0o600)
+        os.rename(self.on_a("f4"), self.on_a("g4"))
+        self.put(self.on_a("f5"), b"new")
+        self.assertEqual(os.stat(self.on_b("f3")).st_mode & 0o777, 0o600)
+        self.assertFalse(os.path.exists(self.on_b("f4")))
+        self.assertIn("g4", os.listdir(self.on_b()))
+        self.assertEqual((os.stat(self.on_b("f5")).st_size, self.get(self.on_b("f5"))), (3, b"new"))
+
+    def test_one_writes_what_the_other_polls(self):
+        """What was acknowledged on A is what B sees, each time, with whatever it has in its caches."""
+        self.put(self.on_a("value"), b"0")
+        wrong, stop, done = [], threading.Event(), [0]
+
+        def poll():
+            while not stop.is_set():
+                least = done[0]
+                seen = int(self.get(self.on_b("value")))
+                if seen < least:
+                    wrong.append((least, seen))
+                if not os.path.exists(self.on_b("n%d" % least)) and done[0] == least and least:
+                    wrong.append(("name", least))
+
+        thread = threading.Thread(target=poll)
+        thread.start()
+        try:
+            for i in range(1, 200):
+                self.put(self.on_a("new"), b"%d" % i)
+                os.rename(self.on_a("new"), self.on_a("value"))
+                os.close(os.open(self.on_a("n%d" % i), os.O_CREAT | os.O_WRONLY))
+                before, done[0] = done[0], i
+                if before:
+                    os.unlink(self.on_a("n%d" % before))
+        finally:
+            stop.set()
+            thread.join()
+        self.assertEqual(wrong, [])
+
     def test_control_requests(self):
         self.put(self.on_a("f"), b"settled")
         self.b.settle(self.dir)
@@ -185,65 +250,80 @@ class TwoMounts(unittest.TestCase):
         self.assertEqual(self.b.read("outside"), b"changed")
 
 
+# Runs beside the tests: a process that starts the service must not have inherited an open file of a mount that
+# waits for it. Each call fails if it is applied twice.
+WORK = """
+import os, sys
+base, stop, count = sys.argv[1], sys.argv[2], sys.argv[3]
+os.mkdir(base)
+i = 0
+while not os.path.exists(stop):
+    path = os.path.join(base, "f%d" % i)
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    os.write(fd, b"%d" % i)
+    os.close(fd)
+    os.rename(path, path + ".done")
+    os.mkdir(path)
+    os.rmdir(path)
+    i += 1
+    with open(count + ".new", "w") as f:
+        f.write(str(i))
+    os.rename(count + ".new", count)
+"""
+
+
 class Restart(unittest.TestCase):
     """kill -9 of the service under load: programs see nothing of it, and nothing is done twice."""
 
     def test_under_load(self):
-        a = ServiceVolume()
+        a = ServiceVolume(service_options=["--lease", "60s"])
         self.addCleanup(a.close)
         a.mount()
         b = ServiceVolume(service=a.service, bucket=a.bucket)
         self.addCleanup(b.close)
         b.mount()
-        stop, failures, counts = threading.Event(), [], {}
+        stop = os.path.join(a.directory, "stop")
+        marks = {"a0": a, "a1": a, "b0": b, "b1": b}
+        workers = {}
+        for mark, volume in marks.items():
+            workers[mark] = subprocess.Popen(
+                [sys.executable, "-c", WORK, volume.path(mark), stop, os.path.join(a.directory, mark)],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            self.addCleanup(workers[mark].kill)
 
-        def work(volume, mark):
-            base = volume.path(mark)
+        def count(mark):
             try:
-                os.mkdir(base)
-                i = 0
-                while not stop.is_set():
-                    path = os.path.join(base, "f%d" % i)
-                    # Each of these fails if it is applied twice.
-                    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-                    os.write(fd, b"%d" % i)
-                    os.close(fd)
-                    os.rename(path, path + ".done")
-                    os.mkdir(path)
-                    os.rmdir(path)
-                    i += 1
-                    counts[mark] = i
-            except OSError as error:
-                failures.append((mark, error))
-
-        threads = [threading.Thread(target=work, args=(v, m)) for v, m in ((a, "a0"), (a, "a1"), (b, "b0"), (b, "b1"))]
-        for t in threads:
-            t.start()
+                with open(os.path.join(a.directory, mark)) as f:
+                    return int(f.read())
+            except FileNotFoundError:
+                return 0
 
         def progress(more):
-            before = dict(counts)
-            wait_until("work to go on", lambda: failures or (
-                len(counts) == 4 and all(counts[m] >= before.get(m, 0) + more for m in counts)))
+            before = {m: count(m) for m in marks}
+            wait_until("work to go on", lambda: any(w.poll() is not None for w in workers.values()) or
+                       all(count(m) >= before[m] + more for m in marks))
 
-        fd = os.open(a.path("sustained"), os.O_CREAT | os.O_RDWR)
-        os.write(fd, b"open and unlinked")
-        os.fsync(fd)
+        a.write("sustained", b"open and unlinked")
+        fd = os.open(a.path("sustained"), os.O_RDONLY)
+        self.addCleanup(lambda: fd is None or os.close(fd))
         os.unlink(a.path("sustained"))
         for _ in range(3):
             progress(5)
             a.service.kill()
             a.service.start()
         progress(5)
-        stop.set()
-        for t in threads:
-            t.join()
-        self.assertEqual(failures, [])
+        with open(stop, "w"):
+            pass
+        for worker in workers.values():
+            self.assertEqual((worker.communicate(timeout=WAIT_S)[0], worker.returncode), (b"", 0))
         for volume in (a, b):
-            for mark, count in counts.items():
-                self.assertEqual(sorted(os.listdir(volume.path(mark))), sorted("f%d.done" % i for i in range(count)))
-                self.assertEqual(volume.read("%s/f%d.done" % (mark, count - 1)), b"%d" % (count - 1))
+            for mark in marks:
+                self.assertEqual(sorted(os.listdir(volume.path(mark))), sorted("f%d.done" % i for i in range(count(mark))))
+                last = count(mark) - 1
+                self.assertEqual(volume.read("%s/f%d.done" % (mark, last)), b"%d" % last)
         self.assertEqual(os.pread(fd, 100, 0), b"open and unlinked")
         os.close(fd)
+        fd = None
         a.unmount()
         b.unmount()
         a.service.stop()
@@ -253,17 +333,76 @@ class Restart(unittest.TestCase):
         with ServiceVolume() as a:
             a.write("f", b"1")
             a.service.stop()
-            done = []
-
-            def write():
-                a.write("g", b"2")
-                done.append(True)
-
-            t = threading.Thread(target=write)
-            t.start()
+            writer = subprocess.Popen([sys.executable, "-c", "import sys; open(sys.argv[1], 'wb').write(b'2')", a.path("g")])
+            self.addCleanup(writer.kill)
             a.service.start()
-            t.join()
-            self.assertEqual((done, a.read("f"), a.read("g")), ([True], b"1", b"2"))
+            self.assertEqual(writer.wait(timeout=WAIT_S), 0)
+            self.assertEqual((a.read("f"), a.read("g")), (b"1", b"2"))
+
+
+class LostClients(unittest.TestCase):
+    def two(self, lease):
+        a = ServiceVolume(service_options=["--lease", lease])
+        self.addCleanup(a.close)
+        a.mount()
+        b = ServiceVolume(service=a.service, bucket=a.bucket)
+        self.addCleanup(b.close)
+        b.mount()
+        return a, b
+
+    def sessions(self, volume):
+        return len(json.loads(volume.service.admin("status"))["volumes"]["v"]["sessions"])
+
+    def test_frozen_client(self):
+        """It holds others up for a lease; then it is out, and nothing of it lands any more."""
+        a, b = self.two("2s")
+        b.write("f", b"before")
+        fd = os.open(b.path("g"), os.O_CREAT | os.O_RDWR)
+        os.write(fd, b"late")
+        os.stat(b.path("f"))
+        b.process.send_signal(signal.SIGSTOP)
+        try:
+            a.write("f", b"after")
+            os.rename(a.path("f"), a.path("h"))
+            wait_until("the lease to end", lambda: self.sessions(a) == 1)
+        finally:
+            b.process.send_signal(signal.SIGCONT)
+
+        def refused():
+            try:
+                os.stat(b.path("f"))
+                os.listdir(b.mountpoint)
+                return False
+            except OSError as error:
+                return error.errno == errno.ESTALE
+
+        wait_until("the client to find out", refused)
+        with self.assertRaises(OSError):
+            os.mkdir(b.path("late-directory"))
+        with self.assertRaises(OSError):
+            os.write(fd, b"later")
+            os.fsync(fd)
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+        self.assertIn("session ended by the metadata service", b.output())
+        self.assertEqual(sorted(os.listdir(a.mountpoint)), ["g", "h"])
+        self.assertEqual((a.read("h"), os.stat(a.path("g")).st_size), (b"after", 0))
+
+    def test_killed_client(self):
+        """What it had open and unlinked is dropped when its lease is over."""
+        a, b = self.two("2s")
+        b.write("f", b"x" * 100000)
+        inodes = a.status()["volume"]["database"]["inodes"]
+        fd = os.open(b.path("f"), os.O_RDONLY)
+        os.unlink(a.path("f"))
+        self.assertEqual(os.pread(fd, 1, 0), b"x")
+        b.process.kill()
+        os.close(fd)
+        b.reap()
+        wait_until("its file to be dropped", lambda: a.status()["volume"]["database"]["inodes"] < inodes)
+        self.assertEqual(self.sessions(a), 1)
 
 
 class Volumes(unittest.TestCase):

@@ -37,6 +37,12 @@ struct meta_request {
     void *impl;
 };
 
+/* Somebody waits until what was told before is in no cache any more. */
+struct meta_told {
+    void (*done)(struct meta_told *told); /* once, on any thread; it may free it */
+    struct meta_told *next;               /* of whom it was given to */
+};
+
 /* What the mount must know when the namespace changes by other hands than its own requests (import,
  * refresh, settle). Called on the volume's threads, without locks; must not block and must not call
  * the kernel's notify functions from a thread the kernel may wait for. */
@@ -55,6 +61,9 @@ struct meta_events {
     void (*content_changed)(void *arg, uint64_t ino);
     /* Whatever was cached may be wrong (the service was restarted). */
     void (*all_changed)(void *arg);
+    /* told->done is called when all that the events before said is out of the kernel's caches:
+     * others wait for it. NULL: nothing is cached. */
+    void (*when_dropped)(void *arg, struct meta_told *told);
     void *arg;
 };
 
@@ -119,6 +128,10 @@ void meta_quota_release(struct meta *meta, uint64_t ino);
 
 /* Changes are refused from now on: the prefix was lost to another owner. Any thread. */
 bool meta_refuses_changes(struct meta *meta);
+
+/* How long from now an answer may be cached without asking again: UINT32_MAX, or what is left of
+ * the lease that the service gave. Any thread. */
+uint32_t meta_cache_ms(const struct meta *meta);
 
 const struct meta_volume *meta_volume(const struct meta *meta);
 /* As of meta_open, before it changed anything. */
