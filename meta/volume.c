@@ -257,18 +257,12 @@ void volume_kick(struct meta *meta)
     loop_post(meta->work, &meta->kick_task);
 }
 
-void volume_kick_hold(struct meta *meta)
-{
-    atomic_store(&meta->kick_posted, true);
-}
-
 void volume_kick_init(struct meta *meta)
 {
     /* Nothing that a change queues is due before these delays are over. */
     meta->kick_pace_ms =
         MIN(KICK_PACE_MS, MIN(meta->format.settle_delay_ms, meta->format.gc_delay_ms));
     loop_timer_init(meta->work, &meta->kick_timer, kick_pace_over);
-    atomic_store(&meta->kick_posted, false);
 }
 
 /* Events */

@@ -92,9 +92,7 @@ void volume_refuse(struct meta *meta, const char *why);
 /* Any thread: meta-work looks for due work soon; at once, or if it did not long ago, a
  * little later: so a stream of changes does not keep it busy. */
 void volume_kick(struct meta *meta);
-/* Kicks do nothing until volume_kick_init (work thread), after which one must follow. */
-void volume_kick_hold(struct meta *meta);
-void volume_kick_init(struct meta *meta);
+void volume_kick_init(struct meta *meta); /* work thread, before the first kick */
 
 void volume_entry_changed(struct meta *meta, uint64_t parent, const char *name, size_t len);
 void volume_inode_changed(struct meta *meta, uint64_t ino, bool data);

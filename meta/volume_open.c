@@ -241,8 +241,6 @@ static int found(void *arg, uint64_t session, const void *record, size_t len)
 
 static int start_parts(struct meta *meta, struct error *error)
 {
-    /* The syncer kicks from now on, and the parts that would look are not there yet. */
-    volume_kick_hold(meta);
     int rc = syncer_new(meta->engine, meta->config.sync_interval_ms, meta->config.metrics, synced,
                         meta, &meta->syncer);
     bool kept = meta->config.keep_sessions && engine_sessions(meta->engine, found, NULL);
