@@ -285,7 +285,7 @@ TEST(engine_quota, is_exact_under_concurrency)
     uint64_t moved = (uint64_t)make(&w, x, "moved", DIR_MODE);
     struct grower growers[THREADS];
     pthread_t threads[THREADS];
-    const uint64_t limit = 20011;
+    const uint64_t limit = 1000003;
     for (int i = 0; i < THREADS; i++) {
         char name[8];
         snprintf(name, sizeof(name), "f%d", i);
