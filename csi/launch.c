@@ -252,7 +252,7 @@ static int mount_argv(struct csi *csi, const struct launch *l, const char *stagi
 }
 
 /* Runs what was put together; its last line is the reason of a failure. */
-static int run(struct csi *csi, struct csi_call *call, const struct launch *launch,
+static int run(struct csi *csi, struct csi_call *call, const struct launch *launch, const char *dir,
                struct words *argv, bool outlives, const char *late)
 {
     struct words env = {0};
@@ -260,6 +260,7 @@ static int run(struct csi *csi, struct csi_call *call, const struct launch *laun
     struct error error = {0};
     int code = CSI_OK;
     make_env(launch, &env);
+    words_add(&env, "TMPDIR=%s", dir); /* a container's /tmp may be read-only, and goes with it */
     int r = spawn_run(argv, &env, outlives ? (const char *const *)csi->cgroups : NULL, call,
                       &result, &error);
     if (r < 0)
@@ -308,8 +309,9 @@ int launch_rebuild(struct csi *csi, struct csi_call *call, const struct launch *
             words_add(&argv, "%s", s->options[i]);
     add_place(launch, &argv);
     int r = add_ca(launch, dir, &argv);
-    int code = r < 0 ? fail_ca(call, r)
-                     : run(csi, call, launch, &argv, false, "the metadata is not read back yet");
+    int code = r < 0
+                   ? fail_ca(call, r)
+                   : run(csi, call, launch, dir, &argv, false, "the metadata is not read back yet");
     words_done(&argv);
     return code;
 }
@@ -319,8 +321,8 @@ int launch_mount(struct csi *csi, struct csi_call *call, const struct launch *la
 {
     struct words argv = {0};
     int r = mount_argv(csi, launch, staging, dir, &argv);
-    int code =
-        r < 0 ? fail_ca(call, r) : run(csi, call, launch, &argv, true, "the mount was not ready");
+    int code = r < 0 ? fail_ca(call, r)
+                     : run(csi, call, launch, dir, &argv, true, "the mount was not ready");
     words_done(&argv);
     return code;
 }
