@@ -326,7 +326,7 @@ void request_take(struct session *session, const struct wire_request *m)
     meta_reply_init(&job->request.reply);
     job->request.done = request_done;
     rc = decode(job, m);
-    if (rc == -ENOMEM || rc < 0 || is_refused(job, m, &rc)) {
+    if (rc < 0 || is_refused(job, m, &rc)) {
         job->result = rc == -EBADMSG ? -EPROTO : rc;
         answer(job);
         return;
