@@ -217,6 +217,19 @@ static void start_job(struct settler *settler, uint64_t ino)
     settle_job_start(job);
 }
 
+/* How many files may be in work now. 0: look again after *wait_ns. */
+static unsigned allowed_now(struct settler *settler, uint64_t now_ns, uint64_t *wait_ns)
+{
+    struct meta *meta = settler->meta;
+    unsigned parallel = meta->config.settle_parallel;
+    *wait_ns = 0;
+    if (settler->waits)
+        return parallel;
+    uint64_t delay_ns = (uint64_t)meta->format.settle_delay_ms * NS_PER_MS;
+    return settle_pace(&settler->pace, now_ns, atomic_load(&meta->last_request_ns),
+                       SETTLE_PACE_DELAYS * delay_ns, parallel, wait_ns);
+}
+
 /* Starts what is due and not held. Sets when to look again (ns from now, 0: not before a kick).
  * True: a subtree was worked on, look again at once. */
 static bool start_due(struct settler *settler, uint64_t *look_again_ns)
@@ -232,6 +245,7 @@ static bool start_due(struct settler *settler, uint64_t *look_again_ns)
     int count =
         engine_settle_due(meta->engine, now, due, (int)MIN(want, (unsigned)DUE_STEP), &next_due);
     *look_again_ns = next_due > now ? next_due - now : 0;
+    bool waiting = false; /* for something that may be begun */
     for (int i = 0; i < count && settler->active < meta->config.settle_parallel; i++) {
         struct settle_job *job;
         HASH_FIND(hh, settler->jobs, &due[i].id, sizeof(due[i].id), job);
@@ -244,12 +258,21 @@ static bool start_due(struct settler *settler, uint64_t *look_again_ns)
                 *look_again_ns = left;
             continue;
         }
+        uint64_t wait_ns = 0;
+        waiting = true;
+        if (settler->active >= allowed_now(settler, monotonic, &wait_ns)) {
+            if (wait_ns && (!*look_again_ns || wait_ns < *look_again_ns))
+                *look_again_ns = wait_ns;
+            break;
+        }
         if (due[i].subtree) {
             subtree_step(settler, due[i].id);
             return true;
         }
         start_job(settler, due[i].id);
     }
+    if (!waiting)
+        settler->pace.held_ns = 0;
     return false;
 }
 
@@ -496,6 +519,7 @@ bool settler_uses_key(const struct settler *settler, const char *key)
 void settler_status(struct settler *settler, json_t *out)
 {
     json_object_set_new(out, "running", json_integer(settler->active));
+    json_object_set_new(out, "held_back", json_boolean(settler->pace.held_ns != 0));
     json_object_set_new(out, "settled", json_integer((json_int_t)settler->settled));
     json_object_set_new(out, "changed_meanwhile", json_integer((json_int_t)settler->superseded));
     json_object_set_new(out, "failed_tries", json_integer((json_int_t)settler->failed));

@@ -8,6 +8,7 @@
 #include <uthash.h>
 
 #include "base/tickets.h"
+#include "settle_pace.h"
 #include "settle_plan.h"
 #include "volume.h"
 
@@ -32,6 +33,7 @@ struct settler {
     struct loop_timer timer;
     struct loop_task again; /* pump soon */
     bool again_posted, stopped;
+    struct settle_pace pace;
     struct tickets *memory; /* bytes of parts that go through us */
     uint64_t settled, failed, superseded;
     struct metric *done_total, *failed_total, *bytes_total;

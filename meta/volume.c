@@ -161,6 +161,8 @@ int volume_submit(struct meta *meta, struct meta_request *request, bool internal
     request->next = NULL;
     if (!internal && (unsigned)request->op.kind < META_FORMAT)
         metric_add(meta->requests[request->op.kind], 1);
+    if (!internal)
+        atomic_store_explicit(&meta->last_request_ns, clock_monotonic_ns(), memory_order_relaxed);
     if (!internal && request->op.kind > META_QUOTA_SET)
         refuse = -EINVAL;
     if (refuse) {

@@ -58,6 +58,9 @@ struct meta {
     struct owner *owner; /* NULL: read_only */
     struct metric *requests[META_LAST_READ + 128], *imports;
 
+    /* Monotonic: when a user last asked for something. Any thread. */
+    _Atomic uint64_t last_request_ns;
+
     /* Any thread. */
     pthread_mutex_t write_lock;
     _Atomic uint64_t last_time_ns;

@@ -78,6 +78,40 @@ TEST(settle, runs_by_itself, .init = init, .fini = fini)
     eventually(bucket_has(&v, "a"));
 }
 
+/* Somebody asks for something all the time. */
+static bool beside_operations(bool reached)
+{
+    name_ino(&v, META_ROOT_INO, "a");
+    return reached;
+}
+
+static bool is_held_back(void)
+{
+    cleanup(free_ptr) char *status = volume_status(&v);
+    return strstr(status, "\"held_back\":true") != NULL;
+}
+
+TEST(settle, waits_for_a_pause_but_not_for_ever, .init = init, .fini = fini)
+{
+    v.config.no_settle = false;
+    v.format.settle_delay_ms = 100;
+    volume_open(&v);
+    file_inline(&v, META_ROOT_INO, "a", "hello");
+    eventually(beside_operations(is_held_back()));
+    eventually(beside_operations(bucket_has(&v, "a")));
+    check_object("a", "hello", 5);
+}
+
+TEST(settle, who_waits_is_not_held_back, .init = init, .fini = fini)
+{
+    v.config.no_settle = false;
+    v.format.settle_delay_ms = 3600 * 1000; /* so the pace would hold it for ten hours */
+    volume_open(&v);
+    file_inline(&v, META_ROOT_INO, "a", "hello");
+    settle_all();
+    check_object("a", "hello", 5);
+}
+
 TEST(settle, objects_are_copied_by_the_store, .init = init, .fini = fini)
 {
     volume_open(&v);
