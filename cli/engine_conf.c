@@ -43,7 +43,7 @@ static struct span trimmed(const char *at, size_t len)
     }
     while (len > 0 && isspace((unsigned char)at[len - 1]))
         len--;
-    return (struct span){at, len};
+    return (struct span){len > 0 ? at : "", len};
 }
 
 static int add(struct engine_conf *conf, struct span name, struct span value, struct error *error)
