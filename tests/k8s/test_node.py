@@ -46,13 +46,13 @@ def setUpModule():
     apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "namespace": "default"},
            "stringData": {"access-key": gateway.access, "secret-key": gateway.secret}})
     values = {
-        "image": {"repository": "docker.io/library/sluice", "tag": "test", "pullPolicy": "Never"},
+        "image": {"repository": "local.test/sluice", "tag": "test", "pullPolicy": "Never"},
         "hostDir": HOST_DIR,
         "controller": {"replicas": 1},
         "node": {"mountCgroup": os.environ["SLUICE_TEST_CGROUP"]},
-        "sidecars": {"registry": "docker.io", "pullPolicy": "Never",
-                     "provisioner": {"image": "library/csi-provisioner", "tag": "test"},
-                     "resizer": {"image": "library/csi-resizer", "tag": "test"}},
+        "sidecars": {"registry": "local.test", "pullPolicy": "Never",
+                     "provisioner": {"image": "csi-provisioner", "tag": "test"},
+                     "resizer": {"image": "csi-resizer", "tag": "test"}},
         "storageClasses": [{"name": "sluice", "secret": {"name": "keys", "namespace": "default"},
                             "parameters": {"bucket": "bucket", "prefix": "volumes", "endpoint": gateway.endpoint, "onDelete": "delete"}}],
     }
@@ -73,7 +73,7 @@ def claim(name, mode="ReadWriteOnce", size="1Gi"):
 def pod(name, volume, command, mounts=None, **spec):
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
         "terminationGracePeriodSeconds": 1, "volumes": [dict(volume, name="v")],
-        "containers": [{"name": "c", "image": "docker.io/library/busybox:1.35", "imagePullPolicy": "Never",
+        "containers": [{"name": "c", "image": "local.test/busybox:1.35", "imagePullPolicy": "Never",
                         "command": ["/bin/sh", "-c", command], "volumeMounts": mounts or [{"name": "v", "mountPath": "/data"}]}], **spec}}
 
 

@@ -18,4 +18,4 @@ done
 [ -x "$NODE_BIN/helm" ] || GOBIN=$NODE_BIN nice -n 19 go install -p 2 helm.sh/helm/v3/cmd/helm@v3.21.4
 
 gcc -Os -static -s -o "$NODE_BIN/pause" pause/pause.c
-./mkimage.py "$NODE_BIN/images/pause.tar" registry.k8s.io/pause:3.10 --file "$NODE_BIN/pause=/pause" --entrypoint /pause
+./mkimage.py "$NODE_BIN/images/pause.tar" local.test/pause:3.10 --file "$NODE_BIN/pause=/pause" --entrypoint /pause
