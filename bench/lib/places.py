@@ -18,6 +18,7 @@ sys.path[:0] = [os.path.join(ROOT, "tests", "lib"), os.path.join(ROOT, "tests", 
 import process
 from fault_proxy import FaultProxy
 from gateway import Client, Gateway, find_binary
+from service import Service
 from volume import Volume, binary, is_mounted, wait_until
 
 COMMAND_MAX_S = 3600
@@ -162,6 +163,27 @@ class Sluice(Volume):
         m = self.metrics()
         return {"requests": m.get("sluice_store_requests_total", 0), "read": m.get("sluice_store_read_bytes_total", 0),
                 "written": m.get("sluice_store_written_bytes_total", 0)}
+
+
+class Served(Sluice):
+    """A mount of a volume of a metadata service of its own, on the loopback interface."""
+
+    service = None
+
+    def mount(self, *extra):
+        if not self.service:
+            self.service = Service(env=self.env).start()
+            self.service.volume("create", "v", self.url, "settle-delay=" + self.settle_delay, "gc-delay=" + self.gc_delay)
+        super().mount(*extra)
+
+    def command(self, *extra):
+        return [binary(), "mount", self.service.url("v"), self.mountpoint, "--foreground", "--meta-dir", os.path.join(self.directory, "meta"),
+                "--log-file", self.log, *self.options, *extra]
+
+    def close(self):
+        super().close()
+        if self.service:
+            self.service.close()
 
 
 class Used:
