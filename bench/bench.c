@@ -213,6 +213,9 @@ static int run_row(struct bench *bench, const struct group_spec *group, const st
                    struct worker *workers, bool shared, struct error *error)
 {
     const struct bench_options *options = bench->options;
+    bool wanted = is_wanted(options->only, group->name, spec->name);
+    if (!wanted && !spec->makes)
+        return 0;
     cleanup(free_ptr) struct bench_row *row = calloc(1, sizeof(*row));
     pthread_barrier_t start;
     if (!row)
@@ -223,7 +226,6 @@ static int run_row(struct bench *bench, const struct group_spec *group, const st
                               .threads = bench->threads,
                               .shared = shared,
                               .per_byte = spec->per_byte};
-    bool wanted = is_wanted(options->only, group->name, spec->name);
     if (wanted && options->began)
         options->began(options->arg, row);
     pthread_barrier_init(&start, NULL, bench->threads);

@@ -44,6 +44,7 @@ struct worker {
 struct row_spec {
     const char *name, *title;
     bool per_byte;
+    bool makes; /* what later rows use: runs also if it is not asked for */
     /* All but `op` may be NULL. Each is 0 or -errno. `prepare` and `after` are not timed; `finish`
      * is part of the row, but of no operation. -EOPNOTSUPP from `prepare`: the row is left out. */
     int (*prepare)(struct worker *w);

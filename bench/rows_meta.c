@@ -187,7 +187,8 @@ static uint64_t limit_left(const struct worker *w)
 }
 
 static const struct row_spec meta_rows[] = {
-    {"create", "create and close an empty file", .prepare = none_made, .op = op_create},
+    {"create", "create and close an empty file", .makes = true, .prepare = none_made,
+     .op = op_create},
     {"stat", "stat, from the kernel's cache where it may be", .limit = limit_made, .op = op_stat},
     {"stat_sync", "stat that asks the filesystem", .limit = limit_made, .op = op_stat_sync},
     {"absent", "stat of a name that does not exist", .op = op_absent},
@@ -203,7 +204,7 @@ const struct group_spec bench_meta_group = {.name = "metadata",
                                             .in_directories = true};
 
 static const struct row_spec small_rows[] = {
-    {"small", "create, write 4 KiB, close", .prepare = none_made, .op = op_small},
+    {"small", "create, write 4 KiB, close", .makes = true, .prepare = none_made, .op = op_small},
     {"small_read", "open, read 4 KiB, close, shuffled", .limit = limit_made, .op = op_small_read},
     {"small_replace", "rename over another small file", .limit = limit_pairs, .op = op_replace},
     {"small_unlink", "remove a small file", .limit = limit_left, .op = op_small_unlink},

@@ -144,8 +144,8 @@ static int op_remove(struct worker *w, uint64_t i)
 }
 
 static const struct row_spec tree_rows[] = {
-    {"tree_make", "make a tree of small files", .prepare = prepare_make, .limit = limit_entries,
-     .op = op_make},
+    {"tree_make", "make a tree of small files", .makes = true, .prepare = prepare_make,
+     .limit = limit_entries, .op = op_make},
     {"tree_walk", "list and stat the tree", .limit = limit_made, .op = op_walk},
     {"tree_copy", "copy the tree", .prepare = prepare_copy, .limit = limit_made, .op = op_copy},
     {"tree_rename", "rename the tree's directory", .limit = limit_renames, .op = op_rename,

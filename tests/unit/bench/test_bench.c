@@ -189,6 +189,24 @@ TEST(bench_run, refuses_bad_input_before_it_makes_anything)
     test_dir_remove(path);
 }
 
+TEST(bench_run, what_is_not_asked_for_is_not_done)
+{
+    static struct seen seen;
+    struct bench_options options;
+    char path[4096];
+    test_dir_make(path);
+    small_options(&options, path, &seen);
+    options.threads[1] = 0;
+    /* The rows before it would take a minute each, but for the one that makes the file. */
+    options.only = "append_fsync,tree_remove";
+    check_int(bench_run(&options, NULL), 0);
+    check_uint(seen.count, 2);
+    check_uint(find(&seen, "append_fsync", 1, false)->operations, 50);
+    check_uint(find(&seen, "tree_remove", 1, false)->operations, 50);
+    check_uint(entries_in(path), 0);
+    test_dir_remove(path);
+}
+
 TEST(bench_list, names_are_those_that_only_takes)
 {
     unsigned count = 0;
