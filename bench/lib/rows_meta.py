@@ -141,6 +141,23 @@ def latency(machine, out):
         out.rows.append(row)
 
 
+def _do_all(function, work):
+    for arguments in work:
+        function(arguments)
+
+
+def in_processes(function, work):
+    """Four processes share the work. (Not a Pool: its threads and a fork can wait for each other for ever.)"""
+    context = multiprocessing.get_context("fork")
+    made = [context.Process(target=_do_all, args=(function, work[i::4])) for i in range(4)]
+    for one in made:
+        one.start()
+    for one in made:
+        one.join()
+    if any(one.exitcode for one in made):
+        raise RuntimeError("%s: a process ended with %s" % (function.__name__, [one.exitcode for one in made]))
+
+
 def _fill(arguments):
     path, first, last, per_directory, data = arguments
     for i in range(first, last):
@@ -158,10 +175,7 @@ def fill(path, count, per_directory=0, data=b""):
     """`count` files, by four processes."""
     os.makedirs(path, exist_ok=True)
     step = -(-count // 16)
-    work = [(path, i, min(i + step, count), per_directory, data) for i in range(0, count, step)]
-    with multiprocessing.get_context("fork").Pool(4) as pool:
-        for _ in pool.imap_unordered(_fill, work):
-            pass
+    in_processes(_fill, [(path, i, min(i + step, count), per_directory, data) for i in range(0, count, step)])
 
 
 def rename_dir(machine, out):
@@ -221,10 +235,7 @@ def ls(machine, out):
 def put_keys(gateway, bucket, count, prefix):
     """`count` small objects, by four processes of curl-like clients."""
     step = -(-count // 8)
-    work = [(gateway.port, gateway.access, gateway.secret, bucket, prefix, i, min(i + step, count)) for i in range(0, count, step)]
-    with multiprocessing.get_context("fork").Pool(4) as pool:
-        for _ in pool.imap_unordered(_put_keys, work):
-            pass
+    in_processes(_put_keys, [(gateway.port, gateway.access, gateway.secret, bucket, prefix, i, min(i + step, count)) for i in range(0, count, step)])
 
 
 def _put_keys(arguments):
