@@ -226,7 +226,7 @@ static unsigned allowed_now(struct settler *settler, uint64_t now_ns, uint64_t *
     if (settler->waits)
         return parallel;
     uint64_t delay_ns = (uint64_t)meta->format.settle_delay_ms * NS_PER_MS;
-    return settle_pace(&settler->pace, now_ns, atomic_load(&meta->last_request_ns),
+    return settle_pace(&settler->pace, now_ns, atomic_load(&meta->load.busy_ns),
                        SETTLE_PACE_DELAYS * delay_ns, parallel, wait_ns);
 }
 

@@ -162,7 +162,7 @@ int volume_submit(struct meta *meta, struct meta_request *request, bool internal
     if (!internal && (unsigned)request->op.kind < META_FORMAT)
         metric_add(meta->requests[request->op.kind], 1);
     if (!internal)
-        atomic_store_explicit(&meta->last_request_ns, clock_monotonic_ns(), memory_order_relaxed);
+        settle_load_operation(&meta->load, clock_monotonic_ns());
     if (!internal && request->op.kind > META_QUOTA_SET)
         refuse = -EINVAL;
     if (refuse) {

@@ -24,6 +24,7 @@
 #include "base/loop.h"
 #include "meta/engine.h"
 #include "meta/meta.h"
+#include "settle_pace.h"
 
 #define VOLUME_INTERNAL ".sluice/" /* below the prefix: keys of the volume's own */
 
@@ -58,8 +59,7 @@ struct meta {
     struct owner *owner; /* NULL: read_only */
     struct metric *requests[META_LAST_READ + 128], *imports;
 
-    /* Monotonic: when a user last asked for something. Any thread. */
-    _Atomic uint64_t last_request_ns;
+    struct settle_load load; /* what users ask for */
 
     /* Any thread. */
     pthread_mutex_t write_lock;

@@ -22,7 +22,7 @@ def wait_settled(volume, limit=3600):
     while volume.request(op="drift", path="/")["files"]:
         if time.monotonic() > end:
             raise RuntimeError("files are still not settled after %d s" % limit)
-        time.sleep(0.1)
+        time.sleep(0.5)  # settle waits for a pause of the requests: looking must leave it some
 
 
 def drop_pages(path):

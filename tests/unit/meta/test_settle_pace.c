@@ -18,6 +18,18 @@ TEST(settle_pace, goes_on_when_nobody_is_there)
     check_uint(settle_pace(&pace, START, 0, BOUND, PARALLEL, &wait), PARALLEL);
 }
 
+TEST(settle_load, few_operations_are_not_busy_and_many_are)
+{
+    struct settle_load load = {0};
+    uint64_t now = START;
+    for (int i = 0; i < 100; i++, now += 10 * NS_PER_MS) /* somebody looks ten times in 100 ms */
+        settle_load_operation(&load, now);
+    check_uint(load.busy_ns, 0);
+    for (int i = 0; i < 100; i++, now += NS_PER_MS)
+        settle_load_operation(&load, now);
+    check_uint(load.busy_ns, now - NS_PER_MS);
+}
+
 TEST(settle_pace, begins_nothing_beside_operations)
 {
     struct settle_pace pace = {0};
