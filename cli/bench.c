@@ -155,13 +155,7 @@ static void row_ended(void *arg, const struct bench_row *row)
         print_row(row);
         return;
     }
-    json_t *out = row_json(row);
-    if (command->json_lines) {
-        json_dumpf(out, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
-        putchar('\n');
-        fflush(stdout);
-    }
-    json_array_append_new(command->rows, out);
+    bench_print_row(command->rows, row_json(row), command->json_lines);
 }
 
 static void print_head(const struct bench_options *options)

@@ -20,6 +20,16 @@ atomic_bool *bench_print_stop_signals(void)
     return &stop;
 }
 
+void bench_print_row(json_t *rows, json_t *row, bool lines)
+{
+    if (lines) {
+        json_dumpf(row, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
+        putchar('\n');
+        fflush(stdout);
+    }
+    json_array_append_new(rows, row);
+}
+
 json_t *bench_print_latency(const struct histogram *h)
 {
     return json_pack(

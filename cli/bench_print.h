@@ -15,6 +15,10 @@ const char *bench_print_time(double ns, char *room);
 /* "12,345": room has 32 bytes. Returns it. */
 const char *bench_print_count(double value, char *room);
 
+/* Appends a row, which it takes, to the array; with `lines` prints it, too, on a line of its own.
+ */
+void bench_print_row(json_t *rows, json_t *row, bool lines);
+
 /* From now on SIGINT and SIGTERM set this, which stays false before. A second one ends the process
  * as usual. */
 atomic_bool *bench_print_stop_signals(void);

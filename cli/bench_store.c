@@ -120,13 +120,7 @@ static void take_row(struct store_command *command, const struct store_bench_row
         print_row(row);
         return;
     }
-    json_t *out = row_json(row);
-    if (command->json_lines) {
-        json_dumpf(out, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
-        putchar('\n');
-        fflush(stdout);
-    }
-    json_array_append_new(command->rows, out);
+    bench_print_row(command->rows, row_json(row), command->json_lines);
 }
 
 static int run_one(struct store_command *command, struct store_bench *bench, enum store_bench_op op,
