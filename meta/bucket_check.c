@@ -117,7 +117,7 @@ static int look_again(struct walk *w, const struct meta_object *object)
                  (unsigned long long)object->size, object->etag);
         find(w, CHECK_MISSING, object, text, w->config->repair ? repair(w, object, &head) : NULL);
     } else if (head.info.size != object->size ||
-               (object->etag[0] && strcmp(head.info.etag, object->etag) != 0)) {
+               (object->etag[0] && !store_etag_fits(&head.info, object->etag))) {
         snprintf(text, sizeof(text), "has %llu bytes, ETag %s; recorded are %llu, %s",
                  (unsigned long long)head.info.size, head.info.etag,
                  (unsigned long long)object->size, object->etag);

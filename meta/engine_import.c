@@ -19,6 +19,7 @@
 
 #include "base/cleanup.h"
 #include "engine_impl.h"
+#include "s3/store.h"
 
 #define NS ((uint64_t)1000000000)
 #define LISTED_LONG_AGO 1
@@ -311,11 +312,16 @@ static int follow_change(struct import *im, struct engine_node *node, const stru
     return engine_settle_changed(t, node);
 }
 
-static bool is_changed(const struct record_object *object, const struct meta_entry *e)
+/* A server may give ETags in one kind of answer and not in the other: only two weak ones or two
+ * others say that the content changed. Who reads finds out by itself (`strict`). */
+static bool is_changed(const struct record_object *object, const struct meta_entry *e, bool strict)
 {
     size_t etag_len = strnlen(e->etag, META_ETAG_MAX - 1);
     if (object->size != e->size)
         return true;
+    bool was_weak = object->etag_len && store_etag_is_weak(object->etag);
+    if (!strict && etag_len && was_weak != store_etag_is_weak(e->etag))
+        return false;
     return etag_len && object->etag_len &&
            (etag_len != object->etag_len || memcmp(e->etag, object->etag, etag_len) != 0);
 }
@@ -340,7 +346,7 @@ static int import_known(struct import *im, const struct meta_entry *e, uint64_t 
         return rc < 0 ? rc : 0;
     }
     rc = is_untouched(im, node, key, len, &object);
-    if (rc <= 0 || !is_changed(&object, e))
+    if (rc <= 0 || !is_changed(&object, e, false))
         return rc < 0 ? rc : 0;
     /* A listing from before our own last write of the key. */
     if (!object.foreign && e->mtime_ns && e->mtime_ns / NS < object.mtime_ns / NS)
@@ -664,7 +670,7 @@ int engine_apply_outside(struct engine_txn *t, const struct meta_op *op, struct 
     if (op->entry_count == 0) {
         const void *name = arena_copy(&t->arena, node->now.name, node->now.name_len);
         rc = name ? import_gone(&im, name, node->now.name_len, node->ino, true) : -ENOMEM;
-    } else if (is_changed(&object, op->entries)) {
+    } else if (is_changed(&object, op->entries, true)) {
         rc = follow_change(&im, node, op->entries, object.key, object.key_len);
     }
     if (rc == 0)

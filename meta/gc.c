@@ -163,7 +163,7 @@ static bool is_same(const struct item *item, const struct store_op *head)
 {
     const struct meta_object *object = &item->object;
     if (object->foreign)
-        return !strcmp(head->info.etag, object->etag) && head->info.size == object->size;
+        return store_etag_fits(&head->info, object->etag) && head->info.size == object->size;
     return tags_compare(head, &item->collector->meta->format, object->id, NULL) == TAGS_SAME;
 }
 

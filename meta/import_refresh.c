@@ -289,11 +289,18 @@ static int record_outside(struct probe *p, const struct store_op *head)
         op.entries = &entry;
         op.entry_count = 1;
     }
+    char link[META_NAME_MAX + 1];
+    uint64_t parent = 0;
+    bool has_link = !find_link(p->meta, p->task->ino, &parent, link);
     struct meta_reply reply;
     int rc = volume_apply(p->meta, &op, &reply);
     uint64_t ino = reply.attr.ino;
     if (!rc)
         volume_names_gone(p->meta, &reply);
+    /* The kernel keeps names for as long as a listing is believed. */
+    for (size_t i = 0; !rc && has_link && i < reply.entry_count; i++)
+        if (reply.entries[i].ino == p->task->ino)
+            volume_entry_changed(p->meta, parent, link, strlen(link));
     meta_reply_done(&reply);
     if (rc)
         return rc == -ENOENT ? 0 : rc;
@@ -314,7 +321,7 @@ static void probe_answered(struct work_op *work)
     int rc = read_object(p->meta, id, &p->object);
     if (rc == -ESRCH)
         rc = 0; /* settled elsewhere meanwhile */
-    else if (!rc && (op->result || strcmp(op->info.etag, p->object.etag)))
+    else if (!rc && (op->result || !store_etag_fits(&op->info, p->object.etag)))
         rc = record_outside(p, op);
     probe_end(p, rc, NULL);
 }

@@ -29,10 +29,25 @@ static bool needs_condition(const struct settle_job *job)
     return job->plan.target_is_natural;
 }
 
+/* What is to be replaced has no ETag that a condition could name. */
+static bool replaces_weak(const struct settle_job *job)
+{
+    return job->plan.replaces && store_etag_is_weak(job->plan.old_etag);
+}
+
+/* The store copies by itself only what a condition can name. */
+static bool sources_have_etags(const struct settle_job *job)
+{
+    for (size_t i = 0; i < job->body.object_count; i++)
+        if (store_etag_is_weak(job->body.objects[i].etag))
+            return false;
+    return true;
+}
+
 /* Sets the condition of the write that makes the object. */
 static void set_condition(struct settle_job *job, struct store_op *op, bool honoured)
 {
-    if (!needs_condition(job) || !honoured)
+    if (!needs_condition(job) || !honoured || (replaces_weak(job) && !job->absent_before))
         return;
     if (job->plan.replaces && !job->absent_before)
         op->if_match = job->plan.old_etag;
@@ -377,7 +392,7 @@ static void multipart(struct settle_job *job, uint64_t unit)
     struct settle_limits limits = {
         .part_min = MAX(caps->part_min, 1),
         .part_unit = unit,
-        .copy_max = caps->server_copy && caps->copy_if_match
+        .copy_max = caps->server_copy && caps->copy_if_match && sources_have_etags(job)
                         ? MIN(caps->copy_max, MAX(caps->part_max, 1))
                         : 0,
         .count_max = caps->part_count_max ? caps->part_count_max : 10000,
@@ -424,23 +439,24 @@ static void write_object(struct settle_job *job)
 {
     const struct store_caps *caps = caps_of(job);
     const struct meta_object *source = whole_object(job);
-    bool may_copy = caps->server_copy && caps->copy_if_match;
+    bool may_copy = caps->server_copy && caps->copy_if_match && sources_have_etags(job);
     if (job->plan.size <= SMALL_COPY || (!has_objects(job) && job->plan.size <= PART_UNIT))
         collect(job, 0, job->plan.size, put);
     else if (source && may_copy && !needs_condition(job) && source->size <= caps->copy_max)
         copy_whole(job, source);
     else
-        multipart(job, source ? 0 : PART_UNIT);
+        multipart(job, source && may_copy ? 0 : PART_UNIT);
 }
 
-/* Without conditional writes: look, then write. */
+/* Where a condition cannot be had: look, then write. */
 static void looked(struct work_op *work)
 {
     struct settle_job *job = work->arg;
     const struct store_op *op = &work->op;
     bool replaceable =
-        !op->result && job->plan.replaces && !strcmp(op->info.etag, job->plan.old_etag);
+        !op->result && job->plan.replaces && store_etag_fits(&op->info, job->plan.old_etag);
     if (op->result == -ENOENT || replaceable) {
+        job->absent_before = op->result == -ENOENT;
         store_op_reset(&work->op);
         write_object(job);
     } else if (!op->result) {
@@ -453,7 +469,8 @@ static void looked(struct work_op *work)
 void settle_write_start(struct settle_job *job)
 {
     const struct store_caps *caps = caps_of(job);
-    if (!needs_condition(job) || (caps->put_if_none_match && caps->complete_if_none_match)) {
+    bool honoured = caps->put_if_none_match && caps->complete_if_none_match;
+    if (!needs_condition(job) || (honoured && !replaces_weak(job))) {
         write_object(job);
         return;
     }

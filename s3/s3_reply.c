@@ -309,26 +309,31 @@ static int fail_status(struct s3_request *request)
 
 /* ---- successes ---- */
 
-static int take_info(struct s3_request *request, uint64_t size)
+static void take_info(struct s3_request *request, uint64_t size)
 {
     const struct s3_headers *h = &request->headers;
     struct store_info *info = &request->op->info;
     info->size = size;
     info->mtime_ns = h->mtime_ns;
-    memcpy(info->etag, h->etag, sizeof(info->etag));
+    if (h->etag[0])
+        memcpy(info->etag, h->etag, sizeof(info->etag));
+    else
+        store_etag_weak(info->size, info->mtime_ns, info->etag);
     snprintf(info->storage_class, sizeof(info->storage_class), "%s",
              h->storage_class[0] ? h->storage_class : "STANDARD");
-    return 0;
 }
 
-static int check_etag(struct s3_request *request)
+/* An object without ETag is known by its size and time. */
+static int check_etag(struct s3_request *request, uint64_t size)
 {
     const char *wanted = request->op->if_match;
-    if (!request->headers.etag[0])
-        return fail_reply(request, "the reply has no ETag: is the endpoint an S3 server?");
+    if (!request->headers.etag[0] && !request->headers.mtime_ns)
+        return fail_reply(request,
+                          "the reply has neither ETag nor time: is the endpoint an S3 server?");
+    take_info(request, size);
     /* A store that ignores If-Match, or a header that was damaged on the way: one more try tells.
      */
-    if (wanted && strcmp(wanted, request->headers.etag) != 0)
+    if (wanted && !store_etag_fits(&request->op->info, wanted))
         return fail(request, -EEXIST, STORE_RETRY_NOW,
                     "the reply has another ETag than the one asked for");
     return 0;
@@ -336,21 +341,21 @@ static int check_etag(struct s3_request *request)
 
 static int head_result(struct s3_request *request)
 {
-    int rc = check_etag(request);
-    if (rc)
-        return rc;
     if (!request->headers.has_length)
         return fail_reply(request, "the reply has no Content-Length");
+    int rc = check_etag(request, request->headers.length);
+    if (rc)
+        return rc;
     if (request->add_rc)
         return fail(request, -ENOMEM, STORE_RETRY_NEVER, "no memory");
-    return take_info(request, request->headers.length);
+    return 0;
 }
 
 static int get_result(struct s3_request *request)
 {
     struct store_op *op = request->op;
     struct s3_headers *h = &request->headers;
-    int rc = check_etag(request);
+    int rc = check_etag(request, request->http.status == 200 ? h->length : h->total);
     if (rc)
         return rc;
     if (request->http.status == 200) {
@@ -375,7 +380,8 @@ static int get_result(struct s3_request *request)
     }
     if (request->add_rc)
         return fail(request, -ENOMEM, STORE_RETRY_NEVER, "no memory");
-    return take_info(request, h->total);
+    take_info(request, h->total);
+    return 0;
 }
 
 /* Over plain HTTP and without the server's word on the CRC: its ETag is the MD5 of what it stored,

@@ -249,7 +249,8 @@ static int build_body(struct s3_request *request)
 
 static void add_conditions(struct header_list *list, const struct store_op *op)
 {
-    if (op->if_match)
+    /* What is read is compared with a weak one when it is there (s3_reply.c). */
+    if (op->if_match && !store_etag_is_weak(op->if_match))
         add_quoted(list, "if-match", op->if_match);
     if (op->if_none_match)
         add_header(list, "if-none-match", "*");

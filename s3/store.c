@@ -11,11 +11,14 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <semaphore.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "s3/backend.h"
 #include "store_check.h"
 
@@ -219,6 +222,23 @@ const char *store_op_meta(const struct store_op *op, const char *name)
         if (!strcmp(op->out_meta[i].name, name))
             return op->out_meta[i].value;
     return NULL;
+}
+
+/* Weak ETags */
+
+void store_etag_weak(uint64_t size, uint64_t mtime_ns, char out[STORE_ETAG_MAX])
+{
+    snprintf(out, STORE_ETAG_MAX, "%c%" PRIx64 "-%" PRIx64, STORE_ETAG_WEAK, size,
+             (uint64_t)(mtime_ns / NS_PER_S));
+}
+
+bool store_etag_fits(const struct store_info *info, const char *etag)
+{
+    char weak[STORE_ETAG_MAX];
+    if (!store_etag_is_weak(etag))
+        return strcmp(info->etag, etag) == 0;
+    store_etag_weak(info->size, info->mtime_ns, weak);
+    return strcmp(weak, etag) == 0;
 }
 
 /* The way of a request */

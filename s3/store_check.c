@@ -74,6 +74,8 @@ static int check_conditions(struct store_op *op)
 {
     if (op->if_match && op->if_none_match)
         return bad(op, "if_match and if_none_match exclude each other");
+    if (op->if_match && store_etag_is_weak(op->if_match))
+        return bad(op, "a write cannot be conditional on a weak ETag");
     return check_etag(op, op->if_match);
 }
 
@@ -168,6 +170,8 @@ static int check_source(const struct store_caps *caps, struct store_op *op)
     if (!caps->server_copy)
         return error_set(&op->error, -EOPNOTSUPP, "%s request: the store does not copy",
                          store_kind_name(op->kind));
+    if (op->source_if_match && store_etag_is_weak(op->source_if_match))
+        return bad(op, "a copy cannot be conditional on a weak ETag");
     int rc = check_key(op, op->source_key, false);
     return rc ? rc : check_etag(op, op->source_if_match);
 }

@@ -338,6 +338,8 @@ static int list_close(struct parse *parse, const char *name)
         return -EBADMSG;
     }
     l->has_prefixes |= is_prefix;
+    if (!is_prefix && !l->entry.etag[0] && l->op->kind == STORE_LIST)
+        store_etag_weak(l->entry.size, l->entry.mtime_ns, l->entry.etag);
     int rc = store_op_add_entry(l->op, l->name, l->entry.size, l->entry.mtime_ns, l->entry.etag,
                                 is_prefix);
     memset(&l->entry, 0, sizeof(l->entry));

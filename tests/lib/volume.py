@@ -165,7 +165,9 @@ class Volume:
 
     def settle(self, name=""):
         """Everything below is one object at its own key when this returns."""
-        self.sluice("settle", "--wait", self.path(name) if name else self.mountpoint)
+        done = self.sluice("settle", "--wait", self.path(name) if name else self.mountpoint, check=False)
+        if done.returncode != 0:
+            raise AssertionError("settle ended with %d: %s" % (done.returncode, done.stdout))
 
     def refresh(self, name=""):
         self.sluice("refresh", self.path(name) if name else self.mountpoint)

@@ -92,6 +92,19 @@ struct store_info {
     char storage_class[32];
 };
 
+/* Some servers give no ETag for objects that were not put through them. Such an object has a weak
+ * one, made of its size and time ("~SIZE-SECONDS", hexadecimal): a change that leaves both as they
+ * were is not seen. A GET with it as condition is compared with what the reply says; a DELETE has
+ * no condition then; a write or a server-side copy with it is refused with -EINVAL. */
+#define STORE_ETAG_WEAK '~'
+static inline bool store_etag_is_weak(const char *etag)
+{
+    return etag[0] == STORE_ETAG_WEAK;
+}
+void store_etag_weak(uint64_t size, uint64_t mtime_ns, char out[STORE_ETAG_MAX]);
+/* Whether an object is the one that had this ETag, weak or not. */
+bool store_etag_fits(const struct store_info *info, const char *etag);
+
 struct store_part {
     uint32_t number; /* 1..10,000 */
     char etag[STORE_ETAG_MAX];

@@ -451,6 +451,7 @@ TEST(import, deleted_object_is_noticed, .init = init, .fini = fini)
     meta_reply_done(&request.reply);
     bucket_delete(&v, "f");
     check_int(volume_object_changed(&v, ino, object), -ESTALE);
+    check(event_seen(&v, "entry 1 f;"));
     check_int(name_lookup(&v, META_ROOT_INO, "f", NULL), -ENOENT);
 }
 

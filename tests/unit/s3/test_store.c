@@ -219,3 +219,19 @@ TEST(store_name, is_that_of_the_bottom)
     store_free(NULL);
     loop_free(loop);
 }
+
+TEST(store_etag_fits, weak_ones_by_size_and_time)
+{
+    char weak[STORE_ETAG_MAX];
+    struct store_info info = {.size = 255, .mtime_ns = 16000000000ull, .etag = "abc"};
+    store_etag_weak(255, 16999999999ull, weak);
+    check_str(weak, "~ff-10");
+    check(store_etag_is_weak(weak) && !store_etag_is_weak("abc"));
+    check(store_etag_fits(&info, "abc") && store_etag_fits(&info, weak));
+    check(!store_etag_fits(&info, "abd"));
+    info.size++;
+    check(!store_etag_fits(&info, weak));
+    info.size--;
+    info.mtime_ns += 1000000000;
+    check(!store_etag_fits(&info, weak));
+}
