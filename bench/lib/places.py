@@ -91,6 +91,8 @@ class Null(Directory):
 class Sluice(Volume):
     """A mount with the defaults that a user gets."""
 
+    inline_max = None
+
     def __init__(self, name, gateway=None, proxy=None, options=(), **more):
         more.setdefault("settle_delay", "5s")
         more.setdefault("gc_delay", "10s")

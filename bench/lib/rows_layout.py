@@ -86,7 +86,7 @@ def backlog(machine, out):
             rows[kind].add(place, size / process.MIB / (result["runtime"] / 1000))
         os.unlink(volume.path("large"))
 
-    with machine.places(lambda: Sluice("sluice", gateway, settle_delay="1s", options=["--inline-max", "128K"])) as (volume,):
+    with machine.places(lambda: Sluice("sluice", gateway, settle_delay="1s")) as (volume,):
         for number in range(min(3, machine.options.rounds)):
             machine.say("round %d: without" % (number + 1))
             wait_settled(volume)

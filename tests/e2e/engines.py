@@ -98,6 +98,8 @@ def python(name, *packages, pip=()):
 class EngineVolume(volume.Volume):
     """A mount over a real S3 server, and what must be true after each job on it."""
 
+    inline_max = None
+
     def __init__(self, gw, **options):
         super().__init__(gateway=gw, **options)
 

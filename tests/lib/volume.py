@@ -44,6 +44,9 @@ def is_mounted(path):
 
 
 class Volume:
+    # Less than the default, so that files need not be large to be objects when they are closed; None: the default.
+    inline_max = "32K"
+
     def __init__(self, gateway=None, bucket=None, prefix="", options=(), env=None, settle_delay="200ms", gc_delay="500ms"):
         self.directory = tempfile.mkdtemp(prefix="sluice-test.")
         os.chmod(self.directory, 0o711)  # other users reach the mount point, where permissions are tested
@@ -72,7 +75,7 @@ class Volume:
             binary(), "mount", self.url, self.mountpoint, "--foreground",
             "--meta-dir", os.path.join(self.directory, "meta"),
             "--settle-delay", self.settle_delay, "--gc-delay", self.gc_delay,
-            "--log-file", self.log, *self.options, *extra,
+            "--log-file", self.log, *(("--inline-max", self.inline_max) if self.inline_max else ()), *self.options, *extra,
         ]
 
     def mount(self, *extra):

@@ -58,6 +58,7 @@ class Programs(unittest.TestCase):
     def setUpClass(cls):
         cls.gateway = cls.enterClassContext(Gateway())
         cls.volume = Volume(gateway=cls.gateway, settle_delay="2s")
+        cls.volume.inline_max = None
         cls.volume.mount()
         cls.addClassCleanup(cls.volume.close)
         cls.local = os.path.join(cls.volume.directory, "local")

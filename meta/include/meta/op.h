@@ -238,7 +238,7 @@ struct meta_volume {
     char id[33];                   /* 128 random bits in hex: given by who formats */
     char store[512];               /* name of the store, to refuse another bucket later */
     char prefix[META_KEY_MAX + 1]; /* "" or ends in '/' */
-    uint32_t inline_max;           /* bytes of a file that may be kept inline; default 32 KiB */
+    uint32_t inline_max;           /* bytes of a file that may be kept inline */
     uint32_t settle_delay_ms;
     uint32_t gc_delay_ms; /* an object is deleted so long after its last reference went */
     uint32_t root_mode, root_uid, root_gid;
