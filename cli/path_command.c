@@ -56,11 +56,11 @@ static bool wait_a_little(sem_t *done)
 }
 
 /* The request waits on a thread of its own, while this one shows what is left. */
-static int ask_with_progress(const struct path_command *command, struct waiting *w)
+static int ask_with_progress(const char *what, struct waiting *w)
 {
     struct progress progress;
     pthread_t thread;
-    progress_init(&progress, command->progress, false);
+    progress_init(&progress, what, false);
     sem_init(&w->done, 0, 0);
     if (!progress.on || pthread_create(&thread, NULL, ask, w) != 0) {
         ask(w);
@@ -71,6 +71,16 @@ static int ask_with_progress(const struct path_command *command, struct waiting 
     pthread_join(thread, NULL);
     progress_end(&progress);
     return w->result;
+}
+
+int path_command_ask(const char *op, const char *path, const char *progress, json_t **reply,
+                     struct error *error)
+{
+    struct waiting w = {.path = path, .op = op};
+    int r = progress ? ask_with_progress(progress, &w) : (ask(&w), w.result);
+    *reply = w.reply;
+    *error = w.error;
+    return r;
 }
 
 int path_command_run(const struct path_command *command, int argc, char **argv)
@@ -100,15 +110,17 @@ int path_command_run(const struct path_command *command, int argc, char **argv)
     int r = options_parse(&set, name, argc, argv, &options, &result);
     if (r)
         return r - 1;
-    struct waiting w = {.path = result.arg_count ? result.args[0] : ".", .op = command->op};
-    if ((command->progress ? ask_with_progress(command, &w) : (ask(&w), w.result)) < 0)
-        return cli_fail(command->name, &w.error);
+    json_t *reply = NULL;
+    struct error error = {0};
+    if (path_command_ask(command->op, result.arg_count ? result.args[0] : ".", command->progress,
+                         &reply, &error) < 0)
+        return cli_fail(command->name, &error);
     if (options.json) {
-        json_dumpf(w.reply, stdout, JSON_INDENT(2));
+        json_dumpf(reply, stdout, JSON_INDENT(2));
         putchar('\n');
     } else if (command->print) {
-        command->print(w.reply);
+        command->print(reply);
     }
-    json_decref(w.reply);
+    json_decref(reply);
     return 0;
 }

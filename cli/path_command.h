@@ -20,6 +20,11 @@ struct path_command {
     bool wait;          /* has --wait (which is the default, and says so) */
 };
 
+/* One request about one path, with that bar on a terminal. `reply` (owned by the caller; NULL after
+ * an error). 0 or -errno, the reason in `error`. */
+int path_command_ask(const char *op, const char *path, const char *progress, json_t **reply,
+                     struct error *error);
+
 /* The whole sub-command: parses, asks, prints. The exit code. */
 int path_command_run(const struct path_command *command, int argc, char **argv);
 

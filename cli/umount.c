@@ -1,4 +1,5 @@
-/* sluice umount: unmounts, and waits until the daemon has brought everything to the store. */
+/* sluice umount: settles, unmounts, and waits until the daemon has brought everything to the store.
+ */
 #include "cli.h"
 
 #include <errno.h>
@@ -15,25 +16,32 @@
 #include "base/cleanup.h"
 #include "control_client.h"
 #include "options.h"
+#include "path_command.h"
 #include "progress.h"
 
 struct umount_options {
-    bool lazy;
+    bool lazy, now;
 };
 
 static const struct option_spec specs[] = {
     {"lazy", 'l', OPTION_FLAG, offsetof(struct umount_options, lazy), NULL,
      "Take the mount away now even if it is in use; it ends when its last user does"},
+    {"now", 0, OPTION_FLAG, offsetof(struct umount_options, now), NULL,
+     "Do not settle first: what is in the metadata only, or not at its own key yet, is brought "
+     "there by the next mount"},
 };
 
 static const struct option_set umount_option_set = {
     .specs = specs,
     .count = ARRAY_LEN(specs),
     .usage = "MOUNTPOINT",
-    .doc = "Unmounts, and returns when everything that was written is in the object store and the "
-           "metadata is closed. On a terminal a bar shows how much is left to upload."
-           "\vEnds with 0 then, 1 if the mount is in use or its process ended with an error. Data "
-           "that could not be sent stays on the local disk, and is sent by the next mount.",
+    .doc =
+        "Brings every file to one plain object at its own key, unmounts, and returns when the "
+        "metadata is closed: other S3 clients then read all that was written. On a terminal a "
+        "bar shows how much is left."
+        "\vEnds with 0 then, 1 if the mount is in use or its process ended with an error. What "
+        "could not be sent stays on the local disk, and is sent by the next mount. A volume of a "
+        "service is settled by the service, one with --no-settle by nobody.",
     .args_min = 1,
     .args_max = 1,
 };
@@ -52,18 +60,33 @@ static int open_root(const char *path, struct control_client *out, struct error 
     return 0;
 }
 
-/* What the mount says of itself: its process, and the bytes that are not in the store. */
-static int ask_status(struct control_client *client, int *pid, uint64_t *unsent,
-                      struct error *error)
+/* What the mount says of itself. */
+struct mount_state {
+    int pid;
+    uint64_t unsent; /* bytes that are not in the store */
+    uint64_t drift;  /* files that are not one object at their own key */
+    bool settles;    /* by itself */
+};
+
+static int ask_status(struct control_client *client, struct mount_state *out, struct error *error)
 {
     json_t *reply = NULL;
     int r = control_client_call(client, json_pack("{s:s}", "op", "status"), &reply, error);
     if (r < 0)
         return r;
     json_t *mount = json_object_get(reply, "mount");
-    *pid = (int)json_integer_value(json_object_get(mount, "pid"));
-    *unsent = (uint64_t)json_integer_value(
-        json_object_get(json_object_get(mount, "data"), "unsent_bytes"));
+    json_t *volume = json_object_get(reply, "volume");
+    const char *source = json_string_value(json_object_get(mount, "source"));
+    bool service = source && strncmp(source, "sluice", 6) == 0;
+    *out = (struct mount_state){
+        .pid = (int)json_integer_value(json_object_get(mount, "pid")),
+        .unsent = (uint64_t)json_integer_value(
+            json_object_get(json_object_get(mount, "data"), "unsent_bytes")),
+        .drift = (uint64_t)json_integer_value(
+            json_object_get(json_object_get(volume, "drift"), "files")),
+        .settles = json_is_true(json_object_get(json_object_get(volume, "settle"), "enabled")) &&
+                   !service && !json_is_true(json_object_get(mount, "read_only")),
+    };
     json_decref(reply);
     return 0;
 }
@@ -91,11 +114,11 @@ static void watch_flush(struct flush *flush, struct control_client *client, uint
     struct progress progress;
     struct pollfd p = {.fd = flush->done[0], .events = POLLIN};
     struct error error = {0};
-    int pid;
+    struct mount_state state = {.unsent = unsent};
     progress_init(&progress, "uploading", true);
     do
-        progress_show(&progress, unsent);
-    while (poll(&p, 1, 100) == 0 && ask_status(client, &pid, &unsent, &error) == 0);
+        progress_show(&progress, state.unsent);
+    while (poll(&p, 1, 100) == 0 && ask_status(client, &state, &error) == 0);
     progress_end(&progress);
 }
 
@@ -119,18 +142,31 @@ static void show_flush(const char *path, struct control_client *client, uint64_t
     control_client_close(&flush.client);
 }
 
-static int ask_mount(const char *path, bool lazy, char **mountpoint, int *pid, uint64_t *unsent,
-                     struct error *error)
+/* What cannot be settled is named and left to the next mount: no reason to stay mounted. */
+static void settle_first(const char *path)
+{
+    struct error error = {0};
+    json_t *reply = NULL;
+    if (path_command_ask("settle", path, "settling", &reply, &error) < 0)
+        fprintf(stderr, "sluice umount: not all is settled, the next mount goes on: %s\n",
+                error_text(&error));
+    json_decref(reply);
+}
+
+static int ask_mount(const char *path, const struct umount_options *options, char **mountpoint,
+                     struct mount_state *state, struct error *error)
 {
     struct control_client client;
     int r = open_root(path, &client, error);
     if (r < 0)
         return r;
-    r = ask_status(&client, pid, unsent, error);
-    if (r == 0 && !lazy)
-        show_flush(path, &client, *unsent);
-    if (r == 0)
-        r = ask_status(&client, pid, unsent, error);
+    r = ask_status(&client, state, error);
+    if (r == 0 && !options->lazy) {
+        show_flush(path, &client, state->unsent);
+        if (!options->now && state->settles && (state->drift || state->unsent))
+            settle_first(path);
+        r = ask_status(&client, state, error);
+    }
     if (r == 0)
         *mountpoint = TAKE_PTR(client.mountpoint);
     control_client_close(&client);
@@ -193,14 +229,13 @@ int cli_umount(int argc, char **argv)
     if (r)
         return r - 1;
     cleanup(free_ptr) char *mountpoint = NULL;
-    int pid = 0;
-    uint64_t unsent = 0;
-    if (ask_mount(result.args[0], options.lazy, &mountpoint, &pid, &unsent, &error) < 0)
+    struct mount_state state = {0};
+    if (ask_mount(result.args[0], &options, &mountpoint, &state, &error) < 0)
         return cli_fail("umount", &error);
-    cleanup(close_fd) int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    cleanup(close_fd) int pidfd = (int)syscall(SYS_pidfd_open, state.pid, 0);
     if (unmount(mountpoint, options.lazy, &error) < 0)
         return cli_fail("umount", &error);
     if (pidfd >= 0 && !options.lazy)
-        wait_for_end(pidfd, unsent);
+        wait_for_end(pidfd, state.unsent);
     return 0;
 }

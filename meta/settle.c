@@ -519,6 +519,7 @@ bool settler_uses_key(const struct settler *settler, const char *key)
 void settler_status(struct settler *settler, json_t *out)
 {
     json_object_set_new(out, "running", json_integer(settler->active));
+    json_object_set_new(out, "enabled", json_boolean(!settler->meta->config.no_settle));
     json_object_set_new(out, "held_back", json_boolean(settler->pace.held_ns != 0));
     json_object_set_new(out, "settled", json_integer((json_int_t)settler->settled));
     json_object_set_new(out, "changed_meanwhile", json_integer((json_int_t)settler->superseded));

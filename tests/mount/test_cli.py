@@ -178,6 +178,33 @@ class Life(unittest.TestCase):
         self.assertTrue(ended(pid), "it came back before the daemon ended")
         self.assertEqual(self.v.object("f"), b"x" * 100000)
 
+    def test_umount_leaves_plain_objects_and_now_does_not_wait(self):
+        self.start("--settle-delay", "1h")
+        self.v.write("small", b"inline")
+        code, text = sluice("umount", self.v.mountpoint)
+        self.assertEqual((code, text), (0, ""))
+        self.assertEqual(self.v.object("small"), b"inline")
+        self.start()
+        self.v.write("later", b"inline")
+        self.assertEqual(sluice("umount", "--now", self.v.mountpoint)[0], 0)
+        self.assertEqual(self.v.object("later"), None)
+        self.start()
+        self.assertEqual(self.v.read("later"), b"inline")
+        self.assertEqual(sluice("umount", self.v.mountpoint)[0], 0)
+        self.assertEqual(self.v.object("later"), b"inline")
+
+    def test_umount_names_what_cannot_be_settled(self):
+        self.start("--settle-delay", "1h", "--import-ttl", "1h")
+        self.v.write("taken", b"mine")
+        with open(os.path.join(self.v.bucket, "taken"), "wb") as f:
+            f.write(b"somebody else's")
+        code, text = sluice("umount", self.v.mountpoint)
+        self.assertEqual((code, is_mounted(self.v.mountpoint)), (0, False), text)
+        self.assertIn("not all is settled", text)
+        self.start()
+        self.assertEqual(self.v.read("taken"), b"mine")
+        self.assertEqual(sluice("umount", "--now", self.v.mountpoint)[0], 0)
+
     def test_umount_shows_what_is_left_to_upload(self):
         self.start()
         # Another process: a child of this one would flush the file by closing what it inherited.
