@@ -1,5 +1,6 @@
-/* sluice prefix: a bucket prefix as a volume with a name and a size, as the CSI driver makes them
- * (docs/csi.md). The record is one object, <prefix>.sluice/csi. */
+/* sluice prefix: a bucket prefix, or a directory of the service, as a volume with a name and a
+ * size, as the CSI driver makes them (docs/csi.md). The record of a prefix is one object,
+ * <prefix>.sluice/csi. */
 #include "cli.h"
 
 #include <errno.h>
@@ -10,8 +11,10 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "bucket_command.h"
+#include "meta/remote.h"
 #include "places.h"
 #include "prefix.h"
+#include "prefix_service.h"
 
 struct prefix_options {
     struct bucket_options bucket;
@@ -40,9 +43,10 @@ static const struct option_spec specs[] = {
 static const struct bucket_command command = {
     .name = "sluice prefix",
     .usage = "URL",
-    .doc = "Shows a bucket prefix as a volume: its record, and who owns it. With an option: makes "
-           "it a volume, raises its size, or ends it. For the CSI driver, and to look at what it "
-           "made."
+    .doc = "Shows a bucket prefix, or a directory of a volume of the metadata service "
+           "(sluice://HOST:PORT/VOLUME/DIRECTORY), as a volume: its record, and who owns it. With "
+           "an option: makes it a volume, raises its size, or ends it. For the CSI driver, and to "
+           "look at what it made."
            "\vEnds with 0 if that could be done, 1 if not, 2 for a wrong call.",
     .own = specs,
     .own_count = ARRAY_LEN(specs),
@@ -80,19 +84,43 @@ static int show(struct prefix *prefix, json_t **out, struct error *error)
     return r;
 }
 
-static int work(struct prefix *prefix, const struct prefix_options *o, json_t **out,
+static int check(const struct prefix_request *q, struct error *error)
+{
+    if (!!q->create + q->resize + q->delete > 1)
+        return error_set(error, -EINVAL, "only one of --create, --resize and --delete");
+    if ((q->create || q->resize) && !q->size)
+        return error_set(error, -EINVAL, "--size is missing");
+    return 0;
+}
+
+static int work(struct prefix *prefix, const struct prefix_request *q, json_t **out,
                 struct error *error)
 {
-    if (!!o->create + o->resize + o->delete > 1)
-        return error_set(error, -EINVAL, "only one of --create, --resize and --delete");
-    if ((o->create || o->resize) && !o->size)
-        return error_set(error, -EINVAL, "--size is missing");
-    if (o->create)
-        return prefix_create(prefix, o->create, o->size, o->on_delete ? o->on_delete : "retain",
-                             out, error);
-    if (o->resize)
-        return prefix_resize(prefix, o->size, out, error);
-    return o->delete ? prefix_delete(prefix, out, error) : show(prefix, out, error);
+    if (q->create)
+        return prefix_create(prefix, q->create, q->size, q->on_delete, out, error);
+    if (q->resize)
+        return prefix_resize(prefix, q->size, out, error);
+    return q->delete ? prefix_delete(prefix, out, error) : show(prefix, out, error);
+}
+
+static int run_bucket(const struct prefix_options *options, const struct prefix_request *request,
+                      const char *url, json_t **out, struct error *error)
+{
+    struct bucket bucket = {0};
+    int r = bucket_init(&bucket, &options->bucket, url, error);
+    if (r == 0)
+        r = open_store(&bucket, options, error);
+    if (r == 0) {
+        struct prefix prefix = {bucket.store, bucket.url.prefix};
+        r = work(&prefix, request, out, error);
+    }
+    /* A directory that is not there is a volume that is not there. */
+    if (r == -ENOENT && strcmp(bucket.url.scheme, "file") == 0 && !request->resize) {
+        r = 0;
+        *out = json_pack("{s:n,s:n}", "record", "owner");
+    }
+    bucket_close(&bucket);
+    return r;
 }
 
 /* The driver reads refusals too, so with --json they are JSON. */
@@ -112,7 +140,6 @@ int cli_prefix(int argc, char **argv)
 {
     struct prefix_options options = {0};
     struct option_result result;
-    struct bucket bucket = {0};
     struct error error = {0};
     json_t *reply = NULL;
     int r = bucket_options_parse(&options.bucket, &command, argc, argv, &result);
@@ -120,20 +147,18 @@ int cli_prefix(int argc, char **argv)
         bucket_options_free(&options.bucket);
         return r - 1;
     }
-    r = bucket_init(&bucket, &options.bucket, result.args[0], &error);
+    const struct prefix_request request = {.create = options.create,
+                                           .on_delete =
+                                               options.on_delete ? options.on_delete : "retain",
+                                           .size = options.size,
+                                           .resize = options.resize,
+                                           .delete = options.delete};
+    const char *url = result.args[0];
+    r = check(&request, &error);
     if (r == 0)
-        r = open_store(&bucket, &options, &error);
-    if (r == 0) {
-        struct prefix prefix = {bucket.store, bucket.url.prefix};
-        r = work(&prefix, &options, &reply, &error);
-    }
-    /* A directory that is not there is a volume that is not there. */
-    if (r == -ENOENT && strcmp(bucket.url.scheme, "file") == 0 && !options.resize) {
-        r = 0;
-        reply = json_pack("{s:n,s:n}", "record", "owner");
-    }
+        r = meta_remote_is_url(url) ? prefix_service_run(url, &request, &reply, &error)
+                                    : run_bucket(&options, &request, url, &reply, &error);
     r = print(options.bucket.json, r, reply, &error);
-    bucket_close(&bucket);
     bucket_options_free(&options.bucket);
     return r;
 }

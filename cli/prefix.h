@@ -24,6 +24,9 @@ int prefix_read(struct prefix *prefix, const char *name, char etag[STORE_ETAG_MA
  * there. Again with the same values succeeds. */
 int prefix_create(struct prefix *prefix, const char *name, uint64_t size, const char *on_delete,
                   json_t **out, struct error *error);
+/* Whether a record is of a volume that was made with these values: 0 or -EEXIST. Pure. */
+int prefix_compare(json_t *record, const char *name, uint64_t size, const char *on_delete,
+                   struct error *error);
 /* {"record": …}. Never smaller. -ENOENT: it is no volume. */
 int prefix_resize(struct prefix *prefix, uint64_t size, json_t **out, struct error *error);
 /* {"deleted": n, "left": n}. Of the data only objects that Sluice wrote (their tags say so) and

@@ -86,7 +86,7 @@ static int write_record(struct prefix *prefix, json_t *record, const char *etag,
     return r;
 }
 
-static int compare(json_t *record, const char *name, uint64_t size, const char *on_delete,
+int prefix_compare(json_t *record, const char *name, uint64_t size, const char *on_delete,
                    struct error *error)
 {
     const char *its_name = json_string_value(json_object_get(record, "name"));
@@ -139,7 +139,7 @@ int prefix_create(struct prefix *prefix, const char *name, uint64_t size, const 
         }
     }
     if (r == 0 && !created)
-        r = compare(record, name, size, on_delete, error);
+        r = prefix_compare(record, name, size, on_delete, error);
     if (r == 0)
         *out = json_pack("{s:O,s:b}", "record", record, "created", created);
     json_decref(record);

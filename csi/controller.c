@@ -1,5 +1,5 @@
-/* The Controller service: volumes are bucket prefixes with a record in the bucket, made and ended
- * by `sluice prefix`; or volumes of a metadata service, which are not made here. */
+/* The Controller service: volumes are bucket prefixes with a record in the bucket, or directories
+ * of a volume of a metadata service with a record there, made and ended by `sluice prefix`. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -8,10 +8,10 @@
 #include <sys/statvfs.h>
 
 #include "base/cleanup.h"
-#include "busy.h"
 #include "check.h"
 #include "csi.pb-c.h"
 #include "driver.h"
+#include "frame.h"
 #include "launch.h"
 #include "registry.h"
 
@@ -19,17 +19,12 @@
 #define STORE_CAPACITY (1ll << 60) /* what an object store has left: as much as one pays for */
 #define CONTEXT_MAX 80
 
-static int fail_busy(struct csi_call *call)
-{
-    return csi_fail(call, CSI_ABORTED, "another call for this volume is in work; call again");
-}
-
 /* What the node needs of the parameters, and that the volume has a record. */
 static size_t make_context(const Csi__V1__CreateVolumeRequest *r, const struct source *source,
                            Csi__V1__Pair *pairs, Csi__V1__Pair **list)
 {
-    static const char *const dropped[] = {"url",      "bucket",   "prefix",
-                                          "onDelete", "topology", "managed"};
+    static const char *const dropped[] = {"url",    "bucket",   "prefix",   "server",
+                                          "volume", "onDelete", "topology", "managed"};
     size_t count = 0;
     csi__v1__pair__init(&pairs[count]);
     pairs[count].key = (char *)"url";
@@ -80,10 +75,6 @@ static int check_create(struct csi *csi, struct csi_call *call,
             source_from_pairs(call, r->n_parameters, r->parameters, csi->config.allow_file, source);
     if (code != CSI_OK)
         return code;
-    if (source->kind == SOURCE_SERVICE)
-        code = csi_fail(call, CSI_INVALID_ARGUMENT,
-                        "volumes of a metadata service are made there; use a PersistentVolume that "
-                        "names one");
     for (size_t i = 0; i < r->n_volume_capabilities && code == CSI_OK; i++) {
         const Csi__V1__VolumeCapability__MountVolume *m = r->volume_capabilities[i]->mount;
         struct source trial = {0};
@@ -150,11 +141,11 @@ static int create_volume(struct csi *csi, struct csi_call *call, const ProtobufC
                         "the volume's id would be longer than %d bytes; shorten the prefix, or put "
                         "the endpoint into the Secret",
                         CHECK_NAME_MAX);
-    if (code == CSI_OK && !busy_enter(csi->busy, id))
-        code = fail_busy(call);
-    else if (code == CSI_OK) {
+    if (code == CSI_OK)
+        code = frame_enter(csi, call, id);
+    if (code == CSI_OK) {
         code = create(csi, call, r, &source, id, size);
-        busy_leave(csi->busy, id);
+        frame_leave(csi, id);
     }
     source_done(&source);
     return code;
@@ -174,40 +165,39 @@ static int delete_volume(struct csi *csi, struct csi_call *call, const ProtobufC
     if (source_from_id(call, r->volume_id, csi->config.allow_file, &source) != CSI_OK)
         return csi_reply(call, &reply.base);
     struct launch launch = {.source = &source, .secret_count = r->n_secrets, .secrets = r->secrets};
-    if (source.kind == SOURCE_SERVICE) {
-        code = CSI_OK; /* never made here, never deleted here */
-    } else if (!busy_enter(csi->busy, r->volume_id)) {
-        code = fail_busy(call);
-    } else {
+    if (source_is_made(&source) && (code = frame_enter(csi, call, r->volume_id)) == CSI_OK) {
         code = launch_prefix(csi, call, &launch, words, &answer);
         if (code == CSI_NOT_FOUND)
-            code = CSI_OK; /* the whole bucket is gone */
+            code = CSI_OK; /* the whole bucket, or the service's volume, is gone */
         if (code == CSI_OK)
             registry_remove(csi->registry, r->volume_id);
-        busy_leave(csi->busy, r->volume_id);
+        frame_leave(csi, r->volume_id);
     }
     json_decref(answer);
     source_done(&source);
-    return code == CSI_OK ? csi_reply(call, &reply.base) : code;
+    return frame_end(call, code, &reply.base);
 }
 
 /* The record of a volume by its id; NOT_FOUND without one. */
 static int find_record(struct csi *csi, struct csi_call *call, const char *id, size_t secret_count,
-                       Csi__V1__Pair *const *secrets, const char *const *words, int64_t *size)
+                       Csi__V1__Pair *const *secrets, const char *const *words, int64_t *size,
+                       bool *on_node)
 {
     struct source source;
     json_t *reply = NULL;
     if (source_from_id(call, id, csi->config.allow_file, &source) != CSI_OK)
         return csi_fail(call, CSI_NOT_FOUND, "there is no such volume");
     struct launch launch = {.source = &source, .secret_count = secret_count, .secrets = secrets};
-    int code = source.kind == SOURCE_SERVICE
-                   ? csi_fail(call, CSI_NOT_FOUND, "the volume was not made by this driver")
-                   : launch_prefix(csi, call, &launch, words, &reply);
+    int code = source_is_made(&source)
+                   ? launch_prefix(csi, call, &launch, words, &reply)
+                   : csi_fail(call, CSI_NOT_FOUND, "the volume was not made by this driver");
     json_t *record = json_object_get(reply, "record");
     if (code == CSI_OK && !json_is_object(record))
         code = csi_fail(call, CSI_NOT_FOUND, "there is no volume at %s", source.url);
     if (code == CSI_OK && size)
         *size = json_integer_value(json_object_get(record, "size"));
+    if (code == CSI_OK && on_node)
+        *on_node = source.kind != SOURCE_SERVICE; /* the service keeps to its limit itself */
     json_decref(reply);
     source_done(&source);
     return code;
@@ -222,7 +212,7 @@ static int find_volume(struct csi *csi, struct csi_call *call,
     bool file = csi->config.allow_file;
     if (!managed && source_in_pairs(r->n_volume_context, r->volume_context))
         return source_from_pairs(call, r->n_volume_context, r->volume_context, file, source);
-    int code = find_record(csi, call, r->volume_id, r->n_secrets, r->secrets, none, NULL);
+    int code = find_record(csi, call, r->volume_id, r->n_secrets, r->secrets, none, NULL, NULL);
     return code == CSI_OK ? source_from_id(call, r->volume_id, file, source) : code;
 }
 
@@ -338,10 +328,12 @@ static int expand_volume(struct csi *csi, struct csi_call *call, const ProtobufC
         return code;
     snprintf(size_word, sizeof(size_word), "--size=%" PRId64, size);
     const char *words[] = {"--resize", size_word, NULL};
-    if (!busy_enter(csi->busy, r->volume_id))
-        return fail_busy(call);
-    code = find_record(csi, call, r->volume_id, r->n_secrets, r->secrets, words, &size);
-    busy_leave(csi->busy, r->volume_id);
+    bool on_node = true;
+    code = frame_enter(csi, call, r->volume_id);
+    if (code != CSI_OK)
+        return code;
+    code = find_record(csi, call, r->volume_id, r->n_secrets, r->secrets, words, &size, &on_node);
+    frame_leave(csi, r->volume_id);
     if (code == CSI_OK && limit && size > limit)
         code = csi_fail(call, CSI_OUT_OF_RANGE,
                         "the volume has %" PRId64 " bytes already, more than limit_bytes", size);
@@ -349,7 +341,7 @@ static int expand_volume(struct csi *csi, struct csi_call *call, const ProtobufC
         return code;
     registry_put(csi->registry, r->volume_id, size);
     reply.capacity_bytes = size;
-    reply.node_expansion_required = true;
+    reply.node_expansion_required = on_node;
     return csi_reply(call, &reply.base);
 }
 

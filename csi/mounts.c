@@ -131,6 +131,11 @@ bool mounts_is_sluice(const struct mount_entry *entry)
     return entry && strcmp(entry->type, "fuse.sluice") == 0;
 }
 
+bool mounts_is_of_service(const struct mount_entry *entry)
+{
+    return mounts_is_sluice(entry) && strncmp(entry->source, "sluice", 6) == 0;
+}
+
 int mounts_is_mounted(const char *path)
 {
     struct mount_table table;
@@ -207,6 +212,18 @@ int mounts_remove_target(const char *path, struct error *error)
     if (unlinkat(parent, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
         return say(error, -errno, path);
     return 0;
+}
+
+int mounts_open_below(const char *mountpoint, const char *directory)
+{
+    struct open_how how = {.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
+                           .resolve =
+                               RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_BENEATH};
+    cleanup(close_fd) int root = open_plain(AT_FDCWD, mountpoint, 0);
+    if (root < 0)
+        return root;
+    int fd = (int)syscall(SYS_openat2, root, directory ? directory : ".", &how, sizeof(how));
+    return fd < 0 ? -errno : fd;
 }
 
 static unsigned long kernel_flags(const struct mount_flags *flags)

@@ -26,6 +26,8 @@ void mounts_done(struct mount_table *t);
 /* The mount that is seen at exactly this path, or NULL. */
 const struct mount_entry *mounts_at(const struct mount_table *t, const char *path);
 bool mounts_is_sluice(const struct mount_entry *entry);
+/* Of a volume of the metadata service. */
+bool mounts_is_of_service(const struct mount_entry *entry);
 /* For one line of /proc/self/mountinfo (tests, fuzzing): 0 or -EBADMSG; release by free of the
  * three strings. */
 int mounts_parse_line(const char *line, struct mount_entry *out);
@@ -39,6 +41,9 @@ bool mounts_alive(const char *path);
 int mounts_make_target(const char *path, struct error *error);
 /* Removes an empty directory that may not be there. */
 int mounts_remove_target(const char *path, struct error *error);
+/* A descriptor (to read) of the mount's root, or of a directory below it; no symbolic link on the
+ * way. -errno. */
+int mounts_open_below(const char *mountpoint, const char *directory);
 /* A bind mount of `directory` (relative, NULL: the root) of the mount at `source` on `target`. */
 struct mount_flags {
     bool read_only, nosuid, nodev, noexec, noatime;

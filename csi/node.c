@@ -7,27 +7,14 @@
 #include <sys/statvfs.h>
 
 #include "base/cleanup.h"
-#include "busy.h"
 #include "check.h"
 #include "control.h"
 #include "csi.pb-c.h"
 #include "driver.h"
+#include "frame.h"
 #include "mounts.h"
 #include "records.h"
 #include "stage.h"
-
-static int fail_busy(struct csi_call *call)
-{
-    return csi_fail(call, CSI_ABORTED, "another call for this volume is in work; call again");
-}
-
-static int fail_io(struct csi_call *call, const struct error *error)
-{
-    int code = error->code == -EBUSY || error->code == -ELOOP ? CSI_FAILED_PRECONDITION
-               : error->code == -ENOENT                       ? CSI_NOT_FOUND
-                                                              : CSI_INTERNAL;
-    return csi_fail(call, code, "%s", error_text(error));
-}
 
 /* What is mounted, by the context or the id, with the options of the capability. */
 static int find_source(struct csi *csi, struct csi_call *call, const char *id, size_t count,
@@ -71,14 +58,13 @@ static int stage_volume(struct csi *csi, struct csi_call *call, const ProtobufCM
         .launch = {.source = &source, .secret_count = r->n_secrets, .secrets = r->secrets},
         .group = r->volume_capability->mount->volume_mount_group,
     };
-    if (busy_enter(csi->busy, r->volume_id)) {
+    code = frame_enter(csi, call, r->volume_id);
+    if (code == CSI_OK) {
         code = stage_up(csi, call, &stage);
-        busy_leave(csi->busy, r->volume_id);
-    } else {
-        code = fail_busy(call);
+        frame_leave(csi, r->volume_id);
     }
     source_done(&source);
-    return code == CSI_OK ? csi_reply(call, &reply.base) : code;
+    return frame_end(call, code, &reply.base);
 }
 
 static int unstage_volume(struct csi *csi, struct csi_call *call, const ProtobufCMessage *request)
@@ -88,13 +74,13 @@ static int unstage_volume(struct csi *csi, struct csi_call *call, const Protobuf
     int code = check_id(call, "volume_id", r->volume_id);
     if (code == CSI_OK)
         code = check_path(call, "staging_target_path", r->staging_target_path);
+    if (code == CSI_OK)
+        code = frame_enter(csi, call, r->volume_id);
     if (code != CSI_OK)
         return code;
-    if (!busy_enter(csi->busy, r->volume_id))
-        return fail_busy(call);
     code = stage_down(csi, call, r->volume_id, r->staging_target_path, false);
-    busy_leave(csi->busy, r->volume_id);
-    return code == CSI_OK ? csi_reply(call, &reply.base) : code;
+    frame_leave(csi, r->volume_id);
+    return frame_end(call, code, &reply.base);
 }
 
 /* Where the daemon of an inline volume is mounted: the kubelet gives no place for it. */
@@ -151,7 +137,7 @@ static int look_at_target(struct csi_call *call, const struct mount_table *table
     }
     if (mounts_alive(target))
         return csi_fail(call, CSI_ALREADY_EXISTS, "%s is published there already", entry->source);
-    return mounts_unmount(target, true, &error) < 0 ? fail_io(call, &error) : CSI_OK;
+    return mounts_unmount(target, true, &error) < 0 ? frame_fail_io(call, &error) : CSI_OK;
 }
 
 static int bind_target(struct csi_call *call, const Csi__V1__NodePublishVolumeRequest *r,
@@ -175,7 +161,7 @@ static int bind_target(struct csi_call *call, const Csi__V1__NodePublishVolumeRe
         return code;
     if (mounts_make_target(r->target_path, &error) < 0 ||
         mounts_bind(staging, source->directory, r->target_path, &flags, &error) < 0)
-        return fail_io(call, &error);
+        return frame_fail_io(call, &error);
     return CSI_OK;
 }
 
@@ -192,7 +178,7 @@ static int publish(struct csi *csi, struct csi_call *call,
     if (!staging || !dir)
         return csi_fail(call, CSI_INTERNAL, "out of memory");
     if (records_make(dir, &error) < 0)
-        return fail_io(call, &error);
+        return frame_fail_io(call, &error);
     struct stage stage = {
         .volume_id = r->volume_id,
         .staging = staging,
@@ -226,14 +212,13 @@ static int publish_volume(struct csi *csi, struct csi_call *call, const Protobuf
                            r->volume_capability, &source);
     if (code != CSI_OK)
         return code;
-    if (busy_enter(csi->busy, r->volume_id)) {
+    code = frame_enter(csi, call, r->volume_id);
+    if (code == CSI_OK) {
         code = publish(csi, call, r, &source, ephemeral);
-        busy_leave(csi->busy, r->volume_id);
-    } else {
-        code = fail_busy(call);
+        frame_leave(csi, r->volume_id);
     }
     source_done(&source);
-    return code == CSI_OK ? csi_reply(call, &reply.base) : code;
+    return frame_end(call, code, &reply.base);
 }
 
 static int unpublish(struct csi *csi, struct csi_call *call, const char *volume_id,
@@ -253,7 +238,7 @@ static int unpublish(struct csi *csi, struct csi_call *call, const char *volume_
         return csi_fail(call, CSI_FAILED_PRECONDITION, "%s is a mount of something else", target);
     if ((entry && mounts_unmount(target, dead, &error) < 0) ||
         mounts_remove_target(target, &error) < 0)
-        return fail_io(call, &error);
+        return frame_fail_io(call, &error);
     return is_inline ? stage_down(csi, call, volume_id, staging, true) : CSI_OK;
 }
 
@@ -264,22 +249,23 @@ static int unpublish_volume(struct csi *csi, struct csi_call *call, const Protob
     int code = check_id(call, "volume_id", r->volume_id);
     if (code == CSI_OK)
         code = check_path(call, "target_path", r->target_path);
+    if (code == CSI_OK)
+        code = frame_enter(csi, call, r->volume_id);
     if (code != CSI_OK)
         return code;
-    if (!busy_enter(csi->busy, r->volume_id))
-        return fail_busy(call);
     code = unpublish(csi, call, r->volume_id, r->target_path);
-    busy_leave(csi->busy, r->volume_id);
-    return code == CSI_OK ? csi_reply(call, &reply.base) : code;
+    frame_leave(csi, r->volume_id);
+    return frame_end(call, code, &reply.base);
 }
 
 /* CSI_OK: a mount of ours is at the path (*alive tells whether it answers). */
-static int find_volume(struct csi_call *call, const char *path, bool *alive)
+static int find_volume(struct csi_call *call, const char *path, bool *alive, bool *of_service)
 {
     struct mount_table table;
     if (mounts_read(&table) < 0)
         return csi_fail(call, CSI_INTERNAL, "the table of mounts cannot be read");
     bool found = mounts_is_sluice(mounts_at(&table, path));
+    *of_service = mounts_is_of_service(mounts_at(&table, path));
     mounts_done(&table);
     if (!found)
         return csi_fail(call, CSI_NOT_FOUND, "there is no volume of this driver at %.300s", path);
@@ -319,18 +305,18 @@ static int answer_stats(struct csi_call *call, const char *path, bool alive)
 static int get_volume_stats(struct csi *csi, struct csi_call *call, const ProtobufCMessage *request)
 {
     const Csi__V1__NodeGetVolumeStatsRequest *r = (const void *)request;
-    bool alive = false;
+    bool alive = false, of_service = false;
     int code = check_id(call, "volume_id", r->volume_id);
     if (code == CSI_OK && !*r->volume_path)
         return csi_fail(call, CSI_INVALID_ARGUMENT, "volume_path is missing");
+    if (code == CSI_OK)
+        code = frame_enter(csi, call, r->volume_id);
     if (code != CSI_OK)
         return code;
-    if (!busy_enter(csi->busy, r->volume_id))
-        return fail_busy(call);
-    code = find_volume(call, r->volume_path, &alive);
+    code = find_volume(call, r->volume_path, &alive, &of_service);
     if (code == CSI_OK)
         code = answer_stats(call, r->volume_path, alive);
-    busy_leave(csi->busy, r->volume_id);
+    frame_leave(csi, r->volume_id);
     return code;
 }
 
@@ -340,22 +326,22 @@ static int expand_volume(struct csi *csi, struct csi_call *call, const ProtobufC
 {
     const Csi__V1__NodeExpandVolumeRequest *r = (const void *)request;
     Csi__V1__NodeExpandVolumeResponse reply = CSI__V1__NODE_EXPAND_VOLUME_RESPONSE__INIT;
-    bool alive = false;
+    bool alive = false, of_service = false;
     int code = check_id(call, "volume_id", r->volume_id);
     if (code == CSI_OK && !*r->volume_path)
         return csi_fail(call, CSI_INVALID_ARGUMENT, "volume_path is missing");
     if (code == CSI_OK)
         code = check_capacity(call, r->capacity_range, 0, &reply.capacity_bytes);
+    if (code == CSI_OK)
+        code = frame_enter(csi, call, r->volume_id);
     if (code != CSI_OK)
         return code;
-    if (!busy_enter(csi->busy, r->volume_id))
-        return fail_busy(call);
-    code = find_volume(call, r->volume_path, &alive);
-    if (code == CSI_OK && reply.capacity_bytes &&
+    code = find_volume(call, r->volume_path, &alive, &of_service);
+    if (code == CSI_OK && reply.capacity_bytes && !of_service &&
         control_set_quota(r->volume_path, reply.capacity_bytes) < 0)
         code = csi_fail(call, CSI_INTERNAL, "the size of the volume could not be set");
-    busy_leave(csi->busy, r->volume_id);
-    return code == CSI_OK ? csi_reply(call, &reply.base) : code;
+    frame_leave(csi, r->volume_id);
+    return frame_end(call, code, &reply.base);
 }
 
 static int get_capabilities(struct csi *csi, struct csi_call *call, const ProtobufCMessage *request)

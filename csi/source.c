@@ -142,9 +142,10 @@ static int set_url(struct csi_call *call, struct source *s, const char *url, boo
     else if (strncmp(url, "file:///", 8) == 0 && url[8])
         s->kind = SOURCE_FILE;
     else
-        return csi_fail(
-            call, CSI_INVALID_ARGUMENT,
-            "a volume is s3://BUCKET[/PREFIX] or sluice://HOST:PORT/VOLUME, not '%.200s'", url);
+        return csi_fail(call, CSI_INVALID_ARGUMENT,
+                        "a volume is s3://BUCKET[/PREFIX] or "
+                        "sluice://HOST:PORT/VOLUME[/DIRECTORY], not '%.200s'",
+                        url);
     if (s->kind == SOURCE_FILE && !allow_file)
         return csi_fail(call, CSI_PERMISSION_DENIED,
                         "file:// is a directory of the host; the driver allows it only with "
@@ -180,14 +181,15 @@ static int set_bucket(struct csi_call *call, struct source *s, const char *bucke
 }
 
 static int set_service(struct csi_call *call, struct source *s, const char *server,
-                       const char *volume)
+                       const char *volume, const char *prefix)
 {
     cleanup(free_ptr) char *url = NULL;
     if (!volume || strchr(server, '/'))
         return csi_fail(
             call, CSI_INVALID_ARGUMENT,
             "server (HOST:PORT) and volume go together: the volume of a metadata service");
-    if (asprintf(&url, "sluice://%s/%s", server, volume) < 0)
+    if (asprintf(&url, "sluice://%s/%s%s%s", server, volume, prefix ? "/" : "",
+                 prefix ? prefix : "") < 0)
         return out_of_memory(call);
     return set_url(call, s, url, false);
 }
@@ -220,12 +222,42 @@ static int set_place(struct csi_call *call, struct source *s, size_t count,
                         "volume");
     int code = url      ? set_url(call, s, url, allow_file)
                : bucket ? set_bucket(call, s, bucket, pair_value(count, pairs, "prefix"))
-                        : set_service(call, s, server, pair_value(count, pairs, "volume"));
+                        : set_service(call, s, server, pair_value(count, pairs, "volume"),
+                                      pair_value(count, pairs, "prefix"));
     if (code == CSI_OK && endpoint)
         code = copy_plain(call, "endpoint", endpoint, &s->endpoint);
     if (code == CSI_OK && region)
         code = copy_plain(call, "region", region, &s->region);
     return code;
+}
+
+/* "sluice://host:7700/volume/a/b": the first '/' behind the volume, or NULL. */
+static char *below_volume(const struct source *s)
+{
+    char *volume = s->kind == SOURCE_SERVICE ? strchr(s->url + strlen("sluice://"), '/') : NULL;
+    return volume ? strchr(volume + 1, '/') : NULL;
+}
+
+bool source_is_made(const struct source *source)
+{
+    return source->kind != SOURCE_SERVICE || below_volume(source);
+}
+
+/* A volume of a service is mounted as a whole; its directory is what is published. */
+static int set_mount(struct csi_call *call, struct source *s)
+{
+    char *below = below_volume(s), *directory = NULL;
+    s->mount_url = below ? strndup(s->url, (size_t)(below - s->url)) : strdup(s->url);
+    if (!s->mount_url)
+        return out_of_memory(call);
+    if (!below)
+        return CSI_OK;
+    if (asprintf(&directory, "%s%s%s", below + 1, s->directory ? "/" : "",
+                 s->directory ? s->directory : "") < 0)
+        return out_of_memory(call);
+    free(s->directory);
+    s->directory = directory;
+    return CSI_OK;
 }
 
 int source_from_pairs(struct csi_call *call, size_t count, Csi__V1__Pair *const *pairs,
@@ -236,6 +268,8 @@ int source_from_pairs(struct csi_call *call, size_t count, Csi__V1__Pair *const 
     for (size_t i = 0; i < count && code == CSI_OK; i++)
         if (!is_place_key(pairs[i]->key))
             code = set_other(call, out, pairs[i]->key, pairs[i]->value);
+    if (code == CSI_OK)
+        code = set_mount(call, out);
     if (code != CSI_OK)
         source_done(out);
     return code;
@@ -258,6 +292,8 @@ int source_from_id(struct csi_call *call, const char *id, bool allow_file, struc
         else
             code = csi_fail(call, CSI_INVALID_ARGUMENT, "the volume id is none of this driver");
     }
+    if (code == CSI_OK)
+        code = set_mount(call, out);
     if (code != CSI_OK)
         source_done(out);
     return code;
@@ -300,6 +336,7 @@ int source_add_flags(struct csi_call *call, struct source *source, size_t count,
 void source_done(struct source *source)
 {
     free(source->url);
+    free(source->mount_url);
     free(source->endpoint);
     free(source->region);
     free(source->directory);
@@ -355,6 +392,6 @@ int source_allows(struct csi_call *call, const struct source *source,
         return csi_fail(call, CSI_INVALID_ARGUMENT,
                         "a bucket that is mounted without a metadata service has one writing node: "
                         "ReadWriteOnce, ReadWriteOncePod or ReadOnlyMany. For ReadWriteMany use a "
-                        "volume of a service (server, volume)");
+                        "metadata service (server, volume)");
     return CSI_OK;
 }

@@ -4,8 +4,8 @@
  * else of a request reaches a command line.
  *
  * The id of a volume that the driver made is its URL, with the endpoint and region where they are
- * given: s3://bucket/prefix/name;endpoint=http://host:9000;region=r. So DeleteVolume needs nothing
- * but the id.
+ * given: s3://bucket/prefix/name;endpoint=http://host:9000;region=r, or
+ * sluice://host:7700/volume/prefix/name. So DeleteVolume needs nothing but the id.
  */
 #ifndef SLUICE_CSI_SOURCE_H
 #define SLUICE_CSI_SOURCE_H
@@ -23,6 +23,7 @@ enum source_kind { SOURCE_S3, SOURCE_FILE, SOURCE_SERVICE };
 struct source {
     enum source_kind kind;
     char *url;
+    char *mount_url;         /* what is mounted; without the directory in a volume of a service */
     char *endpoint, *region; /* NULL: none */
     char *directory;         /* below the volume's root: only this is published; NULL: all */
     char *options[SOURCE_OPTIONS_MAX]; /* "--memory=128M", of `sluice mount` */
@@ -50,6 +51,9 @@ int source_add_flags(struct csi_call *call, struct source *source, size_t count,
                      char *const *flags);
 void source_done(struct source *source);
 
+/* It has a place of its own, which this driver may have made. A volume of a service as a whole was
+ * made there. */
+bool source_is_made(const struct source *source);
 /* Makes the volume `name` below the source: its own directory. Deterministic. */
 int source_descend(struct csi_call *call, struct source *source, const char *name);
 /* Owned by the caller. NULL without memory, or if it were longer than CHECK_NAME_MAX. */

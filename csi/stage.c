@@ -14,6 +14,7 @@
 #include "busy.h"
 #include "control.h"
 #include "daemons.h"
+#include "frame.h"
 #include "mounts.h"
 #include "records.h"
 
@@ -24,14 +25,6 @@
 #define KEEP_S (7 * 86400) /* metadata of a volume that is not mounted here any more */
 #define GC_STILL_MS 20000  /* no object was deleted for so long: they cannot be */
 #define GC_POLL_US 50000
-
-static int fail_io(struct csi_call *call, const struct error *error)
-{
-    int code = error->code == -EBUSY || error->code == -ELOOP ? CSI_FAILED_PRECONDITION
-               : error->code == -ENOENT                       ? CSI_NOT_FOUND
-                                                              : CSI_INTERNAL;
-    return csi_fail(call, code, "%s", error_text(error));
-}
 
 /* The id of the metadata of a mount, NULL if it has none of its own. */
 static char *ask_owner(const char *staging)
@@ -146,8 +139,8 @@ static int look_at(struct csi_call *call, const struct stage *stage, int *mounte
                         stage->staging, entry->type);
     } else if (entry && !mounts_alive(stage->staging)) {
         if (mounts_unmount(stage->staging, true, &error) < 0)
-            code = fail_io(call, &error);
-    } else if (entry && strcmp(entry->source, stage->launch.source->url) != 0) {
+            code = frame_fail_io(call, &error);
+    } else if (entry && strcmp(entry->source, stage->launch.source->mount_url) != 0) {
         code = csi_fail(call, CSI_ALREADY_EXISTS, "%s is mounted there already", entry->source);
     } else if (entry) {
         *mounted = 1;
@@ -168,9 +161,12 @@ static int give_to_group(struct csi_call *call, const struct stage *stage)
     if (*end || errno || gid >= UINT32_MAX || !strchr("0123456789", stage->group[0]))
         return csi_fail(call, CSI_INVALID_ARGUMENT,
                         "volume_mount_group must be a number, not '%.40s'", stage->group);
-    if (stat(stage->staging, &st) < 0 ||
-        (st.st_gid != gid && chown(stage->staging, (uid_t)-1, (gid_t)gid) < 0) ||
-        chmod(stage->staging, (st.st_mode & 07777) | 02070) < 0)
+    cleanup(close_fd) int fd = mounts_open_below(stage->staging, stage->launch.source->directory);
+    if (fd < 0)
+        return csi_fail(call, fd == -ENOENT ? CSI_NOT_FOUND : CSI_FAILED_PRECONDITION,
+                        "the directory of the volume: %s", strerror(-fd));
+    if (fstat(fd, &st) < 0 || (st.st_gid != gid && fchown(fd, (uid_t)-1, (gid_t)gid) < 0) ||
+        fchmod(fd, (st.st_mode & 07777) | 02070) < 0)
         return csi_fail(call, CSI_INTERNAL, "setting the group of %s: %s", stage->staging,
                         strerror(errno));
     return CSI_OK;
@@ -190,7 +186,7 @@ static void undo(const struct stage *stage)
 static int save(struct csi_call *call, const char *dir, const struct record *record)
 {
     struct error error = {0};
-    return record_save(dir, record, &error) < 0 ? fail_io(call, &error) : CSI_OK;
+    return record_save(dir, record, &error) < 0 ? frame_fail_io(call, &error) : CSI_OK;
 }
 
 static int start_daemon(struct csi *csi, struct csi_call *call, const struct stage *stage,
@@ -244,7 +240,7 @@ int stage_up(struct csi *csi, struct csi_call *call, const struct stage *stage)
     if (!dir)
         return csi_fail(call, CSI_INTERNAL, "out of memory");
     if (mounts_make_target(stage->staging, &error) < 0 || records_make(dir, &error) < 0)
-        return fail_io(call, &error);
+        return frame_fail_io(call, &error);
     record_load(dir, &record);
     code = start_daemon(csi, call, stage, dir, &record);
     record_done(&record);
@@ -322,12 +318,12 @@ static int unmount_staging(struct csi *csi, struct csi_call *call, const char *s
     else if (other && alive)
         code = csi_fail(call, CSI_FAILED_PRECONDITION, "the volume is still published at %s",
                         other->mountpoint);
-    else if (alive && !entry->read_only)
+    else if (alive && !entry->read_only && !mounts_is_of_service(entry))
         code = bring_to_bucket(csi, call, staging, settled);
     else
-        *settled = alive;
+        *settled = alive; /* what a service has, it settles itself */
     if (code == CSI_OK && mounts_unmount(staging, !alive, &error) < 0)
-        code = fail_io(call, &error);
+        code = frame_fail_io(call, &error);
 out:
     mounts_done(&table);
     return code;

@@ -132,3 +132,28 @@ TEST(check_capacity, keeps_to_the_limit)
     range.required_bytes = -1;
     check_int(check_capacity(&call, &range, 10, &size), CSI_OUT_OF_RANGE);
 }
+
+TEST(source_mount, is_the_volume_of_the_service)
+{
+    struct source s;
+    check_int(PARSE(&s, "server=meta:7000", "volume=v", "prefix=a/b", "directory=c"), CSI_OK);
+    check_str(s.url, "sluice://meta:7000/v/a/b");
+    check_str(s.mount_url, "sluice://meta:7000/v");
+    check_str(s.directory, "a/b/c");
+    check(source_is_made(&s));
+    source_done(&s);
+    check_int(source_from_id(&call, "sluice://meta:7000/v/a", false, &s), CSI_OK);
+    check_str(s.mount_url, "sluice://meta:7000/v");
+    check_str(s.directory, "a");
+    source_done(&s);
+    check_int(PARSE(&s, "server=meta:7000", "volume=v"), CSI_OK);
+    check_str(s.mount_url, s.url);
+    check(!source_is_made(&s) && !s.directory);
+    source_done(&s);
+    check_int(PARSE(&s, "bucket=b", "prefix=p", "directory=c"), CSI_OK);
+    check_str(s.mount_url, "s3://b/p");
+    check_str(s.directory, "c");
+    check(source_is_made(&s));
+    source_done(&s);
+    check_int(PARSE(&s, "server=meta:7000", "volume=v", "prefix=../b"), CSI_INVALID_ARGUMENT);
+}
