@@ -166,8 +166,9 @@ const struct option_set mount_option_set = {
     .groups = groups,
     .usage = "URL MOUNTPOINT",
     .doc = "Mounts a bucket, or a directory in place of one, as a filesystem. URL is "
-           "s3://BUCKET[/PREFIX] or file:///DIRECTORY; or sluice://HOST:PORT/VOLUME or "
-           "sluice+unix:///SOCKET:VOLUME, a volume of `sluice serve` that many hosts mount."
+           "s3://BUCKET[/PREFIX] or file:///DIRECTORY; or sluice://HOST:PORT/VOLUME[/DIRECTORY] or "
+           "sluice+unix:///SOCKET:VOLUME[/DIRECTORY], a volume of `sluice serve` that many hosts "
+           "mount, or one directory of it."
            "\vExamples:\n"
            "  sluice mount file:///srv/bucket /mnt\n"
            "  sluice mount s3://logs/2026 /mnt --region eu-central-1\n"

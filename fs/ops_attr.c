@@ -266,7 +266,8 @@ void front_op_statfs(fuse_req_t req, fuse_ino_t ino)
     if (!r)
         return;
     r->ino = ino;
-    if (meta_quota_active(r->fs->meta) && !front_is_control(ino)) {
+    /* Whether a service has quotas is known to it alone. */
+    if ((meta_quota_active(r->fs->meta) || r->fs->config.shared) && !front_is_control(ino)) {
         r->meta.op.kind = META_QUOTA;
         r->meta.op.ino = ino;
         r->meta.op.flags = META_QUOTA_ABOVE;

@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -400,10 +401,14 @@ static void greet(struct remote_link *link)
 {
     struct remote *remote = link->remote;
     const struct meta_remote_config *c = &remote->config;
+    const struct meta_remote_url *url = &remote->url;
+    char volume[WIRE_VOLUME_MAX + 1];
+    int volume_len = snprintf(volume, sizeof(volume), "%s%s%s", url->volume,
+                              url->directory ? "/" : "", url->directory ? url->directory : "");
     struct wire_hello hello = {
         .version_min = WIRE_VERSION,
         .version_max = WIRE_VERSION,
-        .volume = {remote->url.volume, strlen(remote->url.volume)},
+        .volume = {volume, (size_t)volume_len},
         .token = {c->token, c->token ? strlen(c->token) : 0},
         .text = {c->text, c->text ? strnlen(c->text, WIRE_TEXT_MAX) : 0},
         .session = remote->session,

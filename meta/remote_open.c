@@ -41,6 +41,26 @@ static bool split_host(char *text, char **host, char **port)
     return *text != 0;
 }
 
+/* One '/' between names, none at the ends. False: it has a name that no directory has. */
+static bool tidy_path(char *path)
+{
+    char *out = path, *rest = NULL;
+    size_t len = strlen(path);
+    if (len > WIRE_PATH_MAX)
+        return false;
+    for (char *name = strtok_r(path, "/", &rest); name; name = strtok_r(NULL, "/", &rest)) {
+        size_t name_len = strlen(name);
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || name_len > META_NAME_MAX)
+            return false;
+        if (out != path)
+            *out++ = '/';
+        memmove(out, name, name_len);
+        out += name_len;
+    }
+    *out = 0;
+    return true;
+}
+
 int meta_remote_url_parse(const char *text, struct meta_remote_url *out, struct error *error)
 {
     bool is_unix = strncmp(text, UNIX, strlen(UNIX)) == 0;
@@ -48,15 +68,16 @@ int meta_remote_url_parse(const char *text, struct meta_remote_url *out, struct 
     *out = (struct meta_remote_url){0};
     if (!rest)
         return error_set(error, -ENOMEM, "out of memory");
-    char *split = is_unix ? strrchr(rest, ':') : strchr(rest, '/');
+    char *split = strchr(rest, is_unix ? ':' : '/');
     bool good = split != NULL;
     if (good) {
         *split++ = 0;
-        size_t len = strlen(split);
-        if (len && split[len - 1] == '/')
-            split[len - 1] = 0;
-        good = is_volume_name(split);
+        char *directory = strchr(split, '/');
+        if (directory)
+            *directory++ = 0;
+        good = is_volume_name(split) && (!directory || tidy_path(directory));
         out->volume = strdup(split);
+        out->directory = good && directory && *directory ? strdup(directory) : NULL;
     }
     if (good && is_unix) {
         good = rest[0] == '/';
@@ -68,8 +89,9 @@ int meta_remote_url_parse(const char *text, struct meta_remote_url *out, struct 
         return 0;
     meta_remote_url_done(out);
     return error_set(error, -EINVAL,
-                     "%s: a volume of a service is sluice://HOST:PORT/VOLUME or "
-                     "sluice+unix:///SOCKET:VOLUME, VOLUME of letters, digits, '.', '_' and '-'",
+                     "%s: a volume of a service is sluice://HOST:PORT/VOLUME[/DIRECTORY] or "
+                     "sluice+unix:///SOCKET:VOLUME[/DIRECTORY], VOLUME of letters, digits, '.', "
+                     "'_' and '-', DIRECTORY without '.' and '..'",
                      text);
 }
 
@@ -79,6 +101,7 @@ void meta_remote_url_done(struct meta_remote_url *url)
     free(url->port);
     free(url->path);
     free(url->volume);
+    free(url->directory);
     *url = (struct meta_remote_url){0};
 }
 

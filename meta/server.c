@@ -12,7 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "server_impl.h"
+#include "server_subtree.h"
 
 #define BACKLOG 1024
 #define TICK_MS 250
@@ -49,6 +49,8 @@ void conn_close(struct conn *conn)
     if (conn->session)
         session_lost(conn->session);
     conn->session = NULL;
+    if (conn->walk)
+        subtree_walk_lost(TAKE_PTR(conn->walk));
     uv_close(&conn->u.handle, on_conn_closed);
 }
 
@@ -260,7 +262,7 @@ static int take(struct conn *conn, enum wire_type type, const uint8_t *data, siz
     struct session *session = conn->session;
     if (!session) {
         struct wire_hello hello;
-        if (type != WIRE_HELLO || wire_get_hello(data, len, &hello) < 0)
+        if (type != WIRE_HELLO || conn->walk || wire_get_hello(data, len, &hello) < 0)
             return -EBADMSG;
         session_hello(conn, &hello);
         return 0;
@@ -478,7 +480,8 @@ static void on_tick(struct loop_timer *timer)
     struct conn *conn, *next;
     DL_FOREACH_SAFE(server->conns, conn, next)
     {
-        if (!conn->closing && !conn->session && now - conn->since_ms > server->config.hello_ms)
+        if (!conn->closing && !conn->session && !conn->walk &&
+            now - conn->since_ms > server->config.hello_ms)
             conn_refuse(conn, -ETIMEDOUT, "no hello in time");
         else
             go_on(conn);

@@ -5,6 +5,7 @@
  * server.c           listening, connections, frames
  * server_session.c   sessions, invalidations, who waits for whose confirmation
  * server_request.c   operations and tasks of sessions, and what they mean to the others
+ * server_subtree.c   sessions that see one directory only
  * server_volume.c    volumes, events of their own, unlinked inodes, what a restart left
  */
 #ifndef SLUICE_META_SERVER_IMPL_H
@@ -32,7 +33,8 @@ struct listener {
 
 struct conn {
     struct server *server;
-    struct session *session; /* NULL: has not said who it is */
+    struct session *session;   /* NULL: has not said who it is */
+    struct subtree_walk *walk; /* its root is being looked up */
     union {
         uv_handle_t handle;
         uv_stream_t stream;
@@ -64,6 +66,7 @@ struct id_entry { /* a set of numbers */
 struct session {
     struct server_volume *volume;
     uint64_t id;
+    uint64_t root; /* all it sees is at or below this directory; 0: all of the volume */
     uint8_t key[WIRE_KEY_LEN];
     char *text;
     struct conn *conn; /* NULL: lost; it may come back */
@@ -153,6 +156,9 @@ void conn_request_done(struct conn *conn);
 
 /* server_session.c */
 void session_hello(struct conn *conn, const struct wire_hello *hello);
+/* A new one for a connection that may have it: `root` as in struct session. */
+void session_begin(struct conn *conn, struct server_volume *volume, const struct wire_hello *hello,
+                   uint64_t root);
 void session_confirm(struct session *session, uint64_t sequence);
 void session_lost(struct session *session);                 /* its connection is gone */
 void session_end(struct session *session, const char *why); /* why NULL: it said goodbye */

@@ -11,7 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "server_impl.h"
+#include "server_subtree.h"
 
 /* Jobs */
 
@@ -69,6 +69,8 @@ static void answer(struct job *job)
         };
         wire_put_task_done(conn_out(conn), &done);
     } else if (conn) {
+        if (job->result == 0)
+            job->result = subtree_give(job->session, &job->request.op, &job->request.reply);
         wire_put_reply(conn_out(conn), job->id, MIN(job->result, 0), &job->request.reply);
     }
     job_free(job);
@@ -300,8 +302,9 @@ static int decode(struct job *job, const struct wire_request *m)
 
 static bool is_refused(struct job *job, const struct wire_request *m, int *rc)
 {
-    const struct meta_op *op = &job->decoded.op;
+    struct meta_op *op = &job->decoded.op;
     bool change = meta_kind_changes(op->kind);
+    op->retry = change && m->retry;
     if (op->kind == 0 || op->kind > META_QUOTA_SET || (change && !m->change)) {
         *rc = -EINVAL;
         return true;
@@ -311,8 +314,8 @@ static bool is_refused(struct job *job, const struct wire_request *m, int *rc)
         *rc = 0;
         return true;
     }
-    *rc = -EROFS;
-    return change && job->session->read_only;
+    *rc = change && job->session->read_only ? -EROFS : subtree_take(job->session, &job->decoded.op);
+    return *rc < 0;
 }
 
 void request_take(struct session *session, const struct wire_request *m)
@@ -355,6 +358,12 @@ void task_take(struct session *session, const struct wire_task *m)
     memset(&job->task, 0, sizeof(job->task));
     job->task.ino = m->ino;
     job->task.done = task_done;
+    job->result = subtree_take_ino(session, &job->task.ino);
+    if (job->result < 0) {
+        error_set(&job->task.error, job->result, "this is not below the root of the mount");
+        answer(job);
+        return;
+    }
     switch (m->kind) {
     case WIRE_TASK_SYNC:
         meta_sync(meta, &job->task);

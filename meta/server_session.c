@@ -14,10 +14,10 @@
 
 #include "base/hash.h"
 #include "base/log.h"
-#include "server_impl.h"
+#include "server_subtree.h"
 
-#define RECORD_VERSION 1
-#define NAMES_MARGIN 4 /* a quarter of the lease for clocks that run differently */
+#define RECORD_VERSION 2 /* 1: without the root */
+#define NAMES_MARGIN 4   /* a quarter of the lease for clocks that run differently */
 
 static struct session *session_new(struct server_volume *volume, uint64_t id, const uint8_t *key,
                                    const struct wire_text *text)
@@ -117,7 +117,7 @@ uint64_t session_batch(struct session *session)
 void session_push(struct session *session, enum wire_item_kind kind, uint64_t ino,
                   const struct meta_name *name)
 {
-    struct wire_item item = {.kind = kind, .ino = ino};
+    struct wire_item item = {.kind = kind, .ino = subtree_give_ino(session, ino)};
     if (name)
         item.name = (struct wire_text){.bytes = name->bytes, .len = name->len};
     put_item(session, &item);
@@ -274,17 +274,20 @@ int session_restore(struct server_volume *volume, uint64_t id, const void *recor
     struct reader r;
     struct wire_text text;
     reader_init(&r, record, len);
-    if (reader_u8(&r) != RECORD_VERSION)
+    uint8_t version = reader_u8(&r);
+    if (version == 0 || version > RECORD_VERSION)
         return -EPROTO;
     const uint8_t *key = reader_raw(&r, WIRE_KEY_LEN);
     bool read_only = reader_u8(&r);
     text.bytes = (const char *)reader_bytes(&r, WIRE_TEXT_MAX, &text.len);
+    uint64_t root = version > 1 ? reader_varint(&r) : 0;
     if (reader_end(&r) < 0)
         return -EBADMSG;
     struct session *session = session_new(volume, id, key, &text);
     if (!session)
         return -ENOMEM;
     session->read_only = read_only;
+    session->root = root;
     session->restored = true;
     volume->restored++;
     session_push_all(session);
@@ -299,6 +302,7 @@ static int begin(struct session *session)
     buf_put(&b, session->key, WIRE_KEY_LEN);
     buf_put_u8(&b, session->read_only);
     buf_put_str(&b, session->text);
+    buf_put_varint(&b, session->root);
     struct meta_op op = {
         .kind = META_SESSION_BEGIN, .session = session->id, .data = b.data, .data_len = b.len};
     int rc = buf_error(&b);
@@ -308,7 +312,8 @@ static int begin(struct session *session)
     return rc;
 }
 
-static struct session *make(struct server_volume *volume, const struct wire_hello *hello)
+static struct session *make(struct server_volume *volume, const struct wire_hello *hello,
+                            uint64_t root)
 {
     struct session *session;
     uint64_t id;
@@ -321,6 +326,7 @@ static struct session *make(struct server_volume *volume, const struct wire_hell
     if (!session)
         return NULL;
     session->read_only = hello->read_only;
+    session->root = root;
     if (begin(session) < 0) {
         HASH_DEL(volume->sessions, session);
         session_unref(session);
@@ -396,10 +402,16 @@ void session_hello(struct conn *conn, const struct wire_hello *hello)
                     WIRE_VERSION);
         return;
     }
-    struct server_volume *volume = server_volume_find(server, &hello->volume);
+    struct wire_text name = hello->volume, path = {0};
+    const char *slash = name.len ? memchr(name.bytes, '/', name.len) : NULL;
+    if (slash) {
+        path.bytes = slash + 1;
+        path.len = name.len - (size_t)(path.bytes - name.bytes);
+        name.len = (size_t)(slash - name.bytes);
+    }
+    struct server_volume *volume = server_volume_find(server, &name);
     if (!volume) {
-        conn_refuse(conn, -ENOENT, "there is no volume '%.*s'", (int)hello->volume.len,
-                    hello->volume.bytes);
+        conn_refuse(conn, -ENOENT, "there is no volume '%.*s'", (int)name.len, name.bytes);
         return;
     }
     if (hello->session) {
@@ -410,7 +422,16 @@ void session_hello(struct conn *conn, const struct wire_hello *hello)
             resume(conn, session);
         return;
     }
-    session = make(volume, hello);
+    if (path.len)
+        subtree_hello(conn, volume, hello, &path);
+    else
+        session_begin(conn, volume, hello, 0);
+}
+
+void session_begin(struct conn *conn, struct server_volume *volume, const struct wire_hello *hello,
+                   uint64_t root)
+{
+    struct session *session = make(volume, hello, root);
     if (!session) {
         conn_refuse(conn, -EAGAIN, "no session can be made now");
         return;

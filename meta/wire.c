@@ -93,7 +93,7 @@ int wire_get_hello(const void *data, size_t len, struct wire_hello *out)
         return -EBADMSG;
     out->version_min = get_u32(&r);
     out->version_max = get_u32(&r);
-    get_text(&r, WIRE_NAME_MAX, &out->volume);
+    get_text(&r, WIRE_VOLUME_MAX, &out->volume);
     get_text(&r, WIRE_TOKEN_MAX, &out->token);
     get_text(&r, WIRE_TEXT_MAX, &out->text);
     const uint8_t *key = reader_raw(&r, WIRE_KEY_LEN);

@@ -14,6 +14,8 @@
 #define WIRE_FRAME_MAX (64u << 20) /* the longest message, with its type */
 #define WIRE_HELLO_MAX 8192        /* before the client is known */
 #define WIRE_NAME_MAX 64           /* of a volume */
+#define WIRE_PATH_MAX 4096         /* of a directory in it */
+#define WIRE_VOLUME_MAX (WIRE_NAME_MAX + 1 + WIRE_PATH_MAX)
 #define WIRE_TEXT_MAX 1024
 #define WIRE_TOKEN_MAX 256
 #define WIRE_KEY_LEN 16 /* what a client proves with that a session is its own */
@@ -47,7 +49,8 @@ struct wire_text {
 
 struct wire_hello {
     uint32_t version_min, version_max;
-    struct wire_text volume, token, text; /* text: host and mount point, for people */
+    struct wire_text volume;      /* its name; or NAME/PATH: only what is below that directory */
+    struct wire_text token, text; /* text: host and mount point, for people */
     uint8_t key[WIRE_KEY_LEN];
     uint64_t session; /* to be taken up again; 0: a new one */
     bool read_only;

@@ -12,11 +12,13 @@
 
 #include "meta/meta.h"
 
-/* Where the service is: sluice://HOST:PORT/VOLUME or sluice+unix:///PATH/OF/SOCKET:VOLUME. */
+/* Where the service is: sluice://HOST:PORT/VOLUME[/DIRECTORY] or
+ * sluice+unix:///PATH/OF/SOCKET:VOLUME[/DIRECTORY]. */
 struct meta_remote_url {
     char *host, *port; /* TCP; host without the brackets of an IPv6 address */
     char *path;        /* unix socket; else NULL */
     char *volume;
+    char *directory; /* names joined by '/': the root of the mount; NULL: the volume's */
 };
 bool meta_remote_is_url(const char *text);
 /* 0 or -EINVAL with a sentence. */
