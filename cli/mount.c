@@ -280,6 +280,8 @@ static int open_meta(struct mount *m, struct error *error)
     config.read_only = o->read_only;
     config.take_over = o->take_over;
     config.no_settle = o->no_settle;
+    config.settle_requests = o->settle_requests;
+    config.settle_bandwidth = o->settle_bandwidth;
     name_owner(m);
     config.owner_text = m->owner;
     return meta_open(&config, &m->meta, error);

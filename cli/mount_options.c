@@ -117,6 +117,13 @@ static const struct option_spec specs[] = {
      "Copy it there (PREFIX.sluice/backup/ in the volume's own bucket)", .group = GROUP_VOLUME},
     {"backup-keep", 0, OPTION_UINT, AT(backup_keep), "N", "Keep the newest N backups (24)",
      .min = 1, .max = 100000, .group = GROUP_VOLUME},
+    {"settle-requests", 0, OPTION_UINT, AT(settle_requests), "N",
+     "Settle asks the store at most so often in a second (no limit)", .min = 1, .max = 1000000,
+     .group = GROUP_VOLUME},
+    {"settle-bandwidth", 0, OPTION_SIZE, AT(settle_bandwidth), "SIZE",
+     "Settle moves at most this many bytes in a second through this host; what the store copies by "
+     "itself does not count (no limit)",
+     .min = 64u << 10, .group = GROUP_VOLUME},
     {"no-settle", 0, OPTION_FLAG, AT(no_settle), NULL, "Settle only when `sluice settle` asks",
      .group = GROUP_VOLUME},
 

@@ -21,6 +21,8 @@ struct mount_options {
     uint64_t inline_max;
     uint32_t settle_delay_ms, gc_delay_ms, sync_interval_ms;
     bool take_over, no_settle;
+    unsigned settle_requests;
+    uint64_t settle_bandwidth;
     char *backup_to;
     uint32_t backup_interval_ms;
     unsigned backup_keep;

@@ -147,6 +147,8 @@ static int open_meta(struct serve *s, struct served *v, const struct mount_optio
     config.sync = o->sync && strcmp(o->sync, "always") == 0 ? META_SYNC_ALWAYS : META_SYNC_INTERVAL;
     config.sync_interval_ms = o->sync_interval_ms;
     config.no_settle = o->no_settle;
+    config.settle_requests = o->settle_requests;
+    config.settle_bandwidth = o->settle_bandwidth;
     config.keep_sessions = true;
     config.owner_text = owner;
     return meta_open(&config, &v->meta, error);

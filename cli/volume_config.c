@@ -29,7 +29,8 @@ static const struct {
     {"hedge-after", false},      {"inline-max", false},   {"settle-delay", false},
     {"gc-delay", false},         {"sync", false},         {"sync-interval", false},
     {"staging-patterns", false}, {"import-ttl", false},   {"negative-ttl", false},
-    {"no-settle", false},        {"memory", false},
+    {"no-settle", false},        {"memory", false},       {"settle-requests", false},
+    {"settle-bandwidth", false},
 };
 
 int volume_name_check(const char *name, struct error *error)

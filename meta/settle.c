@@ -347,6 +347,56 @@ void settler_kick(struct settler *settler)
     pump(settler);
 }
 
+/* Limits */
+
+static void submit_due(struct settler *settler)
+{
+    uint64_t now = clock_monotonic_ns(), next = UINT64_MAX;
+    struct settle_job *job, *tmp;
+    DL_FOREACH_SAFE2(settler->paced, job, tmp, paced_next)
+    {
+        if (job->turn_ns > now && !settler->stopped) {
+            next = MIN(next, job->turn_ns);
+            continue;
+        }
+        DL_DELETE2(settler->paced, job, paced_prev, paced_next);
+        work_op_submit(settler->meta, &job->op);
+        work_end(settler->meta);
+    }
+    if (settler->paced)
+        loop_timer_start(&settler->pace_timer, (next - now) / NS_PER_MS + 1);
+}
+
+static void run_pace_timer(struct loop_timer *timer)
+{
+    submit_due(container_of(timer, struct settler, pace_timer));
+}
+
+static uint64_t bytes_of(const struct store_op *op)
+{
+    uint64_t bytes = op->kind == STORE_GET ? op->length : 0;
+    for (unsigned i = 0; i < op->iov_count; i++)
+        bytes += op->iov[i].iov_len;
+    return bytes;
+}
+
+void settle_job_pace(struct settle_job *job)
+{
+    struct settler *settler = job->settler;
+    uint64_t now = clock_monotonic_ns();
+    uint64_t wait_ns =
+        settler->stopped ? 0 : settle_rate_turn(&settler->rate, now, bytes_of(&job->op.op));
+    if (!wait_ns) {
+        work_op_submit(settler->meta, &job->op);
+        return;
+    }
+    metric_add(settler->paced_total, 1);
+    job->turn_ns = now + wait_ns;
+    work_begin(settler->meta);
+    DL_APPEND2(settler->paced, job, paced_prev, paced_next);
+    submit_due(settler);
+}
+
 static void note_end(struct settle_job *job, enum settle_end end)
 {
     static struct log_limit limit = LOG_LIMIT(10, 60000);
@@ -449,6 +499,7 @@ static void init_timer(void *arg)
 {
     struct settler *settler = arg;
     loop_timer_init(settler->meta->work, &settler->timer, run_timer);
+    loop_timer_init(settler->meta->work, &settler->pace_timer, run_pace_timer);
 }
 
 int settler_new(struct meta *meta, struct settler **out)
@@ -463,6 +514,12 @@ int settler_new(struct meta *meta, struct settler **out)
     }
     struct metrics *metrics = meta->config.metrics;
     settler->meta = meta;
+    settler->rate.requests_per_s = meta->config.settle_requests;
+    settler->rate.bytes_per_s = meta->config.settle_bandwidth;
+    settler->paced_total =
+        metrics_counter(metrics, "sluice_meta_settle_paced_requests_total", "",
+                        "Requests of settle that waited for --settle-requests or "
+                        "--settle-bandwidth.");
     settler->done_total = metrics_counter(metrics, "sluice_meta_settled_files_total", "",
                                           "Files that became one object at their own key.");
     settler->failed_total = metrics_counter(metrics, "sluice_meta_settle_failures_total", "",
@@ -487,6 +544,8 @@ void settler_stop(struct settler *settler)
 {
     settler->stopped = true;
     loop_timer_close(&settler->timer, NULL);
+    submit_due(settler); /* to be cancelled like the others */
+    loop_timer_close(&settler->pace_timer, NULL);
     check_waits(settler, true);
 }
 
@@ -521,6 +580,15 @@ void settler_status(struct settler *settler, json_t *out)
     json_object_set_new(out, "running", json_integer(settler->active));
     json_object_set_new(out, "enabled", json_boolean(!settler->meta->config.no_settle));
     json_object_set_new(out, "held_back", json_boolean(settler->pace.held_ns != 0));
+    unsigned paced = 0;
+    const struct settle_job *job;
+    DL_FOREACH2(settler->paced, job, paced_next) paced++;
+    json_object_set_new(out, "requests_per_s",
+                        json_integer((json_int_t)settler->rate.requests_per_s));
+    json_object_set_new(out, "bytes_per_s", json_integer((json_int_t)settler->rate.bytes_per_s));
+    json_object_set_new(out, "paced_requests", json_integer(paced));
+    json_object_set_new(out, "paced_ms",
+                        json_integer((json_int_t)(settler->rate.waited_ns / NS_PER_MS)));
     json_object_set_new(out, "settled", json_integer((json_int_t)settler->settled));
     json_object_set_new(out, "changed_meanwhile", json_integer((json_int_t)settler->superseded));
     json_object_set_new(out, "failed_tries", json_integer((json_int_t)settler->failed));

@@ -10,6 +10,7 @@
 #include "base/tickets.h"
 #include "settle_pace.h"
 #include "settle_plan.h"
+#include "settle_rate.h"
 #include "volume.h"
 
 #define SETTLE_REASON_MAX 200
@@ -34,6 +35,10 @@ struct settler {
     struct loop_task again; /* pump soon */
     bool again_posted, stopped;
     struct settle_pace pace;
+    struct settle_rate rate;
+    struct settle_job *paced; /* whose requests wait for their turn */
+    struct loop_timer pace_timer;
+    struct metric *paced_total;
     struct tickets *memory; /* bytes of parts that go through us */
     uint64_t settled, failed, superseded;
     struct metric *done_total, *failed_total, *bytes_total;
@@ -56,6 +61,8 @@ struct settle_job {
 
     struct work_call call;
     struct work_op op;
+    struct settle_job *paced_next, *paced_prev;
+    uint64_t turn_ns;           /* of op, while it waits; monotonic */
     struct loop_task unblocked; /* a key that gc was at is free */
     struct meta_settle plan;
     struct meta_object_tags tags;
@@ -111,6 +118,9 @@ void settle_job_submit(struct settle_job *job, void (*done)(struct work_op *work
 const struct meta_object *settle_job_object(const struct settle_job *job, uint64_t id);
 
 /* settle.c */
+
+/* Submits job->op when it is its turn (settle_rate.h). */
+void settle_job_pace(struct settle_job *job);
 void settle_job_ended(struct settle_job *job, enum settle_end end);
 
 #endif

@@ -22,7 +22,7 @@ void settle_job_submit(struct settle_job *job, void (*done)(struct work_op *work
     job->op.op.priority = STORE_BACKGROUND;
     job->op.done = done;
     job->op.arg = job;
-    work_op_submit(job->meta, &job->op);
+    settle_job_pace(job);
 }
 
 const struct meta_object *settle_job_object(const struct settle_job *job, uint64_t id)

@@ -89,9 +89,11 @@ struct meta_config {
                         said so */
     bool must_exist; /* -ENOENT if the directory has no volume, in place of a new one */
     bool no_settle;  /* tests: background work only when asked by meta_settle_wait */
-    unsigned settle_parallel; /* files at once; default 8 */
-    uint32_t owner_renew_ms;  /* default 30,000 */
-    const char *owner_text;   /* host and mount point, shown to who is refused */
+    unsigned settle_parallel;                   /* files at once; default 8 */
+    uint64_t settle_requests, settle_bandwidth; /* of settle in a second, bytes that go through this
+                                                   process; 0: no limit */
+    uint32_t owner_renew_ms;                    /* default 30,000 */
+    const char *owner_text;                     /* host and mount point, shown to who is refused */
     bool keep_sessions; /* of the service: its clients may come back after a restart, so what they
                            reserved and what they have open is not tidied away here */
 };

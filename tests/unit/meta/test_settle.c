@@ -454,3 +454,40 @@ TEST(settle, close_in_the_middle_loses_nothing, .init = init, .fini = fini)
     }
     eventually(bucket_uploads(&v) == 0);
 }
+
+static bool is_paced(void)
+{
+    cleanup(free_ptr) char *status = volume_status(&v);
+    return !strstr(status, "\"paced_requests\":0,");
+}
+
+TEST(settle, requests_wait_for_their_turn, .init = init, .fini = fini)
+{
+    v.config.settle_requests = 200;
+    volume_open(&v);
+    for (int i = 0; i < 5; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "f%d", i);
+        file_inline(&v, META_ROOT_INO, name, "text");
+    }
+    settle_all();
+    cleanup(free_ptr) char *status = volume_status(&v);
+    check(strstr(status, "\"requests_per_s\":200,") != NULL);
+    check(strstr(status, "\"paced_ms\":0,") == NULL); /* ten requests, two for each file */
+}
+
+TEST(settle, close_does_not_wait_for_turns, .init = init, .fini = fini)
+{
+    v.config.settle_bandwidth = 1; /* the second file would have its turn after four hours */
+    v.config.no_settle = false;
+    volume_open(&v);
+    file_object(&v, META_ROOT_INO, "a", big, 16384, true);
+    file_object(&v, META_ROOT_INO, "b", big, 16384, true);
+    eventually(is_paced());
+    volume_close(&v);
+    v.config.settle_bandwidth = 0;
+    volume_open(&v);
+    settle_all();
+    check_object("a", big, 16384);
+    check_object("b", big, 16384);
+}
