@@ -249,6 +249,10 @@ static int connect_meta(struct mount *m, struct error *error)
     config.events = fs_events(m->fs);
     config.metrics = m->metrics;
     config.read_only = m->options.read_only;
+    config.tls_ca = m->options.tls_ca;
+    config.tls_cert = m->options.tls_cert;
+    config.tls_key = m->options.tls_key;
+    config.tls_name = m->options.tls_server_name;
     int r = meta_remote_open(&config, &m->meta, error);
     if (r == 0)
         r = store_url_parse(meta_remote_store_url(m->meta), &m->url, error);

@@ -6,12 +6,24 @@
 
 #include "base/cleanup.h"
 
-enum { GROUP_MOUNT = 1, GROUP_STORE, GROUP_VOLUME, GROUP_DATA, GROUP_LOG, GROUP_FILE };
+enum {
+    GROUP_MOUNT = 1,
+    GROUP_STORE,
+    GROUP_VOLUME,
+    GROUP_DATA,
+    GROUP_SERVICE,
+    GROUP_LOG,
+    GROUP_FILE
+};
 
 static const struct option_group groups[] = {
-    {GROUP_MOUNT, "The mount:"},   {GROUP_STORE, "The object store:"},
-    {GROUP_VOLUME, "The volume:"}, {GROUP_DATA, "Memory, local disk and transfer:"},
-    {GROUP_LOG, "Log:"},           {0, NULL},
+    {GROUP_MOUNT, "The mount:"},
+    {GROUP_STORE, "The object store:"},
+    {GROUP_VOLUME, "The volume:"},
+    {GROUP_DATA, "Memory, local disk and transfer:"},
+    {GROUP_SERVICE, "The metadata service:"},
+    {GROUP_LOG, "Log:"},
+    {0, NULL},
 };
 
 #define AT(field) offsetof(struct mount_options, field)
@@ -154,6 +166,15 @@ static const struct option_spec specs[] = {
      "Largest window of one sequential stream (32M)", .min = 128u << 10, .max = 1u << 30,
      .group = GROUP_DATA},
 
+    {"tls-ca", 0, OPTION_STRING, AT(tls_ca), "FILE",
+     "sluices://: who may vouch for the service, PEM (whom the system trusts)",
+     .group = GROUP_SERVICE},
+    {"tls-cert", 0, OPTION_STRING, AT(tls_cert), "FILE",
+     "sluices://: the certificate to show to the service, PEM (none)", .group = GROUP_SERVICE},
+    {"tls-key", 0, OPTION_STRING, AT(tls_key), "FILE", "Its key, PEM", .group = GROUP_SERVICE},
+    {"tls-server-name", 0, OPTION_STRING, AT(tls_server_name), "NAME",
+     "sluices://: who the service must prove to be (the host of the URL)", .group = GROUP_SERVICE},
+
     {"log-file", 0, OPTION_STRING, AT(log_file), "FILE",
      "Append the log there (the journal or stderr in the foreground; log in the metadata directory "
      "otherwise)",
@@ -173,9 +194,9 @@ const struct option_set mount_option_set = {
     .groups = groups,
     .usage = "URL MOUNTPOINT",
     .doc = "Mounts a bucket, or a directory in place of one, as a filesystem. URL is "
-           "s3://BUCKET[/PREFIX] or file:///DIRECTORY; or sluice://HOST:PORT/VOLUME[/DIRECTORY] or "
-           "sluice+unix:///SOCKET:VOLUME[/DIRECTORY], a volume of `sluice serve` that many hosts "
-           "mount, or one directory of it."
+           "s3://BUCKET[/PREFIX] or file:///DIRECTORY; or sluice://HOST:PORT/VOLUME[/DIRECTORY] "
+           "(sluices:// with TLS) or sluice+unix:///SOCKET:VOLUME[/DIRECTORY], a volume of `sluice "
+           "serve` that many hosts mount, or one directory of it."
            "\vExamples:\n"
            "  sluice mount file:///srv/bucket /mnt\n"
            "  sluice mount s3://logs/2026 /mnt --region eu-central-1\n"

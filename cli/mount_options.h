@@ -36,6 +36,8 @@ struct mount_options {
     uint64_t memory, staging_max, part_size, readahead, cache_size;
     bool no_cache, no_passthrough;
     unsigned upload_parallel;
+    /* of the connection to a service */
+    char *tls_ca, *tls_cert, *tls_key, *tls_server_name;
     /* log */
     char *log_file, *log_level, *metrics_address;
 };

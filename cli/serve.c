@@ -31,9 +31,11 @@
 #define MEMORY_SHARE 5
 #define ADMIN_MAX 512
 #define ADMIN_WAIT_S 10
+#define CERTIFICATES_MS 10000 /* so often their files are looked at */
 
 struct serve_options {
     char *listen, *data_dir, *log_file, *log_level, *metrics_address;
+    char *tls_cert, *tls_key, *tls_client_ca;
     uint32_t lease_ms;
     unsigned max_connections;
 };
@@ -45,6 +47,11 @@ static const struct option_spec specs[] = {
      "(" DEFAULT_LISTEN ")"},
     {"data-dir", 0, OPTION_STRING, AT(data_dir), "DIR",
      "Where the volumes are (/var/lib/sluice/serve)"},
+    {"tls-cert", 0, OPTION_STRING, AT(tls_cert), "FILE",
+     "Speak TLS 1.3 on all TCP addresses, with this certificate chain, PEM (no TLS)"},
+    {"tls-key", 0, OPTION_STRING, AT(tls_key), "FILE", "Its key, PEM"},
+    {"tls-client-ca", 0, OPTION_STRING, AT(tls_client_ca), "FILE",
+     "Ask every client for a certificate of one of these, PEM (clients need none)"},
     {"lease", 0, OPTION_DURATION, AT(lease_ms), "TIME",
      "A client that is not heard of for so long has lost its session (10s)", .min = 1000,
      .max = 600000},
@@ -381,6 +388,11 @@ static int start(struct serve *s, struct error *error)
     meta_server_config_init(&config);
     config.lease_ms = s->options.lease_ms;
     config.max_connections = s->options.max_connections;
+    config.tls_cert = s->options.tls_cert;
+    config.tls_key = s->options.tls_key;
+    config.tls_client_ca = s->options.tls_client_ca;
+    if (config.tls_client_ca && !config.tls_cert)
+        return error_set(error, -EINVAL, "--tls-client-ca needs --tls-cert and --tls-key");
     r = metrics_new(&s->metrics);
     config.metrics = s->metrics;
     if (r == 0)
@@ -397,6 +409,18 @@ static int start(struct serve *s, struct error *error)
     return r < 0 ? r : start_metrics(s, error);
 }
 
+/* On SIGHUP, and now and then: who renews certificates need not know of this process. */
+static void reload_certificates(struct serve *s)
+{
+    struct error error = {0};
+    int r = meta_server_reload_tls(s->server, &error);
+    if (r > 0)
+        log_info("certificates read again", "file=%s", s->options.tls_cert);
+    else if (r < 0)
+        log_error("new certificates not used", "error=\"%s\" effect=\"the old ones stay\"",
+                  error_text(&error));
+}
+
 /* Until SIGTERM or SIGINT. */
 static void run(struct serve *s)
 {
@@ -404,8 +428,13 @@ static void run(struct serve *s)
                            {.fd = s->admin_fd, .events = POLLIN}};
     for (;;) {
         struct signalfd_siginfo info;
-        if (poll(fds, ARRAY_LEN(fds), -1) < 0 && errno != EINTR)
+        int ready = poll(fds, ARRAY_LEN(fds), s->options.tls_cert ? CERTIFICATES_MS : -1);
+        if (ready < 0 && errno != EINTR)
             return;
+        if (ready <= 0) {
+            reload_certificates(s);
+            continue;
+        }
         if (fds[1].revents)
             serve_admin(s);
         if (!fds[0].revents || read(s->signal_fd, &info, sizeof(info)) != sizeof(info))
@@ -415,6 +444,7 @@ static void run(struct serve *s)
             return;
         }
         log_reopen();
+        reload_certificates(s);
     }
 }
 

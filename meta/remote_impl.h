@@ -13,6 +13,7 @@
 #include <uthash.h>
 
 #include "meta/remote.h"
+#include "tls.h"
 #include "volume.h"
 #include "wire.h"
 
@@ -48,6 +49,7 @@ struct remote {
     struct meta *meta;
     struct meta_remote_config config; /* strings: owned copies */
     struct meta_remote_url url;
+    struct tls_setup *tls; /* NULL: no TLS */
     struct loop *loop;
     char *store_url, *store_options;
     struct meta_contents contents;

@@ -17,6 +17,7 @@
 #define PAUSE_FIRST_MS 20
 #define PAUSE_MAX_MS 2000
 #define PINGS_PER_LEASE 4
+#define CIPHER_ROOM (64u << 10)
 
 struct remote_link {
     struct remote *remote;
@@ -29,6 +30,9 @@ struct remote_link {
     uv_getaddrinfo_t resolve;
     uv_connect_t connect;
     bool resolving, has_handle, closing;
+    struct tls *tls; /* NULL: no TLS */
+    uint8_t *cipher; /* TLS: CIPHER_ROOM bytes that have just arrived */
+    bool greeted;    /* HELLO is sent */
     struct wire_input in;
 };
 
@@ -44,6 +48,8 @@ static void retry_later(struct remote *remote);
 static void free_link(struct remote_link *link)
 {
     wire_input_done(&link->in);
+    tls_free(link->tls);
+    free(link->cipher);
     free(link);
 }
 
@@ -80,16 +86,20 @@ static void close_link(struct remote_link *link)
         uv_close(&link->u.handle, on_closed);
 }
 
-static void fail(struct remote_link *link, const char *what, int uv_error)
+static void fail_text(struct remote_link *link, const char *what, int code, const char *text)
 {
     static struct log_limit limit = LOG_LIMIT(3, 10000);
     struct remote *remote = link->remote;
-    log_limited(&limit, LOG_WARN, "metadata service not reached", "url=%s step=%s error=\"%s\"",
-                remote->config.url, what, uv_strerror(uv_error));
+    log_limited(&limit, LOG_WARN, "metadata service not reached", "url=%s step=\"%s\" error=\"%s\"",
+                remote->config.url, what, text);
     if (remote->opened)
-        error_set(&remote->open_error, uv_error, "%s: %s: %s", remote->config.url, what,
-                  uv_strerror(uv_error));
+        error_set(&remote->open_error, code, "%s: %s: %s", remote->config.url, what, text);
     close_link(link);
+}
+
+static void fail(struct remote_link *link, const char *what, int uv_error)
+{
+    fail_text(link, what, uv_error, uv_strerror(uv_error));
 }
 
 /* The service does not know the session any more: it may have given to others what was ours. */
@@ -116,16 +126,39 @@ static void on_written(uv_write_t *uv, int status)
         fail(link, "send", status);
 }
 
+/* Frames as what goes over the wire. */
+static int seal(struct remote_link *link, struct buf *b, struct buf *out)
+{
+    int rc = buf_error(b);
+    if (rc == 0 && !link->tls) {
+        *out = *b;
+        buf_init(b, 0);
+        return 0;
+    }
+    if (rc == 0)
+        rc = tls_send(link->tls, b->data, b->len);
+    if (link->tls)
+        tls_take_output(link->tls, out);
+    buf_reset(b);
+    return rc < 0 ? rc : buf_error(out);
+}
+
 static void send_bytes(struct remote_link *link, struct buf *b)
 {
     struct write *w = calloc(1, sizeof(*w));
-    if (!w || buf_error(b) < 0) {
+    if (w)
+        buf_init(&w->bytes, 0);
+    if (!w || seal(link, b, &w->bytes) < 0) {
+        if (w)
+            buf_done(&w->bytes);
         free(w);
         fail(link, "send", UV_ENOMEM);
         return;
     }
-    w->bytes = *b;
-    buf_init(b, 0);
+    if (w->bytes.len == 0) {
+        free(w);
+        return;
+    }
     uv_buf_t uv = uv_buf_init((char *)w->bytes.data, (unsigned)w->bytes.len);
     int rc = uv_write(&w->uv, &link->u.stream, &uv, 1, on_written);
     if (rc < 0) {
@@ -368,9 +401,51 @@ static int on_message(struct remote_link *link, enum wire_type type, const uint8
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out)
 {
     struct remote_link *link = handle->data;
-    size_t len = 0;
-    uint8_t *room = wire_input_room(&link->in, &len);
+    size_t len = CIPHER_ROOM;
+    uint8_t *room = link->tls ? link->cipher : wire_input_room(&link->in, &len);
     *out = uv_buf_init((char *)room, room ? (unsigned)len : 0);
+}
+
+static void greet(struct remote_link *link);
+
+/* What does not become right by another try ends the mount that is being made. */
+static void fail_tls(struct remote_link *link, const char *why, const struct error *error)
+{
+    const char *hint = strcmp(why, "plain") == 0 ? " there: sluice:// is needed" : "";
+    struct error text;
+    error_set(&text, -EPROTO, "%s%s", error_text(error), hint);
+    struct remote *remote = link->remote;
+    fail_text(link, "TLS", -EPROTO, error_text(&text));
+    tell_opened(remote);
+}
+
+/* Drives the handshake, takes out text. False: the connection has failed. */
+static bool unseal(struct remote_link *link, size_t n)
+{
+    struct error error = {0};
+    const char *why = "other";
+    int rc = tls_arrived(link->tls, link->cipher, n);
+    while (rc == 0) {
+        size_t len = 0;
+        uint8_t *room = wire_input_room(&link->in, &len);
+        rc = room ? tls_receive(link->tls, room, len, &why, &error) : -ENOMEM;
+        if (rc <= 0)
+            break;
+        wire_input_add(&link->in, (size_t)rc);
+        rc = 0;
+    }
+    struct buf none;
+    buf_init(&none, 0);
+    send_bytes(link, &none); /* the handshake's own, or the alert */
+    if (rc == -EPROTO)
+        fail_tls(link, why, &error);
+    else if (rc < 0)
+        fail(link, "receive", rc == -ECONNRESET ? UV_EOF : rc);
+    if (link->closing)
+        return false;
+    if (!link->greeted && tls_is_ready(link->tls))
+        greet(link);
+    return !link->closing;
 }
 
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *uv)
@@ -384,7 +459,10 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *uv)
         return;
     }
     link->remote->heard_ns = clock_monotonic_ns();
-    wire_input_add(&link->in, (size_t)n);
+    if (!link->tls)
+        wire_input_add(&link->in, (size_t)n);
+    else if (!unseal(link, (size_t)n))
+        return;
     int rc = 0;
     while (!link->closing && (rc = wire_input_next(&link->in, &type, &data, &len)) > 0) {
         rc = on_message(link, type, data, len);
@@ -420,12 +498,25 @@ static void greet(struct remote_link *link)
     wire_put_hello(&b, &hello);
     remote->state = REMOTE_GREET;
     remote->ping_sent_ns = remote->heard_ns = clock_monotonic_ns();
-    int rc = uv_read_start(&link->u.stream, on_alloc, on_read);
-    if (rc < 0)
-        fail(link, "receive", rc);
-    else
-        send_bytes(link, &b);
+    link->greeted = true;
+    send_bytes(link, &b);
     buf_done(&b);
+}
+
+static void begin_tls(struct remote_link *link)
+{
+    struct remote *remote = link->remote;
+    struct error error = {0};
+    const char *name = remote->config.tls_name ? remote->config.tls_name : remote->url.host;
+    /* This side's certificate may have been renewed. */
+    if (tls_setup_reload(remote->tls, &error) < 0)
+        log_warn("new certificates not used", "url=%s error=\"%s\"", remote->config.url,
+                 error_text(&error));
+    link->cipher = malloc(CIPHER_ROOM);
+    if (!link->cipher || tls_new(remote->tls, name, &link->tls) < 0)
+        fail(link, "TLS", UV_ENOMEM);
+    else
+        unseal(link, 0);
 }
 
 static void on_connected(uv_connect_t *connect, int status)
@@ -437,7 +528,13 @@ static void on_connected(uv_connect_t *connect, int status)
         fail(link, "connect", status);
         return;
     }
-    greet(link);
+    if (link->remote->tls)
+        begin_tls(link);
+    else
+        greet(link);
+    int rc = link->closing ? 0 : uv_read_start(&link->u.stream, on_alloc, on_read);
+    if (rc < 0)
+        fail(link, "receive", rc);
 }
 
 static void on_resolved(uv_getaddrinfo_t *resolve, int status, struct addrinfo *found)
@@ -560,13 +657,17 @@ static void on_timer_closed(struct loop_timer *timer)
 void remote_link_stop(struct remote *remote)
 {
     if (remote->state == REMOTE_ONLINE) {
-        struct buf b;
+        struct buf b, out;
         uv_buf_t uv;
         buf_init(&b, 0);
+        buf_init(&out, 0);
         wire_put_number(&b, WIRE_BYE, 0);
-        uv = uv_buf_init((char *)b.data, (unsigned)b.len);
-        uv_try_write(&remote->link->u.stream, &uv, 1);
+        if (seal(remote->link, &b, &out) == 0) {
+            uv = uv_buf_init((char *)out.data, (unsigned)out.len);
+            uv_try_write(&remote->link->u.stream, &uv, 1);
+        }
         buf_done(&b);
+        buf_done(&out);
     }
     remote->state = REMOTE_CLOSED;
     if (remote->link)

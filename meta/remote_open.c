@@ -9,11 +9,13 @@
 #include "remote_impl.h"
 
 #define TCP "sluice://"
+#define TLS "sluices://"
 #define UNIX "sluice+unix://"
 
 bool meta_remote_is_url(const char *text)
 {
-    return strncmp(text, TCP, strlen(TCP)) == 0 || strncmp(text, UNIX, strlen(UNIX)) == 0;
+    return strncmp(text, TCP, strlen(TCP)) == 0 || strncmp(text, TLS, strlen(TLS)) == 0 ||
+           strncmp(text, UNIX, strlen(UNIX)) == 0;
 }
 
 static bool is_volume_name(const char *name)
@@ -64,8 +66,9 @@ static bool tidy_path(char *path)
 int meta_remote_url_parse(const char *text, struct meta_remote_url *out, struct error *error)
 {
     bool is_unix = strncmp(text, UNIX, strlen(UNIX)) == 0;
-    cleanup(free_ptr) char *rest = strdup(text + strlen(is_unix ? UNIX : TCP));
-    *out = (struct meta_remote_url){0};
+    bool is_tls = strncmp(text, TLS, strlen(TLS)) == 0;
+    cleanup(free_ptr) char *rest = strdup(text + strlen(is_unix ? UNIX : is_tls ? TLS : TCP));
+    *out = (struct meta_remote_url){.tls = is_tls};
     if (!rest)
         return error_set(error, -ENOMEM, "out of memory");
     char *split = strchr(rest, is_unix ? ':' : '/');
@@ -89,9 +92,9 @@ int meta_remote_url_parse(const char *text, struct meta_remote_url *out, struct 
         return 0;
     meta_remote_url_done(out);
     return error_set(error, -EINVAL,
-                     "%s: a volume of a service is sluice://HOST:PORT/VOLUME[/DIRECTORY] or "
-                     "sluice+unix:///SOCKET:VOLUME[/DIRECTORY], VOLUME of letters, digits, '.', "
-                     "'_' and '-', DIRECTORY without '.' and '..'",
+                     "%s: a volume of a service is sluice://HOST:PORT/VOLUME[/DIRECTORY], "
+                     "sluices:// for TLS, or sluice+unix:///SOCKET:VOLUME[/DIRECTORY]; VOLUME of "
+                     "letters, digits, '.', '_' and '-', DIRECTORY without '.' and '..'",
                      text);
 }
 
@@ -134,12 +137,26 @@ static void free_remote(struct remote *remote)
     free((char *)remote->config.token);
     free((char *)remote->config.text);
     free((char *)remote->config.url);
+    free((char *)remote->config.tls_name);
+    tls_setup_free(remote->tls);
     free(remote->store_url);
     free(remote->store_options);
     sem_destroy(&remote->gone);
     pthread_mutex_destroy(&remote->lock);
     free(remote->meta);
     free(remote);
+}
+
+static int make_tls(struct remote *remote, const struct meta_remote_config *config,
+                    struct error *error)
+{
+    struct tls_files files = {
+        .cert = config->tls_cert, .key = config->tls_key, .ca = config->tls_ca};
+    if (remote->url.tls)
+        return tls_setup_new(false, &files, &remote->tls, error);
+    if (files.cert || files.key || files.ca || config->tls_name)
+        return error_set(error, -EINVAL, "%s: TLS options are for sluices:// URLs", config->url);
+    return 0;
 }
 
 static int make(const struct meta_remote_config *config, struct remote **out, struct error *error)
@@ -158,6 +175,7 @@ static int make(const struct meta_remote_config *config, struct remote **out, st
     remote->config.url = copy(config->url, &rc);
     remote->config.text = copy(config->text, &rc);
     remote->config.token = copy(config->token, &rc);
+    remote->config.tls_name = copy(config->tls_name, &rc);
     remote->next_id = remote->next_change = 1;
     pthread_mutex_init(&remote->lock, NULL);
     sem_init(&remote->gone, 0, 0);
@@ -174,6 +192,8 @@ static int make(const struct meta_remote_config *config, struct remote **out, st
         error_set(error, rc, "out of memory");
     else
         rc = meta_remote_url_parse(config->url, &remote->url, error);
+    if (!rc)
+        rc = make_tls(remote, config, error);
     if (!rc && (rc = loop_new(&remote->loop, "meta-remote")))
         error_set(error, rc, "cannot start: %s", strerror(-rc));
     if (rc)

@@ -19,6 +19,7 @@
 #define OUT_PAUSE (8u << 20) /* bytes that a client has not taken: nothing more is read from it */
 #define OUT_MAX (256u << 20) /* it is cut off */
 #define JOBS_MAX 262144      /* requests of all connections */
+#define LINGER_MS 2000       /* for a client to take what was said last */
 
 struct write {
     uv_write_t uv;
@@ -33,15 +34,15 @@ static void on_conn_closed(uv_handle_t *handle)
     struct server *server = conn->server;
     DL_DELETE(server->conns, conn);
     server->conn_count--;
+    tls_free(conn->tls);
     wire_input_done(&conn->in);
     buf_done(&conn->out);
     free(conn);
 }
 
-void conn_close(struct conn *conn)
+/* Nothing comes from it and goes to it any more. */
+static void detach(struct conn *conn)
 {
-    if (conn->closing)
-        return;
     conn->closing = true;
     if (conn->dirty)
         DL_DELETE2(conn->server->dirty, conn, dirty_prev, dirty_next);
@@ -51,6 +52,16 @@ void conn_close(struct conn *conn)
     conn->session = NULL;
     if (conn->walk)
         subtree_walk_lost(TAKE_PTR(conn->walk));
+    guard_leave(conn);
+}
+
+void conn_close(struct conn *conn)
+{
+    if (conn->closing && !conn->lingering)
+        return;
+    if (!conn->closing)
+        detach(conn);
+    conn->lingering = false;
     uv_close(&conn->u.handle, on_conn_closed);
 }
 
@@ -66,8 +77,9 @@ struct buf *conn_out(struct conn *conn)
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out)
 {
     struct conn *conn = handle->data;
-    size_t len = 0;
-    uint8_t *room = wire_input_room(&conn->in, &len);
+    size_t len = CIPHER_ROOM;
+    bool raw = conn->tls || conn->lingering;
+    uint8_t *room = raw ? conn->server->cipher : wire_input_room(&conn->in, &len);
     *out = uv_buf_init((char *)room, room ? (unsigned)len : 0);
 }
 
@@ -80,7 +92,12 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *uv)
         conn_close(conn);
         return;
     }
-    wire_input_add(&conn->in, (size_t)n);
+    if (conn->lingering)
+        return;
+    if (!conn->tls)
+        wire_input_add(&conn->in, (size_t)n);
+    else if (!guard_receive(conn, (size_t)n))
+        return;
     take_frames(conn);
 }
 
@@ -114,12 +131,18 @@ void conn_request_done(struct conn *conn)
     go_on(conn);
 }
 
+static void free_write(struct write *w)
+{
+    if (w)
+        buf_done(&w->bytes);
+    free(w);
+}
+
 static void on_written(uv_write_t *uv, int status)
 {
     struct write *w = container_of(uv, struct write, uv);
     struct conn *conn = uv->handle->data;
-    buf_done(&w->bytes);
-    free(w);
+    free_write(w);
     if (status < 0)
         conn_close(conn);
     else
@@ -129,17 +152,20 @@ static void on_written(uv_write_t *uv, int status)
 static void flush(struct conn *conn)
 {
     struct write *w = calloc(1, sizeof(*w));
-    if (!w || buf_error(&conn->out) < 0) {
-        free(w);
+    if (w)
+        buf_init(&w->bytes, 0);
+    if (!w || guard_seal(conn, &w->bytes) < 0) {
+        free_write(w);
         conn_close(conn);
         return;
     }
-    w->bytes = conn->out;
-    buf_init(&conn->out, 0);
+    if (w->bytes.len == 0) {
+        free_write(w);
+        return;
+    }
     uv_buf_t uv = uv_buf_init((char *)w->bytes.data, (unsigned)w->bytes.len);
     if (uv_write(&w->uv, &conn->u.stream, &uv, 1, on_written) < 0) {
-        buf_done(&w->bytes);
-        free(w);
+        free_write(w);
         conn_close(conn);
     } else if (uv_stream_get_write_queue_size(&conn->u.stream) > OUT_MAX) {
         log_warn("client takes no answers", "session=%" PRIu64,
@@ -168,19 +194,48 @@ static void on_prepare(uv_prepare_t *prepare)
 void conn_refuse(struct conn *conn, int code, const char *fmt, ...)
 {
     char text[512];
-    uv_buf_t uv;
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
+    if (conn->closing)
+        return;
     metric_add(conn->server->refused, 1);
-    log_info("client refused", "error=%d reason=\"%s\"", -code, text);
-    struct buf *out = &conn->out;
-    wire_put_refused(out, code, text);
-    uv = uv_buf_init((char *)out->data, (unsigned)out->len);
-    if (buf_error(out) == 0 && uv_stream_get_write_queue_size(&conn->u.stream) == 0)
-        uv_try_write(&conn->u.stream, &uv, 1);
-    conn_close(conn);
+    log_info("client refused", "error=%d peer=%s reason=\"%s\"", -code, conn->peer, text);
+    conn->failed |= code != -EAGAIN;
+    wire_put_refused(&conn->out, code, text);
+    conn_last_word(conn);
+}
+
+static void on_shut(uv_shutdown_t *shutdown, int status)
+{
+    /* Now it ends its side, or on_tick ends it. */
+}
+
+/* Closing at once would throw away what was said, if something that it sent is still unread. */
+void conn_last_word(struct conn *conn)
+{
+    struct write *w = calloc(1, sizeof(*w));
+    if (w)
+        buf_init(&w->bytes, 0);
+    if (!w || guard_seal(conn, &w->bytes) < 0) {
+        free_write(w);
+        conn_close(conn);
+        return;
+    }
+    detach(conn);
+    uv_buf_t uv = uv_buf_init((char *)w->bytes.data, (unsigned)w->bytes.len);
+    conn->lingering = true;
+    conn->since_ms = clock_monotonic_ms();
+    if (uv_write(&w->uv, &conn->u.stream, &uv, 1, on_written) < 0) {
+        free_write(w);
+        conn_close(conn);
+        return;
+    }
+    if (uv_shutdown(&conn->shutdown, &conn->u.stream, on_shut) < 0)
+        conn_close(conn);
+    else if (conn->paused && uv_read_start(&conn->u.stream, on_alloc, on_read) < 0)
+        conn_close(conn);
 }
 
 /* Messages */
@@ -302,7 +357,10 @@ static void take_frames(struct conn *conn)
     }
     conn->reading = false;
     if (rc < 0 && !conn->closing)
-        conn_refuse(conn, -EPROTO, "this is not what a Sluice client sends");
+        conn_refuse(conn, -EPROTO, "%s",
+                    !conn->tls && guard_is_tls(conn)
+                        ? "this port does not speak TLS: sluice:// is needed, not sluices://"
+                        : "this is not what a Sluice client sends");
     else
         go_on(conn);
 }
@@ -334,10 +392,12 @@ static void on_connection(uv_stream_t *stream, int status)
     }
     if (!listener->path)
         uv_tcp_nodelay(&conn->u.tcp, 1);
-    if (server->stopping || server->conn_count > server->config.max_connections)
-        conn_refuse(conn, -EAGAIN, "too many connections");
+    if (!guard_enter(conn, listener->path != NULL))
+        conn_close(conn);
     else if (uv_read_start(&conn->u.stream, on_alloc, on_read) < 0)
         conn_close(conn);
+    else if (server->stopping || server->conn_count > server->config.max_connections)
+        conn_refuse(conn, -EAGAIN, "too many connections");
 }
 
 static void on_listener_closed(uv_handle_t *handle)
@@ -480,8 +540,10 @@ static void on_tick(struct loop_timer *timer)
     struct conn *conn, *next;
     DL_FOREACH_SAFE(server->conns, conn, next)
     {
-        if (!conn->closing && !conn->session && !conn->walk &&
-            now - conn->since_ms > server->config.hello_ms)
+        if (conn->lingering && now - conn->since_ms > LINGER_MS)
+            conn_close(conn);
+        else if (!conn->closing && !conn->session && !conn->walk &&
+                 now - conn->since_ms > server->config.hello_ms)
             conn_refuse(conn, -ETIMEDOUT, "no hello in time");
         else
             go_on(conn);
@@ -552,10 +614,13 @@ int meta_server_new(const struct server_config *config, struct server **out, str
     server->ended = metrics_counter(m, "sluice_serve_sessions_expired_total", "",
                                     "Sessions that were not heard of for a lease.");
     metrics_callback(m, "sluice_serve_connections", "", "Connections now.", read_conns, server);
-    int rc = loop_new(&server->loop, "serve");
+    int rc = guard_new(server, error);
+    if (rc == 0 && (rc = loop_new(&server->loop, "serve")))
+        error_set(error, rc, "cannot start: %s", strerror(-rc));
     if (rc < 0) {
+        guard_free(server);
         free(server);
-        return error_set(error, rc, "cannot start: %s", strerror(-rc));
+        return rc;
     }
     loop_call(server->loop, start_on_loop, server);
     *out = server;
@@ -589,6 +654,7 @@ void meta_server_free(struct server *server)
     assert(!server->volumes);
     loop_call(server->loop, stop_on_loop, server);
     loop_free(server->loop);
+    guard_free(server);
     free(server);
 }
 

@@ -3,6 +3,7 @@
  * but for the queue of volume events, which come from the volumes' threads.
  *
  * server.c           listening, connections, frames
+ * server_guard.c     what stands before a connection is known: gate, TLS, who the peer is
  * server_session.c   sessions, invalidations, who waits for whose confirmation
  * server_request.c   operations and tasks of sessions, and what they mean to the others
  * server_subtree.c   sessions that see one directory only
@@ -13,9 +14,11 @@
 
 #include <uthash.h>
 
+#include "gate.h"
 #include "lease.h"
 #include "meta/codec.h"
 #include "meta/server.h"
+#include "tls.h"
 #include "volume.h"
 #include "wire.h"
 
@@ -31,6 +34,9 @@ struct listener {
     struct listener *prev, *next;
 };
 
+#define PEER_MAX 96
+#define CIPHER_ROOM (64u << 10)
+
 struct conn {
     struct server *server;
     struct session *session;   /* NULL: has not said who it is */
@@ -41,9 +47,17 @@ struct conn {
         uv_tcp_t tcp;
         uv_pipe_t pipe;
     } u;
+    struct tls *tls;                /* NULL: a unix socket, or a service without TLS */
+    char peer[PEER_MAX];            /* address and port, or who is at the unix socket */
+    uint8_t gate_key[GATE_KEY_LEN]; /* with `gated` */
+    bool gated;                     /* counted as pending */
+    bool failed;                    /* by its own fault */
     struct wire_input in;
     struct buf out; /* frames of this turn of the loop */
     bool closing, paused, dirty;
+    bool met;       /* something came from it */
+    bool lingering; /* closing, but what was said last must arrive: since since_ms */
+    uv_shutdown_t shutdown;
     bool reading;  /* frames are being taken out of `in` */
     unsigned busy; /* requests that came by it and are not answered */
     uint64_t since_ms;
@@ -138,12 +152,16 @@ struct server {
     struct conn *conns, *dirty;
     struct session *dirty_sessions;
     unsigned conn_count, jobs;
+    struct tls_setup *tls; /* NULL: none */
+    struct gate *gate;
+    uint8_t *cipher; /* CIPHER_ROOM bytes: what a connection with TLS has just received */
     struct server_volume *volumes;
     uv_prepare_t prepare;
     struct loop_timer timer;
     uint64_t ticked_ms;
     bool stopping;
     struct metric *accepted, *refused, *requests, *pushed, *held, *ended;
+    struct metric *handshakes, *gate_full, *gate_bad, *reloads, *reload_errors;
 };
 
 /* server.c */
@@ -152,7 +170,25 @@ void conn_close(struct conn *conn);
 /* One clear word to the client, then the end. */
 void conn_refuse(struct conn *conn, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+/* Sends what is in `out`, and ends it when the client has taken that. */
+void conn_last_word(struct conn *conn);
 void conn_request_done(struct conn *conn);
+
+/* server_guard.c */
+int guard_new(struct server *server, struct error *error);
+void guard_free(struct server *server);
+/* A connection that was just accepted: false: it is to be closed without a word. */
+bool guard_enter(struct conn *conn, bool is_unix);
+/* It is known who it is. */
+void guard_known(struct conn *conn);
+/* It is being closed. */
+void guard_leave(struct conn *conn);
+/* Ciphertext of the server's `cipher` buffer into frames; false: the connection was refused. */
+bool guard_receive(struct conn *conn, size_t len);
+/* It has sent the beginning of TLS, not a frame. */
+bool guard_is_tls(const struct conn *conn);
+/* Frames `out` of the connection as what goes over the wire: 0, or -errno. */
+int guard_seal(struct conn *conn, struct buf *out);
 
 /* server_session.c */
 void session_hello(struct conn *conn, const struct wire_hello *hello);

@@ -360,6 +360,7 @@ static void welcome(struct conn *conn, struct session *session, bool restarted)
     };
     meta_contents(volume->meta, &m.contents);
     conn->session = session;
+    guard_known(conn);
     conn->in.max = WIRE_FRAME_MAX;
     session->conn = conn;
     session->heard_ms = clock_monotonic_ms();

@@ -8,18 +8,21 @@
 ServiceVolume has all of Volume; with no service given it has one of its own.
 """
 
+import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import urllib.request
 
 from volume import Volume, WAIT_S, binary, wait_until
 
 
 class Service:
-    def __init__(self, options=(), env=None):
+    def __init__(self, options=(), env=None, scheme="sluice"):
         self.directory = tempfile.mkdtemp(prefix="sluice-serve.")
         os.chmod(self.directory, 0o711)
         self.data = os.path.join(self.directory, "data")
@@ -28,7 +31,7 @@ class Service:
         self.env = dict(os.environ, **(env or {}))
         self.process = None
         self.port = None
-        self.volumes = 0
+        self.scheme = scheme
 
     def start(self):
         output = open(os.path.join(self.directory, "output"), "wb")
@@ -51,14 +54,14 @@ class Service:
         wait_until("the service", ready)
         return self
 
-    def output(self):
+    def output(self, whole=False):
         text = ""
         for name in ("output", "log"):
             path = os.path.join(self.directory, name)
             if os.path.exists(path):
                 with open(path, errors="replace") as f:
                     text += f.read()
-        return text[-8000:]
+        return text if whole else text[-8000:]
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
@@ -91,7 +94,22 @@ class Service:
                 reply += data
 
     def url(self, name):
-        return "sluice://127.0.0.1:%d/%s" % (self.port, name)
+        return "%s://127.0.0.1:%d/%s" % (self.scheme, self.port, name)
+
+    def sessions(self, name):
+        return json.loads(self.admin("status"))["volumes"][name]["sessions"]
+
+    def metric(self, name):
+        """One line of /metrics, of a service with --metrics-address 127.0.0.1:0; 0 if it is not there."""
+        def ports():
+            return re.findall(r"metrics served .*port=(\d+)", self.output(whole=True))
+
+        wait_until("the metrics", ports)
+        with urllib.request.urlopen("http://127.0.0.1:%s/metrics" % ports()[-1], timeout=WAIT_S) as reply:
+            for line in reply.read().decode().splitlines():
+                if line.rsplit(" ", 1)[0] == name:
+                    return float(line.rsplit(" ", 1)[1])
+        return 0
 
     def close(self):
         if self.process and self.process.poll() is None:

@@ -12,11 +12,12 @@
 
 #include "meta/meta.h"
 
-/* Where the service is: sluice://HOST:PORT/VOLUME[/DIRECTORY] or
+/* Where the service is: sluice://HOST:PORT/VOLUME[/DIRECTORY], the same with sluices:// for TLS, or
  * sluice+unix:///PATH/OF/SOCKET:VOLUME[/DIRECTORY]. */
 struct meta_remote_url {
     char *host, *port; /* TCP; host without the brackets of an IPv6 address */
     char *path;        /* unix socket; else NULL */
+    bool tls;
     char *volume;
     char *directory; /* names joined by '/': the root of the mount; NULL: the volume's */
 };
@@ -29,6 +30,10 @@ struct meta_remote_config {
     const char *url;
     const char *text;  /* host and mount point: shown by the service */
     const char *token; /* NULL: none */
+    /* sluices://: PEM files, read again with each connection if they changed. tls_ca NULL: whom the
+     * system trusts. tls_cert and tls_key NULL: this side shows no certificate. tls_name NULL: the
+     * service must prove to be the host of the URL. */
+    const char *tls_ca, *tls_cert, *tls_key, *tls_name;
     struct meta_events events;
     struct metrics *metrics;
     bool read_only;

@@ -22,6 +22,9 @@ struct server_config {
     uint32_t hello_ms;        /* a connection that has not said who it is; default 5,000 */
     size_t lease_entries;     /* remembered for one session; default 1 Mi */
     struct metrics *metrics;
+    /* TLS of all TCP addresses (docs/security.md): PEM files, copied. cert NULL: no TLS. client_ca
+     * NULL: clients need no certificate. */
+    const char *tls_cert, *tls_key, *tls_client_ca;
 };
 void meta_server_config_init(struct server_config *config);
 
@@ -29,6 +32,10 @@ int meta_server_new(const struct server_config *config, struct server **out, str
 /* Closes all connections. Volumes were freed before. Sessions are kept in their volumes: clients go
  * on when the service is back. */
 void meta_server_free(struct server *server);
+
+/* Reads the certificates again if their files have changed. 1: taken over, 0: nothing new, -errno
+ * with a sentence: they are wrong, and those from before stay. Any thread; reads files. */
+int meta_server_reload_tls(struct server *server, struct error *error);
 
 /* tcp://ADDRESS:PORT or unix:///PATH (made with mode 0660; a socket that nobody serves is
  * replaced). `bound` (may be NULL, 128 bytes): what it became, with the port that was chosen for 0.
