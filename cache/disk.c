@@ -117,12 +117,10 @@ static void run_sweep(struct pool_task *task)
 
 static int start_threads(struct disk *disk, unsigned workers)
 {
-    struct iovec regions[SLOTS_REGIONS];
-    slots_iovecs(&disk->slots, regions);
     workers = MIN(MAX(workers, 1u), DISK_RINGS_MAX);
     int rc = 0;
     while (rc == 0 && disk->ring_count < workers) {
-        rc = ring_new("cache-ring", regions, SLOTS_REGIONS, &disk->rings[disk->ring_count]);
+        rc = ring_new("cache-ring", &disk->rings[disk->ring_count]);
         disk->ring_count += rc == 0;
     }
     if (rc == 0)
@@ -195,8 +193,10 @@ int disk_open(const struct cache_config *config, const char *directory, struct d
     health_init(&disk->health, config->slow_ms);
     journal_batch_init(&disk->batch);
     int rc = open_paths(disk, config, directory, error);
-    if (rc == 0)
+    if (rc == 0) {
+        disk_look_at_space(disk);
         rc = open_index(disk, error);
+    }
     if (rc == 0)
         rc = slots_init(&disk->slots, config->buffer_bytes);
     if (rc == 0) {

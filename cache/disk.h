@@ -103,8 +103,8 @@ struct disk {
     struct index_content *doomed;
     struct buf batch; /* of the journal */
     bool closing;
-    uint64_t tended; /* rounds of the tender that ended */
-    uint64_t last_read_ms;
+    uint64_t tended;                   /* rounds of the tender that ended */
+    uint64_t last_read_ms, last_io_ms; /* last_io_ms: a read or a fill */
     uint64_t disk_free, disk_size;
     bool no_room; /* too little is free, though nothing is left to evict */
     struct disk_fault fault;
@@ -169,6 +169,8 @@ void disk_fill_ended(struct disk_io *io);
 
 /* tend.c */
 void *disk_tend(void *arg);
+/* How much of the disk is free. Blocking. */
+void disk_look_at_space(struct disk *disk);
 /* With the lock: forgets a content as soon as nothing uses it. */
 void disk_doom_locked(struct disk *disk, struct index_content *content);
 /* Removes what of the directory's files the index does not know. */

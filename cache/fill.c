@@ -48,16 +48,15 @@ static struct disk_io *page_locked(struct disk *disk, struct index_content *cont
         return NULL;
     }
     uint32_t len = (uint32_t)((length + CACHE_BLOCK - 1) / CACHE_BLOCK * CACHE_BLOCK);
-    int region = -1;
     struct disk_io *io = calloc(1, sizeof(*io));
-    void *slot = io ? slots_take(&disk->slots, len, true, &region) : NULL;
+    void *slot = io ? slots_take(&disk->slots, len, true) : NULL;
     if (!slot) {
         free(io);
         disk_tidy_locked(disk, content, segment);
         return NULL;
     }
     *io = (struct disk_io){
-        .ring = {.write = true, .buf = slot, .region = region, .len = len, .offset = offset},
+        .ring = {.write = true, .buf = slot, .len = len, .offset = offset},
         .disk = disk,
         .content = content,
         .segment = segment,
@@ -110,6 +109,7 @@ static struct index_content *content_locked(struct disk *disk, uint64_t cid, uin
     *rc = content ? -EAGAIN : -EINVAL;
     if (!content || content->doomed || !health_allows(&disk->health, now_ms, trial))
         return NULL;
+    disk->last_io_ms = now_ms;
     return content;
 }
 

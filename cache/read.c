@@ -124,8 +124,7 @@ static int take_memory_locked(struct disk *disk, struct disk_io *io)
     /* The file may turn out to be another one when it is opened: then the whole page is checked. */
     const struct disk_file *file = io->content->open;
     size_t len = file && file->state == FILE_OPEN ? io->ring.len : CACHE_PAGE;
-    int region = -1;
-    io->slot = slots_take(&disk->slots, len, false, &region);
+    io->slot = slots_take(&disk->slots, len, false);
     if (!io->slot) {
         io->heap = true;
         if (posix_memalign(&io->slot, CACHE_BLOCK, CACHE_PAGE) != 0) {
@@ -134,7 +133,6 @@ static int take_memory_locked(struct disk *disk, struct disk_io *io)
         }
     }
     io->ring.buf = io->slot;
-    io->ring.region = region;
     return 0;
 }
 
@@ -149,7 +147,7 @@ static void count_locked(struct disk *disk, struct read_op *op, uint64_t now_ms)
     }
     disk->io_in_flight += op->io_count;
     op->pending = op->io_count;
-    op->start_ms = disk->last_read_ms = now_ms;
+    op->start_ms = disk->last_read_ms = disk->last_io_ms = now_ms;
     DL_APPEND(disk->reads, op);
 }
 

@@ -17,7 +17,7 @@
 
 struct ring {
     /* immutable */
-    bool uring, regions, files;
+    bool uring, files;
     struct pool *pool; /* where there is no io_uring */
     pthread_t thread;
     _Atomic unsigned in_flight;
@@ -63,17 +63,14 @@ static int thread_start_blocked(struct ring *ring, const char *name)
     return -rc;
 }
 
-static int uring_start(struct ring *ring, const char *name, const struct iovec *regions,
-                       unsigned region_count)
+static int uring_start(struct ring *ring, const char *name)
 {
     struct io_uring_params params = {.flags = IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE,
                                      .cq_entries = 2 * IN_FLIGHT_MAX};
     int rc = io_uring_queue_init_params(ENTRIES, &ring->io, &params);
     if (rc < 0)
         return rc;
-    /* Both are only faster ways: not allowed to lock so much memory, or an older kernel. */
-    ring->regions =
-        region_count > 0 && io_uring_register_buffers(&ring->io, regions, region_count) == 0;
+    /* Only a faster way, which older kernels do not have. */
     ring->files = io_uring_register_files_sparse(&ring->io, RING_FILES) == 0;
     rc = thread_start_blocked(ring, name);
     if (rc < 0)
@@ -81,14 +78,13 @@ static int uring_start(struct ring *ring, const char *name, const struct iovec *
     return rc;
 }
 
-int ring_new(const char *name, const struct iovec *regions, unsigned region_count,
-             struct ring **out)
+int ring_new(const char *name, struct ring **out)
 {
     struct ring *ring = calloc(1, sizeof(*ring));
     if (!ring)
         return -ENOMEM;
     pthread_mutex_init(&ring->lock, NULL);
-    ring->uring = uring_start(ring, name, regions, region_count) == 0;
+    ring->uring = uring_start(ring, name) == 0;
     int rc = ring->uring ? 0 : pool_new(&ring->pool, name, FALLBACK_THREADS);
     if (rc < 0) {
         pthread_mutex_destroy(&ring->lock);
@@ -137,13 +133,8 @@ static void prepare(struct ring *ring, struct io_uring_sqe *sqe, const struct ri
 {
     bool registered = ring->files && io->file >= 0;
     int fd = registered ? io->file : io->fd;
-    bool fixed = ring->regions && io->region >= 0;
-    if (io->write && fixed)
-        io_uring_prep_write_fixed(sqe, fd, io->buf, io->len, io->offset, io->region);
-    else if (io->write)
+    if (io->write)
         io_uring_prep_write(sqe, fd, io->buf, io->len, io->offset);
-    else if (fixed)
-        io_uring_prep_read_fixed(sqe, fd, io->buf, io->len, io->offset, io->region);
     else
         io_uring_prep_read(sqe, fd, io->buf, io->len, io->offset);
     if (registered)

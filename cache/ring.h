@@ -9,7 +9,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/uio.h>
 
 #include "base/pool.h"
 
@@ -23,7 +22,6 @@ struct ring_io {
     int fd;
     int file; /* index of the same file if it is registered; -1 */
     void *buf;
-    int region; /* registered region that buf is in; -1 */
     uint32_t len;
     uint64_t offset;
     void (*done)(struct ring_io *io); /* on a thread of the ring */
@@ -33,8 +31,7 @@ struct ring_io {
 };
 
 /* `name`: of its thread, at most 12 characters. 0 or -errno. */
-int ring_new(const char *name, const struct iovec *regions, unsigned region_count,
-             struct ring **out);
+int ring_new(const char *name, struct ring **out);
 /* Nothing is in flight. NULL is allowed. Not on a thread of the ring. */
 void ring_free(struct ring *ring);
 /* Any thread. All of them or none: -EAGAIN too many are in flight. */

@@ -13,14 +13,13 @@ static int region_init(struct slots *slots, unsigned r, size_t len)
     void *region = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (region == MAP_FAILED)
         return -ENOMEM;
+    /* Few pages for the kernel to look up for each request: that saves as much as registering the
+     * memory with io_uring would, which holds all of it for ever. */
+    if (r == 0)
+        madvise(region, len, MADV_HUGEPAGE);
     slots->region[r] = region;
     slots->region_len[r] = len;
     slots->count[r] = slots->free_count[r] = (unsigned)(len / slot_len[r]);
-    for (size_t at = len; at > 0; at -= slot_len[r]) {
-        void *slot = (char *)region + at - slot_len[r];
-        *(void **)slot = slots->free[r];
-        slots->free[r] = slot;
-    }
     return 0;
 }
 
@@ -42,30 +41,25 @@ void slots_done(struct slots *slots)
             munmap(TAKE_PTR(slots->region[r]), slots->region_len[r]);
 }
 
-void slots_iovecs(const struct slots *slots, struct iovec out[SLOTS_REGIONS])
-{
-    for (unsigned r = 0; r < SLOTS_REGIONS; r++)
-        out[r] = (struct iovec){slots->region[r], slots->region_len[r]};
-}
-
-static void *take(struct slots *slots, unsigned r, int *region)
+static void *take(struct slots *slots, unsigned r)
 {
     void *slot = slots->free[r];
-    if (!slot)
-        return NULL;
-    slots->free[r] = *(void **)slot;
-    slots->free_count[r]--;
-    *region = (int)r;
+    if (slot)
+        slots->free[r] = *(void **)slot;
+    else if (slots->fresh[r] < slots->count[r])
+        slot = (char *)slots->region[r] + slots->fresh[r]++ * slot_len[r];
+    if (slot)
+        slots->free_count[r]--;
     return slot;
 }
 
-void *slots_take(struct slots *slots, size_t len, bool fill, int *region)
+void *slots_take(struct slots *slots, size_t len, bool fill)
 {
     void *slot = NULL;
     if (len <= SLOTS_SMALL && (!fill || slots->free_count[1] > slots->count[1] / 2))
-        slot = take(slots, 1, region);
+        slot = take(slots, 1);
     if (!slot && (!fill || slots->free_count[0] > slots->count[0] / 2))
-        slot = take(slots, 0, region);
+        slot = take(slots, 0);
     return slot;
 }
 
@@ -81,4 +75,24 @@ bool slots_put(struct slots *slots, void *slot)
         return true;
     }
     return false;
+}
+
+bool slots_idle(const struct slots *slots)
+{
+    bool held = false;
+    for (unsigned r = 0; r < SLOTS_REGIONS; r++) {
+        if (slots->free_count[r] < slots->count[r])
+            return false;
+        held |= slots->fresh[r] > 0;
+    }
+    return held;
+}
+
+void slots_trim(struct slots *slots)
+{
+    for (unsigned r = 0; r < SLOTS_REGIONS; r++) {
+        madvise(slots->region[r], slots->region_len[r], MADV_DONTNEED);
+        slots->free[r] = NULL;
+        slots->fresh[r] = 0;
+    }
 }

@@ -21,6 +21,7 @@
 #define ROUND_IDLE_MS 250
 #define SPACE_EVERY_MS 250
 #define EXPIRE_STEPS 1000
+#define SLOTS_IDLE_MS 10000 /* memory that no read or fill needed for so long goes back */
 
 void disk_doom_locked(struct disk *disk, struct index_content *content)
 {
@@ -129,7 +130,7 @@ static uint64_t evict_locked(struct disk *disk, struct index_segment *segment)
     return bytes;
 }
 
-static void look_at_space(struct disk *disk)
+void disk_look_at_space(struct disk *disk)
 {
     struct statvfs st;
     if (fstatvfs(disk->dir_fd, &st) < 0)
@@ -285,6 +286,8 @@ static void wait_round(struct disk *disk)
         pthread_cond_timedwait(&disk->tend, &disk->lock, &ts);
     disk_reads_give_up_locked(disk, clock_monotonic_ms());
     reap_locked(disk);
+    if (clock_monotonic_ms() >= disk->last_io_ms + SLOTS_IDLE_MS && slots_idle(&disk->slots))
+        slots_trim(&disk->slots);
     pthread_mutex_unlock(&disk->lock);
 }
 
@@ -297,7 +300,7 @@ void *disk_tend(void *arg)
         wait_round(disk);
         uint64_t now = clock_monotonic_ms();
         if (now >= last_space + SPACE_EVERY_MS) {
-            look_at_space(disk);
+            disk_look_at_space(disk);
             last_space = now;
         }
         make_room(disk);

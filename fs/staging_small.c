@@ -270,5 +270,8 @@ int small_area_recover(struct staging_area *area,
         if (rc)
             return rc;
     }
+    /* Looking has mapped every page of the file: the mapping lets go of them, the file does not. */
+    if (small)
+        madvise(small->map, small->map_len, MADV_DONTNEED);
     return 0;
 }

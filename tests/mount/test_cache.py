@@ -54,6 +54,17 @@ def cache(volume):
     return volume.status()["mount"]["cache"]
 
 
+def anonymous(volume):
+    """Bytes of memory of its own, huge pages that the kernel chose to give not counted."""
+    held = {}
+    with open("/proc/%d/smaps_rollup" % volume.process.pid) as rollup:
+        for line in rollup:
+            name, *value = line.split()
+            if len(value) == 2:
+                held[name] = int(value[0]) << 10
+    return held["Anonymous:"] - held["AnonHugePages:"]
+
+
 def wait_cached(volume, size):
     """Fills go on behind the reads."""
     wait_until("%d cached bytes" % size, lambda: cache(volume)["bytes"] >= size)
@@ -88,6 +99,11 @@ class CacheTest(unittest.TestCase):
         wait_cached(v, sum(len(data) for data in files.values()))
         self.again(v)
         return v
+
+    def test_idle_mount_holds_no_buffers_and_knows_its_disk(self):
+        v = self.volume()
+        self.assertGreater(cache(v)["directories"][0]["disk_free_bytes"], 0)
+        self.assertLess(anonymous(v), 14 * MIB)
 
     def test_a_second_mount_asks_the_store_for_nothing(self):
         files = {"large": noise(9 * MIB + 123, 1), "page": noise(128 << 10, 2), "tiny": b"x", "odd": noise(70001, 3)}

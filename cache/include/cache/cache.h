@@ -44,8 +44,8 @@ struct cache_config {
     uint32_t ttl_s;             /* not read for so long: dropped; 0: never */
     uint32_t slow_ms; /* a read that takes longer is given up (-ETIMEDOUT), a disk that keeps on
                          like that is left alone for a while; default 200 */
-    uint64_t buffer_bytes; /* registered memory of each directory for reads and fills; default 16
-                              MiB, at least 2 MiB */
+    uint64_t buffer_bytes; /* memory of each directory for reads and fills, held only while it is
+                              used; default 16 MiB, at least 2 MiB */
     unsigned workers;      /* rings with a thread each, of each directory; default 1 */
     struct metrics *metrics;
 };

@@ -92,6 +92,13 @@ TEST(cache_open, keeps_all_across_restarts_and_checks_it_once, .init = begin, .f
     check_uint(status_now().contents, 20);
 }
 
+TEST(cache_open, knows_the_free_space_at_once, .init = begin, .fini = end)
+{
+    struct cache_directory_status directory = status_now().directories[0];
+    check(directory.disk_size > 0);
+    check(directory.disk_free > 0);
+}
+
 TEST(cache_open, one_process_at_a_time, .init = begin, .fini = end)
 {
     struct cache *first = cache;
