@@ -217,6 +217,16 @@ class Used:
         return out
 
 
+class FarGateway(Gateway):
+    """An S3 server with a proxy in front of it that adds latency (bench/run --store-latency)."""
+
+    far = None
+
+    @property
+    def endpoint(self):
+        return self.far or super().endpoint
+
+
 class Machine:
     """What all rows share, made when first asked for, and taken away at the end."""
 
@@ -228,6 +238,7 @@ class Machine:
         self._old_tempdir = tempfile.tempdir
         tempfile.tempdir = self.work
         self._gateway = None
+        self.memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else self.work
 
     def __enter__(self):
         return self
@@ -241,10 +252,11 @@ class Machine:
     def gateway(self):
         """One S3 server for the whole run, its data in memory so that the disk is not the limit."""
         if not self._gateway:
-            memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else self.work
-            directory = tempfile.mkdtemp(prefix="sluice-bench-s3.", dir=memory)
+            directory = tempfile.mkdtemp(prefix="sluice-bench-s3.", dir=self.memory)
             self.stack.callback(shutil.rmtree, directory, ignore_errors=True)
-            self._gateway = self.stack.enter_context(Gateway(directory=directory))
+            self._gateway = self.stack.enter_context(FarGateway(directory=directory))
+            if self.options.store_latency:
+                self._gateway.far = self.stack.enter_context(self.proxy(self.options.store_latency)).endpoint
         return self._gateway
 
     @contextlib.contextmanager
