@@ -107,7 +107,8 @@ static struct index_content *content_locked(struct disk *disk, uint64_t cid, uin
         return NULL;
     struct index_content *content = index_make(&disk->index, cid, size);
     *rc = content ? -EAGAIN : -EINVAL;
-    if (!content || content->doomed || !health_allows(&disk->health, now_ms, trial))
+    if (!content || content->doomed || content->adopting ||
+        !health_allows(&disk->health, now_ms, trial))
         return NULL;
     disk->last_io_ms = now_ms;
     return content;

@@ -48,6 +48,7 @@ struct index_content {
     bool doomed;    /* forgotten: goes when nothing uses it */
     bool verifying; /* queued for, or in, a check of all pages */
     bool punching;  /* a segment of it is being evicted */
+    bool adopting;  /* a file is being taken for it: no fills */
     bool detached;  /* doomed, and its file may be written by somebody else */
     uint64_t owner; /* it was lent to, as far as this process knows; 0: nobody */
     void *open;     /* the disk's: its open file */

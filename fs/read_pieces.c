@@ -322,7 +322,7 @@ int read_answer(struct read_op *op)
     buffer->length = op->end - op->offset;
     if (op->piece_count == 1 && op->pieces[0].kind == PIECE_VIEW) {
         buffer->fd = staging_view_fd(op->view);
-        buffer->fd_offset = staging_view_offset(op->view, op->offset);
+        buffer->fd_offset = op->offset;
         return 0;
     }
     unsigned needed = iov_needed(op);

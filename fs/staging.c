@@ -87,6 +87,7 @@ int staging_area_open(const char *path, uint64_t max_bytes, uint32_t inline_max,
         return error_set(error, -ENOMEM, "staging directory %s: no memory", path);
     area->dir_fd = area->lock_fd = -1;
     area->max_bytes = max_bytes;
+    atomic_init(&area->next_number, clock_wall_ns());
     atomic_init(&area->limit, max_bytes);
     rc = area_lock(area, path, error);
     if (!rc && (rc = read_boot_id(area->boot_id)))
@@ -162,7 +163,7 @@ struct staging *staging_alloc(struct staging_area *area, uint64_t ino)
     staging->ino = ino;
     staging->epoch = 1;
     staging->truncated_to = UINT64_MAX;
-    staging->slot = -1;
+    staging->slot = staging->log_fd = -1;
     return staging;
 }
 
@@ -187,30 +188,56 @@ int staging_call_found(struct staging *staging,
     return found(arg, &call);
 }
 
-static bool is_staging_name(const char *name)
+enum name_kind { NAME_OTHER, NAME_LOG, NAME_DATA };
+
+static enum name_kind name_kind(const char *name)
 {
     size_t len = 0;
     for (; name[len]; len++)
-        if (!isxdigit((unsigned char)name[len]) || isupper((unsigned char)name[len]))
-            return false;
-    return len == 16;
+        if (len == 16 ? name[len] != '-'
+                      : !isxdigit((unsigned char)name[len]) || isupper((unsigned char)name[len]))
+            return NAME_OTHER;
+    return len == 16 ? NAME_LOG : len == 33 ? NAME_DATA : NAME_OTHER;
+}
+
+static int list_area(const struct staging_area *area, DIR **out)
+{
+    int fd = openat(area->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    *out = fd < 0 ? NULL : fdopendir(fd);
+    if (*out)
+        return 0;
+    int rc = -errno;
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+/* Files of bytes whose log is gone, or was not made any more. */
+static int sweep_data(struct staging_area *area)
+{
+    DIR *dir;
+    int rc = list_area(area, &dir);
+    if (rc)
+        return rc;
+    for (struct dirent *entry; (entry = readdir(dir));)
+        if (name_kind(entry->d_name) == NAME_DATA)
+            staging_file_sweep(area, entry->d_name);
+    closedir(dir);
+    return 0;
 }
 
 int staging_recover(struct staging_area *area,
                     int (*found)(void *arg, const struct staging_found *found), void *arg,
                     uint64_t *discarded)
 {
-    int fd = openat(area->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    if (!dir) {
-        int rc = -errno;
-        if (fd >= 0)
-            close(fd);
+    DIR *dir;
+    int rc = sweep_data(area);
+    if (!rc)
+        rc = list_area(area, &dir);
+    if (rc)
         return rc;
-    }
-    int rc = 0;
     for (struct dirent *entry; !rc && (entry = readdir(dir));)
-        if (is_staging_name(entry->d_name))
+        if (name_kind(entry->d_name) == NAME_LOG)
             rc = staging_file_recover(area, entry->d_name, found, arg);
     closedir(dir);
     if (!rc)
@@ -270,6 +297,11 @@ void staging_sum_parts(struct staging *staging, uint32_t part_bytes)
     part_sums_init(&staging->sums, part_bytes);
 }
 
+void staging_sum_pages(struct staging *staging)
+{
+    staging->sums_pages = true;
+}
+
 bool staging_part_sum(const struct staging *staging, unsigned index, uint64_t length,
                       uint32_t *crc32c)
 {
@@ -280,6 +312,8 @@ static void sums_forget(struct staging *staging, uint64_t offset, uint64_t lengt
 {
     if (staging->sums.part_bytes)
         part_sums_forget(&staging->sums, offset, length);
+    if (staging->sums_pages)
+        page_sums_forget(&staging->pages, offset, length);
 }
 
 void staging_leave(struct staging *staging)
@@ -287,6 +321,8 @@ void staging_leave(struct staging *staging)
     if (!staging)
         return;
     staging_view_put(staging->file);
+    close_fd(&staging->log_fd);
+    page_sums_done(&staging->pages);
     ranges_done(&staging->ranges);
     ranges_done(&staging->trims);
     part_sums_done(&staging->sums);
@@ -299,9 +335,25 @@ void staging_free(struct staging *staging)
     if (!staging)
         return;
     if (staging->file)
-        staging_file_remove(staging);
+        staging_file_remove(staging, true);
     else if (staging->slot >= 0)
         small_put(staging->area->small, staging->slot);
+    staging_leave(staging);
+}
+
+void staging_give(struct staging *staging, uint64_t size, struct staging_gift *out)
+{
+    assert(staging->file && staging->ranges.count == 0);
+    *out = (struct staging_gift){.view = staging->file,
+                                 .alone = atomic_load(&staging->file->refs) == 1,
+                                 .dir_fd = staging->area->dir_fd,
+                                 .size = size};
+    staging_data_name(staging->ino, staging->data_number, out->name);
+    page_sums_end(&staging->pages, size);
+    out->sum_count = staging->pages.count;
+    out->sums = TAKE_PTR(staging->pages.pages);
+    staging_file_remove(staging, false);
+    staging->file = NULL;
     staging_leave(staging);
 }
 
@@ -343,7 +395,7 @@ static int64_t copy_in(struct staging *staging, struct fuse_bufvec *in, uint64_t
     } else {
         to.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK | FUSE_BUF_FD_RETRY;
         to.buf[0].fd = staging->file->fd;
-        to.buf[0].pos = (off_t)staging_view_offset(staging->file, offset);
+        to.buf[0].pos = (off_t)offset;
     }
     ssize_t n = fuse_buf_copy(&to, in, 0);
     if (n < 0)
@@ -373,6 +425,8 @@ int64_t staging_write(struct staging *staging, struct fuse_bufvec *in, uint64_t 
     }
     if (memory && staging->sums.part_bytes)
         part_sums_write(&staging->sums, offset, bytes, length);
+    if (memory && staging->sums_pages)
+        page_sums_write(&staging->pages, offset, bytes, length);
     uint64_t old_size = staging->size, old_mtime = staging->mtime_ns;
     rc = ranges_set(&staging->ranges, offset, length, staging->epoch, false);
     if (rc)
@@ -418,8 +472,8 @@ int staging_zero(struct staging *staging, uint64_t offset, uint64_t length, uint
     rc = staging_file_append(staging, offset, length, true);
     /* The bytes go after the log says that they are zeros. */
     if (!rc)
-        fallocate(staging->file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                  (off_t)staging_view_offset(staging->file, offset), (off_t)length);
+        fallocate(staging->file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+                  (off_t)length);
     staging_charge(staging);
     return rc;
 }

@@ -59,8 +59,22 @@ int staging_recover(struct staging_area *area,
 int staging_new(struct staging_area *area, uint64_t ino, uint64_t size, struct staging **out);
 /* Right after staging_new: sums the parts of so many bytes that are written in order. */
 void staging_sum_parts(struct staging *staging, uint32_t part_bytes);
+/* Right after staging_new, too: takes the sums of the pages for staging_give. */
+void staging_sum_pages(struct staging *staging);
 /* Removes the files. Views keep the open file until they are put. NULL is allowed. */
 void staging_free(struct staging *staging);
+/* Frees it, all of which is committed (staging_in_file), and gives its file away: the first `size`
+ * bytes are the content, which nobody changes any more. */
+struct staging_gift {
+    struct staging_view *view; /* the taker puts it */
+    bool alone;                /* nobody else has a view */
+    int dir_fd;                /* the area's */
+    char name[40];             /* there; the taker removes it */
+    uint64_t size;
+    struct cache_page_sum *sums; /* of the first pages; the taker frees it */
+    uint64_t sum_count;
+};
+void staging_give(struct staging *staging, uint64_t size, struct staging_gift *out);
 /* Frees the memory, keeps the files for the next process. */
 void staging_leave(struct staging *staging);
 
@@ -106,12 +120,11 @@ int staging_read(struct staging *staging, uint64_t offset, uint64_t length, void
 /* The bytes as an open file, for reads without the lock: dirty ranges that were seen under the same
  * hold of the lock stay where they are (or are overwritten by later writes) until the view is put,
  * though they are cleaned or the staging is freed meanwhile. NULL: the bytes are in a slot (use
- * staging_read, at most inline_max bytes). Byte `offset` of the file is at staging_view_offset of
- * the descriptor. Counted; get with the lock, the others on any thread without locks. */
+ * staging_read, at most inline_max bytes). Bytes stand at their own offset in it. Counted; get with
+ * the lock, the others on any thread without locks. */
 struct staging_view *staging_view_get(struct staging *staging);
 bool staging_in_file(const struct staging *staging); /* staging_view_get would give one */
 int staging_view_fd(const struct staging_view *view);
-uint64_t staging_view_offset(const struct staging_view *view, uint64_t offset);
 int staging_view_read(const struct staging_view *view, uint64_t offset, uint64_t length, void *buf);
 /* The bytes where they lie, in the page cache: writers may change them while they are read. Goes
  * before the view. */

@@ -1,6 +1,7 @@
 /*
- * A staging file: 4 KiB of header, two halves for the log, then the bytes of the file at
- * STAGING_DATA + their offset. The file is sparse.
+ * A staging in files: one with the bytes, each at its own offset, sparse; and the log: 4 KiB of
+ * header, then two halves of records. The header names the file of the bytes. It is made before the
+ * log, and removed after it: without a log its bytes count for nothing.
  *
  * The log is a sequence of records of 64 bytes; each carries the size and times of the file too. A
  * sequential write rewrites the last record. When a half is full, or a commit has cleaned ranges,
@@ -24,9 +25,15 @@
 #define FILE_LOG_HALF (31ull << 20)
 #define LOG_RECORDS (FILE_LOG_HALF / sizeof(struct staging_record))
 
-static void file_name(uint64_t ino, char name[32])
+static void log_name(uint64_t ino, char name[STAGING_NAME_MAX])
 {
-    snprintf(name, 32, "%016llx", (unsigned long long)ino);
+    snprintf(name, STAGING_NAME_MAX, "%016llx", (unsigned long long)ino);
+}
+
+void staging_data_name(uint64_t ino, uint64_t number, char name[STAGING_NAME_MAX])
+{
+    snprintf(name, STAGING_NAME_MAX, "%016llx-%016llx", (unsigned long long)ino,
+             (unsigned long long)number);
 }
 
 static int write_all(int fd, const void *data, size_t len, uint64_t offset)
@@ -66,7 +73,7 @@ static int log_append(struct staging *staging, enum staging_record_kind kind, ui
         return staging_file_rewrite(staging); /* memory has the new range already */
     }
     staging_record_fill(&record, staging, kind, start, length);
-    int rc = write_all(staging->file->fd, &record, sizeof(record),
+    int rc = write_all(staging->log_fd, &record, sizeof(record),
                        record_offset(staging->log_generation, at));
     if (rc)
         return rc;
@@ -87,15 +94,15 @@ int staging_file_state(struct staging *staging)
     return log_append(staging, LOG_STATE, 0, 0);
 }
 
-static int header_write(struct staging *staging, int fd, uint64_t generation)
+static int header_write(struct staging *staging)
 {
     struct staging_header header;
-    staging_header_fill(&header, staging->ino, generation, staging->area->boot_id);
-    return write_all(fd, &header, sizeof(header), 0);
+    staging_header_fill(&header, staging, staging->area->boot_id);
+    return write_all(staging->log_fd, &header, sizeof(header), 0);
 }
 
 /* The whole state as a log in the half that is not used now, then the header. */
-static int log_write_whole(struct staging *staging, int fd)
+static int log_write_whole(struct staging *staging)
 {
     const struct ranges *set = &staging->ranges;
     if (set->count + 1 > LOG_RECORDS)
@@ -111,11 +118,11 @@ static int log_write_whole(struct staging *staging, int fd)
         staging_record_fill(&records[n++], staging, r->hole ? LOG_ZERO : LOG_WRITE, r->offset,
                             r->length);
     }
-    int rc =
-        write_all(fd, records, n * sizeof(*records), record_offset(staging->log_generation, 0));
+    int rc = write_all(staging->log_fd, records, n * sizeof(*records),
+                       record_offset(staging->log_generation, 0));
     free(records);
     if (!rc)
-        rc = header_write(staging, fd, staging->log_generation);
+        rc = header_write(staging);
     if (rc) {
         staging->log_generation = before;
         return rc;
@@ -127,7 +134,7 @@ static int log_write_whole(struct staging *staging, int fd)
 
 int staging_file_rewrite(struct staging *staging)
 {
-    return log_write_whole(staging, staging->file->fd);
+    return log_write_whole(staging);
 }
 
 static int copy_slot(struct staging *staging, int fd)
@@ -137,49 +144,79 @@ static int copy_slot(struct staging *staging, int fd)
         const struct staging_range *r = &staging->ranges.items[i];
         if (r->hole || r->offset + r->length > small_capacity(staging->area->small))
             continue; /* the range that did not fit; its bytes follow */
-        int rc = write_all(fd, bytes + r->offset, r->length, STAGING_DATA + r->offset);
+        int rc = write_all(fd, bytes + r->offset, r->length, r->offset);
         if (rc)
             return rc;
     }
     return 0;
 }
 
+/* A new file of the name that `name` says after it. */
+static int create(struct staging_area *area, const char *name)
+{
+    int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC;
+    int fd = openat(area->dir_fd, name, flags, 0600);
+    if (fd < 0 && errno == EEXIST) {
+        unlinkat(area->dir_fd, name, 0);
+        fd = openat(area->dir_fd, name, flags, 0600);
+    }
+    return fd < 0 ? -errno : fd;
+}
+
+static int create_log(struct staging *staging)
+{
+    char name[STAGING_NAME_MAX];
+    log_name(staging->ino, name);
+    int fd = create(staging->area, name);
+    if (fd < 0)
+        return fd;
+    staging->log_fd = fd;
+    int rc = log_write_whole(staging);
+    if (rc) {
+        unlinkat(staging->area->dir_fd, name, 0);
+        close(staging->log_fd);
+        staging->log_fd = -1;
+    }
+    return rc;
+}
+
 int staging_file_create(struct staging *staging)
 {
-    char name[32];
-    file_name(staging->ino, name);
+    struct staging_area *area = staging->area;
+    char name[STAGING_NAME_MAX];
     struct staging_view *file = calloc(1, sizeof(*file));
     if (!file)
         return -ENOMEM;
-    int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC;
-    cleanup(close_fd) int fd = openat(staging->area->dir_fd, name, flags, 0600);
-    if (fd < 0 && errno == EEXIST) {
-        unlinkat(staging->area->dir_fd, name, 0);
-        fd = openat(staging->area->dir_fd, name, flags, 0600);
-    }
-    int rc = fd < 0 ? -errno : 0;
+    staging->data_number = atomic_fetch_add(&area->next_number, 1);
+    staging_data_name(staging->ino, staging->data_number, name);
+    cleanup(close_fd) int fd = create(area, name);
+    int rc = fd < 0 ? fd : 0;
     if (!rc && staging->slot >= 0)
         rc = copy_slot(staging, fd);
     if (!rc)
-        rc = log_write_whole(staging, fd);
+        rc = create_log(staging);
     if (rc) {
         if (fd >= 0)
-            unlinkat(staging->area->dir_fd, name, 0);
+            unlinkat(area->dir_fd, name, 0);
         free(file);
         return rc;
     }
-    *file = (struct staging_view){.area = staging->area, .fd = TAKE_FD(fd), .refs = 1};
+    *file = (struct staging_view){.area = area, .fd = TAKE_FD(fd), .refs = 1};
     staging->file = file;
     if (staging->slot >= 0)
-        small_put(staging->area->small, staging->slot);
+        small_put(area->small, staging->slot);
     staging->slot = -1;
     return 0;
 }
 
-void staging_file_remove(struct staging *staging)
+void staging_file_remove(struct staging *staging, bool data)
 {
-    char name[32];
-    file_name(staging->ino, name);
+    char name[STAGING_NAME_MAX];
+    log_name(staging->ino, name);
+    unlinkat(staging->area->dir_fd, name, 0);
+    if (!data)
+        return;
+    staging_data_name(staging->ino, staging->data_number, name);
     unlinkat(staging->area->dir_fd, name, 0);
 }
 
@@ -201,8 +238,7 @@ void staging_file_trim(struct staging *staging)
         if (at == trims->count)
             break;
         if (trims->items[at].offset < gap_end && gap < gap_end)
-            fallocate(staging->file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                      (off_t)(STAGING_DATA + gap),
+            fallocate(staging->file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gap,
                       (off_t)MIN(gap_end - gap, trims->items[trims->count - 1].offset +
                                                     trims->items[trims->count - 1].length - gap));
         if (!r)
@@ -221,7 +257,7 @@ static int log_replay(struct staging *staging)
     int rc = 0;
     bool end = false;
     while (!rc && !end && staging->log_count < LOG_RECORDS) {
-        ssize_t n = pread(staging->file->fd, records, BATCH * sizeof(*records),
+        ssize_t n = pread(staging->log_fd, records, BATCH * sizeof(*records),
                           (off_t)record_offset(staging->log_generation, staging->log_count));
         if (n < 0) {
             rc = -errno;
@@ -244,29 +280,49 @@ static int log_replay(struct staging *staging)
 
 /* -EBADMSG: not finished when its process died: its slot, if any, still counts. -ESTALE: of another
  * boot. */
-static int file_check(struct staging_area *area, int fd, const char *name,
-                      struct staging_header *header)
+static int log_check(struct staging_area *area, int fd, const char *name,
+                     struct staging_header *header)
 {
-    char expected[32];
+    char expected[STAGING_NAME_MAX];
     if (pread(fd, header, sizeof(*header), 0) != (ssize_t)sizeof(*header) ||
         !staging_header_good(header))
         return -EBADMSG;
-    file_name(header->ino, expected);
+    log_name(header->ino, expected);
     if (strcmp(expected, name) != 0)
         return -EBADMSG;
     return memcmp(header->boot_id, area->boot_id, STAGING_BOOT_ID) ? -ESTALE : 0;
 }
 
+/* The log and the bytes. -EBADMSG, -ESTALE as log_check; -ENOENT: without bytes. */
+static int open_left(struct staging_area *area, const char *name, struct staging_header *header,
+                     int *log_fd, int *data_fd)
+{
+    char data_name[STAGING_NAME_MAX];
+    int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW;
+    *log_fd = openat(area->dir_fd, name, flags);
+    if (*log_fd < 0)
+        return -errno;
+    int rc = log_check(area, *log_fd, name, header);
+    if (rc == -EBADMSG)
+        return rc;
+    staging_data_name(header->ino, header->data_number, data_name);
+    *data_fd = openat(area->dir_fd, data_name, flags);
+    if (*data_fd < 0)
+        return errno == ENOENT ? -EBADMSG : -errno;
+    return rc;
+}
+
 int staging_file_recover(struct staging_area *area, const char *name,
                          int (*found)(void *arg, const struct staging_found *found), void *arg)
 {
-    cleanup(close_fd) int fd = openat(area->dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0)
-        return -errno;
     struct staging_header header;
-    int rc = file_check(area, fd, name, &header);
+    cleanup(close_fd) int log_fd = -1;
+    cleanup(close_fd) int fd = -1;
+    int rc = open_left(area, name, &header, &log_fd, &fd);
     if (rc == -EBADMSG)
         return unlinkat(area->dir_fd, name, 0) ? -errno : 0;
+    if (rc && rc != -ESTALE)
+        return rc;
     bool discard = rc == -ESTALE;
     struct staging *staging = staging_alloc(area, header.ino);
     struct staging_view *file = calloc(1, sizeof(*file));
@@ -277,6 +333,8 @@ int staging_file_recover(struct staging_area *area, const char *name,
     }
     *file = (struct staging_view){.area = area, .fd = TAKE_FD(fd), .refs = 1};
     staging->file = file;
+    staging->log_fd = TAKE_FD(log_fd);
+    staging->data_number = header.data_number;
     staging->log_generation = header.generation;
     rc = log_replay(staging);
     if (rc) {
@@ -291,22 +349,30 @@ int staging_file_recover(struct staging_area *area, const char *name,
     return staging_call_found(staging, found, arg);
 }
 
+void staging_file_sweep(struct staging_area *area, const char *name)
+{
+    struct staging_header header = {0};
+    char log[STAGING_NAME_MAX], expected[STAGING_NAME_MAX] = "";
+    snprintf(log, sizeof(log), "%.16s", name);
+    cleanup(close_fd) int fd = openat(area->dir_fd, log, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd >= 0 && log_check(area, fd, log, &header) != -EBADMSG)
+        staging_data_name(header.ino, header.data_number, expected);
+    if (strcmp(expected, name) != 0)
+        unlinkat(area->dir_fd, name, 0);
+}
+
 int staging_view_fd(const struct staging_view *view)
 {
     return view->fd;
 }
 
-uint64_t staging_view_offset(const struct staging_view *view, uint64_t offset)
-{
-    return STAGING_DATA + offset;
-}
-
 int staging_view_map(const struct staging_view *view, uint64_t offset, uint64_t length,
                      struct staging_map *out)
 {
-    uint64_t at = STAGING_DATA + offset, before = at % (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t before = offset % (uint64_t)sysconf(_SC_PAGESIZE);
     struct staging_map map = {.length = length, .mapped_length = before + length};
-    map.base = mmap(NULL, map.mapped_length, PROT_READ, MAP_SHARED, view->fd, (off_t)(at - before));
+    map.base =
+        mmap(NULL, map.mapped_length, PROT_READ, MAP_SHARED, view->fd, (off_t)(offset - before));
     if (map.base == MAP_FAILED)
         return -errno;
     map.data = (char *)map.base + before;
@@ -325,7 +391,7 @@ int staging_view_read(const struct staging_view *view, uint64_t offset, uint64_t
 {
     char *p = buf;
     while (length) {
-        ssize_t n = pread(view->fd, p, length, (off_t)(STAGING_DATA + offset));
+        ssize_t n = pread(view->fd, p, length, (off_t)offset);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 #include "base/pool.h"
+#include "page_sums.h"
 #include "part_sums.h"
 #include "staging.h"
 #include "staging_ranges.h"
@@ -29,9 +30,10 @@ struct staging_area {
     _Atomic uint64_t bytes; /* dirty bytes of all stagings */
     _Atomic uint64_t limit; /* of bytes: max_bytes, less on a disk that gets full */
     _Atomic uint64_t measured_ms;
+    _Atomic uint64_t next_number; /* of a file of bytes */
 };
 
-/* An open staging file. References: its staging, its views, a pending close. */
+/* An open file of staged bytes. References: its staging, its views, a pending close. */
 struct staging_view {
     struct staging_area *area;
     int fd;
@@ -48,14 +50,18 @@ struct staging {
     bool time_dirty;
     uint64_t charged; /* of area->bytes */
     struct part_sums sums;
+    bool sums_pages; /* `pages` is kept */
+    struct page_sums pages;
 
     int slot; /* -1: file */
     uint64_t slot_sequence;
 
     struct staging_view *file; /* NULL: slot */
-    uint64_t log_generation;   /* steps with each rewriting of the log */
-    uint32_t log_count;        /* records in the present half */
-    bool log_last_write;       /* the last record is a write of [log_last_offset, log_last_end) */
+    uint64_t data_number;      /* of its name */
+    int log_fd;
+    uint64_t log_generation; /* steps with each rewriting of the log */
+    uint32_t log_count;      /* records in the present half */
+    bool log_last_write;     /* the last record is a write of [log_last_offset, log_last_end) */
     uint64_t log_last_offset, log_last_end;
     struct ranges trims; /* cleaned, but still on the disk */
 };
@@ -74,7 +80,7 @@ uint32_t small_capacity(const struct small_area *small);
  * and the slot still says what it said. */
 bool small_store(struct staging *staging);
 
-/* staging_file.c: a file with a log. */
+/* staging_file.c: a file of bytes, and one with their log. */
 /* Makes the file with the present state in its log; bytes of a slot are copied. */
 int staging_file_create(struct staging *staging);
 int staging_file_append(struct staging *staging, uint64_t offset, uint64_t length, bool zero);
@@ -83,9 +89,15 @@ int staging_file_state(struct staging *staging);
 /* Rewrites the log from memory. */
 int staging_file_rewrite(struct staging *staging);
 void staging_file_trim(struct staging *staging);
-void staging_file_remove(struct staging *staging);
+/* The log; and the file of the bytes, too. */
+void staging_file_remove(struct staging *staging, bool data);
 int staging_file_recover(struct staging_area *area, const char *name,
                          int (*found)(void *arg, const struct staging_found *found), void *arg);
+/* Removes a file of bytes that no log names. */
+void staging_file_sweep(struct staging_area *area, const char *name);
+/* Name of the file of bytes. */
+#define STAGING_NAME_MAX 40
+void staging_data_name(uint64_t ino, uint64_t number, char name[STAGING_NAME_MAX]);
 
 /* staging.c */
 struct staging *staging_alloc(struct staging_area *area, uint64_t ino);

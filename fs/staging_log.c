@@ -5,20 +5,21 @@
 #include "base/cleanup.h"
 #include "base/hash.h"
 
-#define FILE_MAGIC 0x3147535345434c53ull
+#define FILE_MAGIC 0x3247535345434c53ull
 
 static uint32_t header_crc(const struct staging_header *header)
 {
     return hash_crc32c(0, header, offsetof(struct staging_header, crc));
 }
 
-void staging_header_fill(struct staging_header *header, uint64_t ino, uint64_t generation,
+void staging_header_fill(struct staging_header *header, const struct staging *staging,
                          const char *boot_id)
 {
     memset(header, 0, sizeof(*header));
     header->magic = FILE_MAGIC;
-    header->ino = ino;
-    header->generation = generation;
+    header->ino = staging->ino;
+    header->generation = staging->log_generation;
+    header->data_number = staging->data_number;
     memcpy(header->boot_id, boot_id, STAGING_BOOT_ID);
     header->crc = header_crc(header);
 }
@@ -52,7 +53,7 @@ bool staging_record_good(const struct staging_record *record, uint64_t generatio
     return record->generation == generation && record->crc == record_crc(record) &&
            record->kind >= LOG_STATE && record->kind <= LOG_ZERO &&
            record->offset + record->length >= record->offset &&
-           record->offset + record->length <= INT64_MAX - STAGING_DATA && record->size <= INT64_MAX;
+           record->offset + record->length <= INT64_MAX && record->size <= INT64_MAX;
 }
 
 int staging_record_replay(struct staging *staging, const struct staging_record *record)

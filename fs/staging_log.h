@@ -8,16 +8,14 @@
 
 #include "staging_impl.h"
 
-/* Where byte 0 of the file stands in its staging file: behind the log. */
-#define STAGING_DATA (64ull << 20)
-
 struct staging_header {
     uint64_t magic, ino, generation; /* the log is in half generation & 1 */
+    uint64_t data_number;            /* names the file of the bytes */
     char boot_id[STAGING_BOOT_ID];
     uint32_t crc; /* of what stands before */
 };
 
-void staging_header_fill(struct staging_header *header, uint64_t ino, uint64_t generation,
+void staging_header_fill(struct staging_header *header, const struct staging *staging,
                          const char *boot_id);
 bool staging_header_good(const struct staging_header *header);
 

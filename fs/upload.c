@@ -332,15 +332,14 @@ static void repair_time(struct data *data, uint64_t ino, uint64_t mtime_ns)
         repair_done(&repair->request);
 }
 
-/* The object is all that was staged, at its own offsets: a view of the staging, else NULL. */
-static struct staging_view *view_locked(const struct upload *upload)
+/* The object is all that was staged, at its own offsets, in a file. */
+static bool whole_locked(const struct upload *upload)
 {
     const struct upload_segment *segment = upload->segments;
-    bool whole = upload->data->written && upload->object.etag[0] && upload->segment_count == 1 &&
-                 segment->kind == META_EXTENT_OBJECT && segment->offset == 0 &&
-                 segment->object_offset == 0 && segment->length == upload->size &&
-                 upload->total == upload->size;
-    return whole ? staging_view_get(upload->file->staging) : NULL;
+    return upload->data->written && upload->object.etag[0] && upload->segment_count == 1 &&
+           segment->kind == META_EXTENT_OBJECT && segment->offset == 0 &&
+           segment->object_offset == 0 && segment->length == upload->size &&
+           upload->total == upload->size && staging_in_file(upload->file->staging);
 }
 
 static void commit_finish(struct upload *upload)
@@ -351,8 +350,8 @@ static void commit_finish(struct upload *upload)
     crash_point("flush.committed");
     pthread_mutex_lock(&file->lock);
     file_extents_drop_locked(file);
-    struct staging_view *view = view_locked(upload);
-    bool same = false; /* what is staged is still what the object holds */
+    struct staging_gift gift = {0}; /* what is staged, if it is still what the object holds */
+    bool whole = whole_locked(upload);
     clean_locked(upload);
     file->committed_size = attr->size;
     file->data_version = MAX(file->data_version, attr->data_version);
@@ -367,8 +366,10 @@ static void commit_finish(struct upload *upload)
         file->inline_bytes += upload->inline_total;
     if (staging_count(file->staging) == 0 && file->size == file->committed_size &&
         file->truncated_to == UINT64_MAX && !file->time_dirty) {
-        staging_free(TAKE_PTR(file->staging));
-        same = true;
+        if (whole)
+            staging_give(TAKE_PTR(file->staging), upload->total, &gift);
+        else
+            staging_free(TAKE_PTR(file->staging));
     } else {
         int rc = staging_committed(file->staging, file->truncated_to, file->time_dirty);
         if (rc)
@@ -385,11 +386,11 @@ static void commit_finish(struct upload *upload)
     metric_add(data->metrics.flushes, 1);
     metric_add(upload->total ? data->metrics.objects : data->metrics.inline_commits, 1);
     metric_add(data->metrics.uploaded_bytes, upload->total);
-    if (view && same)
-        written_put(data->written, view,
-                    upload->object.cid ? upload->object.cid : upload->object.id, upload->total);
-    else if (view)
-        staging_view_put(view);
+    if (gift.view) {
+        crash_point("flush.given");
+        written_put(data->written, &gift,
+                    upload->object.cid ? upload->object.cid : upload->object.id);
+    }
     upload_end(upload, 0, upload->partial);
 }
 

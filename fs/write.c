@@ -32,6 +32,8 @@ static int need_staging_locked(struct file *file, bool *new)
         return rc;
     *new = true;
     staging_sum_parts(file->staging, file->data->config.part_bytes);
+    if (file->data->written)
+        staging_sum_pages(file->staging);
     file->dirty_since_ns = clock_monotonic_ns();
     return 0;
 }

@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import unittest
 
@@ -170,6 +171,45 @@ class CacheTest(unittest.TestCase):
             self.assertEqual(v.read(name), data)
         self.again(v)
         for name, data in files.items():
+            self.assertEqual(v.read(name), data)
+        self.assertEqual(gets(v), 0)
+
+    def test_the_staging_file_becomes_the_cached_file(self):
+        v = self.volume()
+        adopted = "sluice_data_written_adopted_total %d"
+        data = noise(9 * MIB + 5, 11)
+        v.write("f", data)
+        # When close has returned, not later.
+        self.assertEqual(cache(v)["bytes"], -(-len(data) // 4096) * 4096)
+        self.assertIn(adopted % 1, control(v, op="metrics")["text"])
+        # Backwards, in odd pieces; a page is written twice.
+        with open(v.path("g"), "wb", buffering=0) as f:
+            for offset in reversed(range(0, len(data), 300001)):
+                os.pwrite(f.fileno(), data[offset:offset + 300001], offset)
+            os.pwrite(f.fileno(), data[500:1000], 500)
+        self.assertIn(adopted % 2, control(v, op="metrics")["text"])
+        for _ in range(2):
+            done = v.sluice("cache", "verify", "--json", v.mountpoint)
+            self.assertEqual(json.loads(done.stdout)["corrupt_pages"], 0)
+            for name in ("f", "g"):
+                drop_pages(v, name)
+                self.assertEqual(v.read(name), data)
+            self.again(v)
+        self.assertEqual(gets(v), 0)
+
+    def test_written_files_are_copied_to_a_cache_on_another_file_system(self):
+        v = Volume(gateway=gateway)
+        self.addCleanup(v.close)
+        other = tempfile.mkdtemp(prefix="sluice-test.", dir="/dev/shm")
+        self.addCleanup(shutil.rmtree, other)
+        v.options = ["--cache-dir", "%s:%s" % (os.path.join(v.directory, "one"), other), "--cache-size", "128M"]
+        v.mount()
+        files = {"f%d" % i: noise(200000 + i, i) for i in range(16)}
+        for name, data in files.items():
+            v.write(name, data)
+        wait_cached(v, 16 * 200000)
+        for name, data in files.items():
+            drop_pages(v, name)
             self.assertEqual(v.read(name), data)
         self.assertEqual(gets(v), 0)
 

@@ -106,6 +106,18 @@ class PassthroughTest(unittest.TestCase):
         self.assertEqual(v.read("f"), data)
         self.assertEqual(self.whole(self.open_passed(v, "f")), data)
 
+    def test_a_file_just_written_is_passed_through(self):
+        v = self.volume()
+        data = noise(3 * MIB + 77, 21)
+        v.write("f", data)
+        before = reads(v)
+        fd = os.open(v.path("f"), os.O_RDONLY | os.O_DIRECT)
+        self.addCleanup(self.close, fd)
+        room = mmap.mmap(-1, MIB)
+        self.assertEqual(os.preadv(fd, [room], MIB), MIB)
+        self.assertEqual(room[:], data[MIB:2 * MIB])
+        self.assertEqual(reads(v), before)
+
     def test_without_it_all_is_the_same(self):
         v = self.volume("--no-passthrough")
         data = noise(MIB, 2)

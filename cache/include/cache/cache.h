@@ -119,6 +119,31 @@ int cache_backing_detach(struct cache *cache, uint64_t cid, struct cache_page_su
  * room for whole blocks, and zeros after `length`. */
 uint32_t cache_page_crc(const void *page, size_t length);
 
+/* The checksum of a page whose bytes come one after another, in pieces of any length. Begins as all
+ * zero; at most CACHE_PAGE bytes. */
+struct cache_page_hash {
+    uint32_t blocks, block; /* of whole blocks, and of the one that grows */
+    uint32_t length;        /* so far */
+};
+void cache_page_hash_add(struct cache_page_hash *hash, const void *data, size_t length);
+uint32_t cache_page_hash_get(const struct cache_page_hash *hash); /* as cache_page_crc */
+
+/* A file of the caller that becomes the cached file of a content, without a copy. Its bytes are the
+ * content, and nobody changes them any more, nor looks at them but through the cache. */
+struct cache_gift {
+    uint64_t cid, size;
+    int dir_fd;                        /* where it has its name */
+    const char *name;                  /* it loses it */
+    int fd;                            /* open for reading and writing; stays the caller's */
+    const struct cache_page_sum *sums; /* of its first pages; those not known are read */
+    uint64_t sum_count;
+};
+/* Blocking: renames, and reads the pages without a sum. Killed at any moment, the file is the
+ * cache's with all its sums, or goes at the next start. 0: it is cached and verified. Else it still
+ * has its name: -EXDEV another file system; -EEXIST some of the content is cached already; -ENOSPC;
+ * -EAGAIN the disk is left alone; -EINVAL; errors of the file. */
+int cache_adopt(struct cache *cache, const struct cache_gift *gift);
+
 /* Pinned contents are not evicted for room or age. May be called before anything is cached. */
 int cache_pin(struct cache *cache, uint64_t cid, bool pinned);
 /* Forgets one content (false: was not there, or a backing file is out). Frees its space soon. */

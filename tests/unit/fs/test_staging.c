@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cache/cache.h"
 #include "staging_ranges.h"
 #include "test.h"
 
@@ -375,10 +376,54 @@ TEST(staging, a_view_keeps_bytes_that_are_cleaned_and_freed, .init = make_direct
     check_int(staging_view_read(view, 0, sizeof(bytes), got), 0);
     check_mem(got, bytes, sizeof(bytes));
     staging_free(staging);
-    check_int(pread(staging_view_fd(view), got, sizeof(bytes), (off_t)staging_view_offset(view, 0)),
-              sizeof(bytes));
+    check_int(pread(staging_view_fd(view), got, sizeof(bytes), 0), sizeof(bytes));
     check_mem(got, bytes, sizeof(bytes));
     staging_view_put(view);
+    staging_area_close(area);
+}
+
+TEST(staging, its_file_is_given_away_with_its_sums, .init = make_directory,
+     .fini = remove_directory)
+{
+    struct staging_area *area = open_area(1ull << 30);
+    struct staging *staging;
+    static uint8_t bytes[300000], got[300000];
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (uint8_t)(i / 3);
+    check_int(staging_new(area, INO, 0, &staging), 0);
+    staging_sum_pages(staging);
+    for (size_t at = 0; at < sizeof(bytes); at += 1000)
+        check_int(staging_write_bytes(staging, bytes + at, at, 1000, 1), 0);
+    staging_clean(staging, 0, sizeof(bytes), staging_freeze(staging));
+    struct staging_gift gift;
+    staging_give(staging, sizeof(bytes), &gift);
+    check(gift.alone);
+    check_uint(gift.sum_count, 3);
+    for (uint64_t i = 0; i < 3; i++) {
+        check(gift.sums[i].known);
+        size_t length = i < 2 ? CACHE_PAGE : sizeof(bytes) - 2 * CACHE_PAGE;
+        memset(got, 0, sizeof(got));
+        memcpy(got, bytes + i * CACHE_PAGE, length);
+        check_uint(gift.sums[i].crc, cache_page_crc(got, length));
+    }
+    /* Killed now: the bytes count for nothing any more. A new staging is another file. */
+    check_int(faccessat(gift.dir_fd, gift.name, F_OK, 0), 0);
+    check_int(staging_new(area, INO, sizeof(bytes), &staging), 0);
+    check_int(staging_write_bytes(staging, bytes, 100000, 100000, 1), 0);
+    check_int(staging_view_read(gift.view, 0, sizeof(bytes), got), 0);
+    check_mem(got, bytes, sizeof(bytes));
+    char name[40];
+    int dir_fd = gift.dir_fd;
+    memcpy(name, gift.name, sizeof(name));
+    staging_view_put(gift.view);
+    free(gift.sums);
+    staging_leave(staging);
+    struct recovered recovered = {0};
+    uint64_t discarded = 0;
+    check_int(staging_recover(area, note_found, &recovered, &discarded), 0);
+    check_uint(recovered.count, 1);
+    check_int(faccessat(dir_fd, name, F_OK, 0), -1);
+    staging_free(recovered.found.staging);
     staging_area_close(area);
 }
 
