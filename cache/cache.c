@@ -387,6 +387,7 @@ void cache_fault_set(struct cache *cache, const struct disk_fault *fault)
     for (unsigned i = 0; i < cache->disk_count; i++) {
         pthread_mutex_lock(&cache->disks[i]->lock);
         cache->disks[i]->fault = *fault;
+        atomic_store(&cache->disks[i]->faulty, true);
         pthread_mutex_unlock(&cache->disks[i]->lock);
     }
 }

@@ -27,6 +27,7 @@
 #define DISK_RINGS_MAX 8
 #define DISK_FILES RING_FILES
 #define DISK_METRICS_MAX 16
+#define DISK_READ_IOS_MAX (CACHE_READ_MAX / CACHE_PAGE + 1) /* of one read */
 
 struct disk_io;
 struct read_op;
@@ -84,6 +85,7 @@ struct disk {
     struct pool *openers, *checkers;
     pthread_t tender;
     _Atomic unsigned next_ring;
+    _Atomic bool faulty; /* a test has set `fault` */
 
     pthread_mutex_t lock;
     pthread_cond_t tend;    /* the tender has something to do */
@@ -140,8 +142,9 @@ void disk_health_report(struct disk *disk, int result, uint64_t latency_ms, bool
 void disk_metrics_init(struct disk *disk, struct metrics *metrics);
 void disk_metrics_update(struct disk *disk);
 
-/* io.c: the way of an I/O to the ring. Takes ios that are counted (busy, io_in_flight) already. */
-void disk_io_start(struct disk *disk, struct disk_io *const *ios, unsigned count);
+/* io.c: the way of an I/O to the ring. Takes ios that are counted (busy, io_in_flight) already.
+ * `here`: reads, which this thread does itself if the file is open. */
+void disk_io_start(struct disk *disk, struct disk_io *const *ios, unsigned count, bool here);
 /* With the lock: not busy any more; the slot goes back unless it is kept. */
 void disk_io_end_locked(struct disk_io *io, bool keep_slot);
 /* With the lock: what a fill that failed leaves empty goes. */

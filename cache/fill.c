@@ -143,7 +143,7 @@ int disk_fill(struct disk *disk, uint64_t cid, uint64_t size, uint64_t offset, c
             memset((char *)io->slot + io->length, 0, io->ring.len - io->length);
         }
         if (count > 0)
-            disk_io_start(disk, ios, count);
+            disk_io_start(disk, ios, count, false);
     }
     pthread_mutex_lock(&disk->lock);
     if (last || (rc < 0 && rc != -EAGAIN))

@@ -53,19 +53,24 @@ static void fail_later(struct disk *disk, struct disk_io *io, int result)
     pool_submit(disk->openers, &io->ring.task);
 }
 
-static void ended(struct ring_io *ring)
+static void suffer(struct disk_io *io)
 {
-    struct disk_io *io = container_of(ring, struct disk_io, ring);
-    uint32_t delay_ms;
     pthread_mutex_lock(&io->disk->lock);
     const struct disk_fault *fault = &io->disk->fault;
-    delay_ms = fault->delay_ms;
-    int result = ring->write ? fault->write_result : fault->read_result;
+    uint32_t delay_ms = fault->delay_ms;
+    int result = io->ring.write ? fault->write_result : fault->read_result;
     pthread_mutex_unlock(&io->disk->lock);
     if (delay_ms > 0)
         nanosleep(&(struct timespec){delay_ms / 1000, delay_ms % 1000 * 1000000L}, NULL);
     if (result < 0)
-        ring->result = result;
+        io->ring.result = result;
+}
+
+static void ended(struct ring_io *ring)
+{
+    struct disk_io *io = container_of(ring, struct disk_io, ring);
+    if (atomic_load_explicit(&io->disk->faulty, memory_order_relaxed))
+        suffer(io);
     if (io->read)
         disk_read_ended(io);
     else
@@ -88,6 +93,42 @@ static void submit(struct disk *disk, struct disk_file *file, struct disk_io *co
             for (unsigned k = 0; k < n; k++)
                 fail_later(disk, ios[i + k], -EAGAIN);
         i += n;
+    }
+}
+
+/* One system call for what lies one behind the other. Returns how many were read as a whole, at
+ * least 1: the first has its result in any case. */
+static unsigned read_run(const struct disk_file *file, struct disk_io *const *ios, unsigned count)
+{
+    struct iovec iov[DISK_READ_IOS_MAX];
+    unsigned n = 0;
+    do {
+        iov[n] = (struct iovec){ios[n]->ring.buf, ios[n]->ring.len};
+        n++;
+    } while (n < count && ios[n]->ring.offset == ios[n - 1]->ring.offset + ios[n - 1]->ring.len);
+    ssize_t got;
+    do
+        got = preadv(file->fd, iov, (int)n, (off_t)ios[0]->ring.offset);
+    while (got < 0 && errno == EINTR);
+    unsigned whole = 0;
+    for (size_t left = got > 0 ? (size_t)got : 0; whole < n && left >= iov[whole].iov_len;
+         whole++) {
+        ios[whole]->ring.result = (int)iov[whole].iov_len;
+        left -= iov[whole].iov_len;
+    }
+    if (whole == 0)
+        ios[whole++]->ring.result = got < 0 ? -errno : (int)got;
+    return whole;
+}
+
+static void read_here(const struct disk_file *file, struct disk_io *const *ios, unsigned count)
+{
+    for (unsigned done = 0; done < count;) {
+        unsigned n = read_run(file, &ios[done], count - done);
+        /* The last one's end may be that of all of them. */
+        for (unsigned i = 0; i < n; i++)
+            ended(&ios[done + i]->ring);
+        done += n;
     }
 }
 
@@ -193,7 +234,7 @@ static void run_open(struct pool_task *task)
     }
 }
 
-void disk_io_start(struct disk *disk, struct disk_io *const *ios, unsigned count)
+void disk_io_start(struct disk *disk, struct disk_io *const *ios, unsigned count, bool here)
 {
     struct index_content *content = ios[0]->content;
     for (unsigned i = 0; i < count; i++) {
@@ -225,6 +266,8 @@ void disk_io_start(struct disk *disk, struct disk_io *const *ios, unsigned count
     } else if (!file) {
         for (unsigned i = 0; i < count; i++)
             fail_later(disk, ios[i], -EAGAIN);
+    } else if (open && here) {
+        read_here(file, ios, count);
     } else if (open) {
         submit(disk, file, ios, count);
     }

@@ -182,6 +182,7 @@ int disk_read(struct disk *disk, struct cache_read *read)
     op->disk = disk;
     op->io_count = count;
     op->iov = (struct iovec *)&op->ios[count];
+    bool here = read->may_wait;
     pthread_mutex_lock(&disk->lock);
     int rc = start_locked(disk, op);
     if (rc < 0)
@@ -189,10 +190,10 @@ int disk_read(struct disk *disk, struct cache_read *read)
     pthread_mutex_unlock(&disk->lock);
     if (rc < 0)
         return rc;
-    struct disk_io *ios[CACHE_READ_MAX / CACHE_PAGE + 1];
+    struct disk_io *ios[DISK_READ_IOS_MAX];
     for (unsigned i = 0; i < count; i++)
         ios[i] = &op->ios[i];
-    disk_io_start(disk, ios, count);
+    disk_io_start(disk, ios, count, here);
     return -EINPROGRESS;
 }
 

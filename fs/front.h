@@ -99,6 +99,7 @@ struct fs {
 
     atomic_uint in_flight;        /* requests between begin and end */
     atomic_size_t waiting_bytes;  /* copies of writes that wait for room */
+    atomic_uint reading;          /* threads that may be waiting for the local disk */
     atomic_ullong failed_renames; /* of the kernel: some programs copy then */
     pthread_mutex_t idle_lock;
     pthread_cond_t idle; /* in_flight is 0 while draining */

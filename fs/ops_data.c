@@ -190,8 +190,14 @@ void front_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     if (!r)
         return;
     r->ino = ino;
-    front_data_result(
-        r, data_read(file_of(fi)->handle, (uint64_t)off, size, front_data_prepare(r, read_done)));
+    struct fs *fs = r->fs;
+    struct data_request *data = front_data_prepare(r, read_done);
+    /* A thread of the classic transport that reads the cache's disk itself saves the way over
+     * another one. Half of them stay for the rest, also when a disk does not answer. */
+    bool spare = atomic_fetch_add(&fs->reading, 1) < fs->config.max_threads * 4 / 5;
+    data->may_wait = spare && !fuse_req_is_uring(req);
+    front_data_result(r, data_read(file_of(fi)->handle, (uint64_t)off, size, data));
+    atomic_fetch_sub(&fs->reading, 1);
 }
 
 /* --- write */

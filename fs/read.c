@@ -174,8 +174,11 @@ static bool slice_start(struct read_op *op, unsigned i)
     *wait = (struct slice_wait){.op = op, .wait.done = fetch_ended};
     if (slice->fetch)
         return fetch_wait(slice, &wait->wait) == -EINPROGRESS;
-    wait->cached = (struct cache_read){
-        .cid = slice->cid, .offset = slice->offset, .length = slice->length, .done = cached_ended};
+    wait->cached = (struct cache_read){.cid = slice->cid,
+                                       .offset = slice->offset,
+                                       .length = slice->length,
+                                       .may_wait = op->may_wait && op->slice_count == 1,
+                                       .done = cached_ended};
     int rc = cache_read(op->reads->cache, &wait->cached);
     if (rc == -EINPROGRESS)
         return true;
@@ -191,6 +194,12 @@ static int wait_slices(struct read_op *op)
     if (!op->waits)
         return -ENOMEM;
     unsigned count = op->slice_count;
+    if (count == 1) {
+        /* Nothing is held while this thread waits: if the disk is slow, another one ends the read.
+         */
+        atomic_store(&op->pending, 1);
+        return slice_start(op, 0) ? -EINPROGRESS : after_slices(op);
+    }
     atomic_store(&op->pending, count + 1);
     for (unsigned i = 0; i < count; i++)
         if (!slice_start(op, i))
@@ -317,6 +326,7 @@ static void read_complete(struct read_op *op, int rc)
 
 static void read_resume(struct read_op *op, int rc)
 {
+    op->may_wait = false;
     if (rc == 0)
         rc = read_run(op);
     if (rc != -EINPROGRESS)
@@ -340,6 +350,7 @@ static int read_start(struct file *file, struct data_handle *handle, uint64_t of
     op->offset = offset;
     op->length = length;
     op->into = into;
+    op->may_wait = request->may_wait;
     reads_tick(reads);
     int rc = read_run(op);
     return rc == -EINPROGRESS ? rc : read_end(op, rc);

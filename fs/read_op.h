@@ -62,6 +62,7 @@ struct read_op {
     void *into; /* read_range */
     bool planned;
     bool no_cache; /* it failed once */
+    bool may_wait; /* while it is on the caller's thread, who allows it */
     unsigned tries;
     /* one try */
     uint64_t end; /* of what is read: offset + length, or the end of the file */

@@ -70,6 +70,10 @@ bool cache_peek(struct cache *cache, uint64_t cid, uint64_t offset, uint64_t len
 /* One read, embedded in the caller's request. */
 struct cache_read {
     uint64_t cid, offset, length; /* length 1..CACHE_READ_MAX, inside the content */
+    bool may_wait; /* the caller's thread may wait for the disk: where it can it reads itself, which
+                      costs least, and `done` comes from inside cache_read. If the disk is slow
+                      `done` comes in time from another thread, but cache_read returns only when the
+                      disk has answered */
     void (*done)(struct cache_read *read);
     void *arg;
     int result;        /* 0; -ENOENT it went meanwhile; -EBADMSG corrupt (dropped); -EIO;

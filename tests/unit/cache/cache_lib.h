@@ -93,18 +93,28 @@ static inline void fill(uint64_t cid, uint64_t size, uint64_t offset, uint64_t l
 struct reading {
     struct cache_read read;
     sem_t ended;
+    pthread_t thread; /* that `done` came on */
 };
 
 static inline void reading_done(struct cache_read *read)
 {
-    sem_post(&container_of(read, struct reading, read)->ended);
+    struct reading *r = container_of(read, struct reading, read);
+    r->thread = pthread_self();
+    sem_post(&r->ended);
 }
+
+static bool read_may_wait; /* how the reads below are asked for */
+static bool read_was_here; /* the last one ended on the thread that asked */
 
 /* 0 with the right bytes, the cache's error, or 1: the bytes are wrong. */
 static inline int read_result(uint64_t cid, uint64_t offset, uint64_t length)
 {
-    struct reading r = {
-        .read = {.cid = cid, .offset = offset, .length = length, .done = reading_done}};
+    struct reading r = {.read = {.cid = cid,
+                                 .offset = offset,
+                                 .length = length,
+                                 .may_wait = read_may_wait,
+                                 .done = reading_done},
+                        .thread = pthread_self()};
     sem_init(&r.ended, 0, 0);
     int rc = cache_read(cache, &r.read);
     if (rc == -EINPROGRESS) {
@@ -113,6 +123,7 @@ static inline int read_result(uint64_t cid, uint64_t offset, uint64_t length)
         rc = r.read.result;
     }
     sem_destroy(&r.ended);
+    read_was_here = pthread_equal(r.thread, pthread_self());
     if (rc < 0)
         return rc;
     uint64_t at = offset;

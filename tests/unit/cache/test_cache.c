@@ -25,6 +25,49 @@ TEST(cache_read, gives_what_was_filled, .init = begin, .fini = end)
     check_uint(content.cached_bytes, size);
 }
 
+/* Pages that lie one behind the other, pages with holes that are checked first, the file's end. */
+TEST(cache_read, waiting_reader_reads_the_disk_himself, .init = begin, .fini = end)
+{
+    uint64_t size = 9 * MIB + 1234;
+    fill(1, size, 0, size);
+    fill(2, size, 0, 64 * KIB);
+    fill(2, size, 128 * KIB, 200 * KIB);
+    cache_drain(cache);
+    for (int restarted = 0; restarted < 2; restarted++) {
+        /* The first read opens the file, and comes by way of another thread. */
+        check_int(read_result(1, 0, 1), 0);
+        check_int(read_result(2, 0, 1), 0);
+        read_may_wait = true;
+        check_int(read_result(1, 100000, 8 * MIB), 0);
+        check(read_was_here);
+        check_int(read_result(1, size - 1, 1), 0);
+        check_int(read_result(1, 131071, 2), 0);
+        check_int(read_result(2, 130 * KIB, 198 * KIB), 0);
+        check_int(read_result(2, 4096, 60 * KIB), 0);
+        check_int(read_result(2, 0, 65 * KIB), -ENOENT);
+        check(read_was_here);
+        read_may_wait = false;
+        check_int(read_result(1, 4096, MIB), 0);
+        check(!read_was_here);
+        reopen();
+    }
+}
+
+TEST(cache_read, waiting_reader_of_a_cut_file_gets_no_wrong_byte, .init = begin, .fini = end)
+{
+    fill(1, MIB, 0, MIB);
+    cache_drain(cache);
+    check_int(read_result(1, 0, 4096), 0);
+    char path[4300];
+    content_path(1, path);
+    check_int(truncate(path, 300 * 1024), 0);
+    read_may_wait = true;
+    check_int(read_result(1, 0, MIB), -EBADMSG);
+    check(read_was_here);
+    check_int(read_result(1, 0, 256 * KIB), 0);
+    read_may_wait = false;
+}
+
 TEST(cache_read, has_not_what_was_not_filled, .init = begin, .fini = end)
 {
     fill(1, 10 * MIB, MIB, 256 * KIB);

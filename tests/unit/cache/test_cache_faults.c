@@ -49,6 +49,24 @@ TEST(cache_read, slow_disk_is_given_up_and_comes_back, .init = begin_slow, .fini
     wait_until(health_now() == CACHE_GOOD);
 }
 
+/* His thread is held up as long as the disk holds it up; his read is not. */
+TEST(cache_read, slow_disk_ends_the_read_of_a_waiting_reader_in_time, .init = begin_slow,
+     .fini = end)
+{
+    fill(1, MIB, 0, MIB);
+    cache_drain(cache);
+    wait_until(read_result(1, 0, 4096) == 0);
+    set_fault((struct disk_fault){.delay_ms = 1500, .free_percent = -1});
+    read_may_wait = true;
+    wait_until(read_result(1, 0, 4096) == -ETIMEDOUT);
+    check(!read_was_here);
+    wait_until(read_result(1, 0, 4096) == -EAGAIN);
+    set_fault((struct disk_fault){.free_percent = -1});
+    wait_until(read_result(1, 0, 4096) == 0);
+    check(read_was_here);
+    read_may_wait = false;
+}
+
 TEST(cache_fill, failing_writes_cache_nothing, .init = begin, .fini = end)
 {
     set_fault((struct disk_fault){.write_result = -EIO, .free_percent = -1});
