@@ -376,6 +376,7 @@ static int open_front(struct mount *m, struct error *error)
     config.mountpoint = m->mountpoint;
     config.volume_name = m->url_text;
     config.allow_other = m->options.allow_other || geteuid() == 0;
+    config.selinux_context = m->options.selinux_context;
     config.read_only = m->options.read_only;
     config.writeback = m->options.writeback;
     /* A handle that the kernel serves by itself would go on with what another mount replaced. */

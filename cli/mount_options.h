@@ -30,6 +30,7 @@ struct mount_options {
     uint32_t import_ttl_ms, negative_ttl_ms;
     /* mount */
     bool read_only, allow_other, foreground, writeback;
+    char *selinux_context;
     char *transport;
     unsigned max_threads;
     /* memory and data */

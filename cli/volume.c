@@ -18,7 +18,7 @@
 
 struct volume_options {
     char *data_dir;
-    bool force, no_check;
+    bool force, no_check, if_missing;
 };
 
 #define AT(field) offsetof(struct volume_options, field)
@@ -26,6 +26,9 @@ static const struct option_spec specs[] = {
     {"data-dir", 0, OPTION_STRING, AT(data_dir), "DIR", "Of the service (/var/lib/sluice/serve)"},
     {"force", 0, OPTION_FLAG, AT(force), NULL,
      "delete: also if there are files that are not in the bucket yet", .cli_only = true},
+    {"if-missing", 0, OPTION_FLAG, AT(if_missing), NULL,
+     "create: a volume that is there with this URL gets the options given, as by set",
+     .cli_only = true},
     {"no-check", 0, OPTION_FLAG, AT(no_check), NULL, "create, set: do not try the bucket",
      .cli_only = true},
 };
@@ -146,10 +149,57 @@ static int set_words(struct volume_config *config, char **words, unsigned count,
     return 0;
 }
 
+static int set(const struct volume_options *o, char **words, unsigned count, struct error *error)
+{
+    struct volume_config config;
+    if (count < 2)
+        return error_set(error, -EINVAL, "set needs NAME and OPTION=VALUE");
+    int r = volume_config_load(o->data_dir, words[0], &config, error);
+    if (r < 0)
+        return r;
+    r = set_words(&config, words + 1, count - 1, error);
+    if (r == 0)
+        r = check_config(&config, !o->no_check, error);
+    if (r == 0)
+        r = volume_config_save(o->data_dir, &config, false, error);
+    if (r == 0)
+        r = ask_to(o->data_dir, "open", config.name, "", error);
+    volume_config_done(&config);
+    return MIN(r, 0);
+}
+
+/* 1: it was there, and has the options now; 0: there is none. */
+static int set_if_there(const struct volume_options *o, char **words, unsigned count,
+                        struct error *error)
+{
+    struct volume_config config;
+    if (volume_name_check(words[0], NULL) < 0)
+        return 0; /* create says what is wrong */
+    int r = volume_config_load(o->data_dir, words[0], &config, error);
+    if (r == -ENOENT)
+        return 0;
+    if (r < 0)
+        return r;
+    if (strcmp(config.url, words[1]) != 0)
+        r = error_set(error, -EEXIST, "volume %s is there at %s, not at %s", words[0], config.url,
+                      words[1]);
+    volume_config_done(&config);
+    if (r == 0 && count > 2) {
+        char *again[OPTIONS_ARGS_MAX];
+        again[0] = words[0];
+        memcpy(again + 1, words + 2, (count - 2) * sizeof(*again));
+        r = set(o, again, count - 1, error);
+    }
+    return r < 0 ? r : 1;
+}
+
 static int create(const struct volume_options *o, char **words, unsigned count, struct error *error)
 {
     if (count < 2)
         return error_set(error, -EINVAL, "create needs NAME and URL");
+    int there = o->if_missing ? set_if_there(o, words, count, error) : 0;
+    if (there)
+        return MIN(there, 0);
     struct volume_config config = {
         .name = strdup(words[0]), .url = strdup(words[1]), .options = json_object()};
     int r = config.name && config.url ? 0 : error_set(error, -ENOMEM, "out of memory");
@@ -167,25 +217,6 @@ static int create(const struct volume_options *o, char **words, unsigned count, 
         r = ask_to(o->data_dir, "open", config.name, "", error);
     if (r < 0 && error->code != -EEXIST && volume_name_check(words[0], NULL) == 0)
         error_prefix(error, "volume %s", words[0]);
-    volume_config_done(&config);
-    return MIN(r, 0);
-}
-
-static int set(const struct volume_options *o, char **words, unsigned count, struct error *error)
-{
-    struct volume_config config;
-    if (count < 2)
-        return error_set(error, -EINVAL, "set needs NAME and OPTION=VALUE");
-    int r = volume_config_load(o->data_dir, words[0], &config, error);
-    if (r < 0)
-        return r;
-    r = set_words(&config, words + 1, count - 1, error);
-    if (r == 0)
-        r = check_config(&config, !o->no_check, error);
-    if (r == 0)
-        r = volume_config_save(o->data_dir, &config, false, error);
-    if (r == 0)
-        r = ask_to(o->data_dir, "open", config.name, "", error);
     volume_config_done(&config);
     return MIN(r, 0);
 }

@@ -27,6 +27,8 @@ const char *csi_code_name(int code)
         "UNIMPLEMENTED",
         "INTERNAL",
         "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
     };
     return code >= 0 && (size_t)code < ARRAY_LEN(names) ? names[code] : "UNKNOWN";
 }

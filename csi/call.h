@@ -25,6 +25,7 @@ enum csi_code {
     CSI_UNIMPLEMENTED = 12,
     CSI_INTERNAL = 13,
     CSI_UNAVAILABLE = 14,
+    CSI_UNAUTHENTICATED = 16,
 };
 const char *csi_code_name(int code); /* "INVALID_ARGUMENT", … */
 

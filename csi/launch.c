@@ -45,15 +45,21 @@ static bool is_proxy(const char *variable)
  * use them. */
 static void make_env(const struct launch *l, struct words *env)
 {
-    bool own = l->own_credentials;
+    bool own = l->own_credentials || l->token_file;
     words_add(env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     words_add(env, "HOME=/root");
     for (size_t i = 0; i < ARRAY_LEN(credentials); i++) {
         const char *value = secret(l, credentials[i].name);
-        if (!value)
+        if (!value || (l->token_file && strncmp(credentials[i].variable, "AWS_", 4) == 0))
             continue;
         own = true;
         words_add(env, "%s=%s", credentials[i].variable, value);
+    }
+    if (l->token_file) {
+        words_add(env, "AWS_WEB_IDENTITY_TOKEN_FILE=%s", l->token_file);
+        words_add(env, "AWS_ROLE_ARN=%s", l->source->role);
+        if (l->source->sts)
+            words_add(env, "AWS_ENDPOINT_URL_STS=%s", l->source->sts);
     }
     for (char **e = environ; *e; e++)
         if (is_proxy(*e) || (!own && strncmp(*e, "AWS_", 4) == 0))
@@ -241,6 +247,8 @@ static int mount_argv(struct csi *csi, const struct launch *l, const char *stagi
         words_add(argv, "--read-only");
     if (s->take_over)
         words_add(argv, "--take-over");
+    if (s->selinux_context)
+        words_add(argv, "--selinux-context=%s", s->selinux_context);
     if (!has_option(s, "--memory="))
         words_add(argv, "--memory=" DEFAULT_MEMORY);
     if (!has_option(s, "--gc-delay="))

@@ -13,7 +13,8 @@ struct launch {
     const struct source *source;
     size_t secret_count;
     Csi__V1__Pair *const *secrets;
-    bool own_credentials; /* without secrets of its own, do not use those of the driver */
+    const char *token_file; /* of the pod's identity, NULL: none. Then no other keys are used */
+    bool own_credentials;   /* without secrets of its own, do not use those of the driver */
 };
 
 /* Runs `sluice prefix URL WORDS…`. CSI_OK with *reply to be released, or the code that fits its

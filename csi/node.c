@@ -15,6 +15,22 @@
 #include "mounts.h"
 #include "records.h"
 #include "stage.h"
+#include "token.h"
+
+/* The kubelet finds out whether a node has SELinux, and gives a context to those that do. */
+static int check_context(struct csi_call *call, const struct source *source)
+{
+    char line[64];
+    bool there = !source->selinux_context;
+    FILE *file = there ? NULL : fopen("/proc/filesystems", "re");
+    while (file && !there && fgets(line, sizeof(line), file))
+        there = strstr(line, "selinuxfs") != NULL;
+    if (file)
+        fclose(file);
+    return there ? CSI_OK
+                 : csi_fail(call, CSI_INVALID_ARGUMENT,
+                            "context= cannot be given to a mount: this node has no SELinux");
+}
 
 /* What is mounted, by the context or the id, with the options of the capability. */
 static int find_source(struct csi *csi, struct csi_call *call, const char *id, size_t count,
@@ -30,6 +46,8 @@ static int find_source(struct csi *csi, struct csi_call *call, const char *id, s
                             capability->mount->mount_flags);
     if (code == CSI_OK)
         code = source_allows(call, out, capability);
+    if (code == CSI_OK)
+        code = check_context(call, out);
     if (mode_is_read_only(capability))
         out->read_only = true;
     if (code != CSI_OK)
@@ -60,7 +78,8 @@ static int stage_volume(struct csi *csi, struct csi_call *call, const ProtobufCM
     };
     code = frame_enter(csi, call, r->volume_id);
     if (code == CSI_OK) {
-        code = stage_up(csi, call, &stage);
+        /* The identity of a pod comes with Publish: then it is mounted. */
+        code = source.pod_identity ? CSI_OK : stage_up(csi, call, &stage);
         frame_leave(csi, r->volume_id);
     }
     source_done(&source);
@@ -165,30 +184,51 @@ static int bind_target(struct csi_call *call, const Csi__V1__NodePublishVolumeRe
     return CSI_OK;
 }
 
-/* An inline volume has no other call: its daemon is started here. */
-static int publish(struct csi *csi, struct csi_call *call,
-                   const Csi__V1__NodePublishVolumeRequest *r, const struct source *source,
-                   bool ephemeral)
+/* Mounts at Publish what was not at Stage: an inline volume has no other call, and the identity of
+ * a pod comes only now (with each repetition a newer token). */
+static int mount_late(struct csi *csi, struct csi_call *call,
+                      const Csi__V1__NodePublishVolumeRequest *r, const struct source *source,
+                      const char *staging)
 {
-    if (!ephemeral)
-        return bind_target(call, r, source, r->staging_target_path);
-    cleanup(free_ptr) char *staging = inline_staging(csi, r->volume_id);
     cleanup(free_ptr) char *dir = records_dir(csi->config.state_dir, r->volume_id);
+    cleanup(free_ptr) char *token_file = NULL;
     struct error error = {0};
-    if (!staging || !dir)
+    if (!dir)
         return csi_fail(call, CSI_INTERNAL, "out of memory");
     if (records_make(dir, &error) < 0)
         return frame_fail_io(call, &error);
+    if (source->pod_identity) {
+        bool in_use = mounts_is_mounted(staging) != 0 && mounts_alive(staging);
+        int code = token_store(call, r, source, dir, in_use);
+        if (code != CSI_OK)
+            return code;
+        if (asprintf(&token_file, "%s/token", dir) < 0)
+            return csi_fail(call, CSI_INTERNAL, "out of memory");
+    }
     struct stage stage = {
         .volume_id = r->volume_id,
         .staging = staging,
         .launch = {.source = source,
                    .secret_count = r->n_secrets,
                    .secrets = r->secrets,
+                   .token_file = token_file,
                    .own_credentials = true}, /* a pod's author does not get those of the driver */
         .group = r->volume_capability->mount->volume_mount_group,
     };
-    int code = stage_up(csi, call, &stage);
+    return stage_up(csi, call, &stage);
+}
+
+static int publish(struct csi *csi, struct csi_call *call,
+                   const Csi__V1__NodePublishVolumeRequest *r, const struct source *source,
+                   bool ephemeral)
+{
+    cleanup(free_ptr) char *staging =
+        ephemeral ? inline_staging(csi, r->volume_id) : strdup(r->staging_target_path);
+    if (!staging)
+        return csi_fail(call, CSI_INTERNAL, "out of memory");
+    int code = CSI_OK;
+    if (ephemeral || source->pod_identity)
+        code = mount_late(csi, call, r, source, staging);
     return code == CSI_OK ? bind_target(call, r, source, staging) : code;
 }
 

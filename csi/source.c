@@ -129,6 +129,15 @@ static int set_directory(struct csi_call *call, struct source *s, const char *va
     return s->directory ? CSI_OK : out_of_memory(call);
 }
 
+static int copy_plain(struct csi_call *call, const char *key, const char *value, char **out)
+{
+    if (!is_plain(value) || strlen(value) > 300)
+        return csi_fail(call, CSI_INVALID_ARGUMENT, "%s holds spaces, ';' or quotes", key);
+    free(*out);
+    *out = strdup(value);
+    return *out ? CSI_OK : out_of_memory(call);
+}
+
 /* A key that is not one of the place. */
 static int set_other(struct csi_call *call, struct source *s, const char *key, const char *value)
 {
@@ -144,6 +153,14 @@ static int set_other(struct csi_call *call, struct source *s, const char *key, c
         return choose(call, key, value, "false", "true", &s->read_only);
     if (strcmp(key, "managed") == 0)
         return choose(call, key, value, "false", "true", &s->managed);
+    if (strcmp(key, "identity") == 0)
+        return choose(call, key, value, "driver", "pod", &s->pod_identity);
+    if (strcmp(key, "roleArn") == 0)
+        return copy_plain(call, key, value, &s->role);
+    if (strcmp(key, "stsEndpoint") == 0)
+        return copy_plain(call, key, value, &s->sts);
+    if (strcmp(key, "tokenAudience") == 0)
+        return copy_plain(call, key, value, &s->token_audience);
     if (strcmp(key, "directory") == 0)
         return set_directory(call, s, value);
     if (!is_mount_option(key, strlen(key)))
@@ -218,15 +235,6 @@ static int set_service(struct csi_call *call, struct source *s, const char *serv
     return set_url(call, s, url, false);
 }
 
-static int copy_plain(struct csi_call *call, const char *key, const char *value, char **out)
-{
-    if (!is_plain(value) || strlen(value) > 300)
-        return csi_fail(call, CSI_INVALID_ARGUMENT, "%s holds spaces, ';' or quotes", key);
-    free(*out);
-    *out = strdup(value);
-    return *out ? CSI_OK : out_of_memory(call);
-}
-
 bool source_in_pairs(size_t count, Csi__V1__Pair *const *pairs)
 {
     return pair_value(count, pairs, "url") || pair_value(count, pairs, "bucket") ||
@@ -294,6 +302,9 @@ int source_from_pairs(struct csi_call *call, size_t count, Csi__V1__Pair *const 
             code = set_other(call, out, pairs[i]->key, pairs[i]->value);
     if (code == CSI_OK)
         code = set_mount(call, out);
+    if (code == CSI_OK && out->pod_identity != (out->role && *out->role))
+        code = csi_fail(call, CSI_INVALID_ARGUMENT,
+                        "identity: pod and roleArn, the role that pods take, go together");
     if (code != CSI_OK)
         source_done(out);
     return code;
@@ -333,6 +344,23 @@ static bool is_kernel_flag(const char *flag)
     return false;
 }
 
+/* context="system_u:object_r:container_file_t:s0:c1,c2", as the kubelet gives it with or without
+ * the quotes. */
+static int set_context(struct csi_call *call, struct source *s, const char *value)
+{
+    size_t len = strlen(value);
+    if (len > 1 && value[0] == '"' && value[len - 1] == '"') {
+        value++;
+        len -= 2;
+    }
+    if (!len || len > 255 ||
+        strspn(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-:.,") < len)
+        return csi_fail(call, CSI_INVALID_ARGUMENT, "context= is followed by no SELinux context");
+    free(s->selinux_context);
+    s->selinux_context = strndup(value, len);
+    return s->selinux_context ? CSI_OK : out_of_memory(call);
+}
+
 int source_add_flags(struct csi_call *call, struct source *source, size_t count, char *const *flags)
 {
     for (size_t i = 0; i < count; i++) {
@@ -343,6 +371,8 @@ int source_add_flags(struct csi_call *call, struct source *source, size_t count,
             source->take_over = true;
         } else if (strcmp(flag, "read-only") == 0) {
             source->read_only = true;
+        } else if (equal && len == 7 && strncmp(flag, "context", len) == 0) {
+            code = set_context(call, source, equal + 1);
         } else if (is_mount_option(flag, len)) {
             code = add_option(call, source, flag, len, equal ? equal + 1 : NULL);
         } else if (!is_kernel_flag(flag)) {
@@ -364,6 +394,10 @@ void source_done(struct source *source)
     free(source->endpoint);
     free(source->region);
     free(source->directory);
+    free(source->role);
+    free(source->sts);
+    free(source->token_audience);
+    free(source->selinux_context);
     for (unsigned i = 0; i < source->option_count; i++)
         free(source->options[i]);
     *source = (struct source){0};

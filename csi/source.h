@@ -33,7 +33,10 @@ struct source {
     bool pin;         /* topology: node */
     bool import_only; /* onMove: import */
     bool anonymous;
-    bool managed; /* made by CreateVolume: the bucket holds a record of it */
+    bool pod_identity;                 /* identity: pod */
+    char *role, *sts, *token_audience; /* of it; NULL: none */
+    char *selinux_context;             /* for all files; NULL: none */
+    bool managed;                      /* made by CreateVolume: the bucket holds a record of it */
 };
 
 /* Pairs of a StorageClass, volume_context or an inline volume. Keys of Kubernetes itself

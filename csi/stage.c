@@ -17,6 +17,7 @@
 #include "frame.h"
 #include "mounts.h"
 #include "records.h"
+#include "token.h"
 
 #define END_BY_ITSELF_MS                                                                           \
     1000                   /* an unmounted daemon ends; one that others still see is asked to      \
@@ -363,8 +364,10 @@ int stage_down(struct csi *csi, struct csi_call *call, const char *volume_id, co
             code = csi_fail_late(call, "what was written is on its way to the bucket");
     }
     daemons_done(&daemons);
-    if (code == CSI_OK)
+    if (code == CSI_OK) {
+        token_forget(dir);
         record_end(dir, settled, forget);
+    }
     return code;
 }
 

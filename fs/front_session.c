@@ -298,6 +298,19 @@ static bool wants_uring(enum fs_transport transport)
 #endif
 }
 
+/* context="…", which may have commas: libfuse takes the escapes away, the kernel the quotes. */
+static int add_context(struct fuse_args *args, const char *context)
+{
+    cleanup(free_ptr) char *option = NULL;
+    cleanup(free_ptr) char *escaped = NULL;
+    if (!context)
+        return 0;
+    if (asprintf(&option, "context=\"%s\"", context) < 0 ||
+        fuse_opt_add_opt_escaped(&escaped, option) < 0)
+        return -ENOMEM;
+    return add_option(args, escaped, true);
+}
+
 static int make_arguments(struct fs *fs, struct fuse_args *args)
 {
     const struct fs_config *c = &fs->config;
@@ -315,6 +328,7 @@ static int make_arguments(struct fs *fs, struct fuse_args *args)
     result |= add_option(args, "default_permissions", true);
     result |= add_option(args, "allow_other", c->allow_other);
     result |= add_option(args, "io_uring", wants_uring(c->transport));
+    result |= add_context(args, c->selinux_context);
     result |= add_option(args, c->fuse_options, c->fuse_options && c->fuse_options[0]);
     return result < 0 ? -ENOMEM : 0;
 }

@@ -1,7 +1,9 @@
 """What people do with a volume on Kubernetes. Run by tests/k8s/run inside the node."""
 
+import base64
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,11 +14,15 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 
 from gateway import Gateway  # noqa: E402
+from sts import Sts  # noqa: E402
 from volume import WAIT_S, wait_until  # noqa: E402
 
 NODE_IP = "10.99.0.1"
 NODE_DIR = os.environ.get("NODE_DIR", "/tmp/sluice-node")
 HOST_DIR = os.path.join(NODE_DIR, "sluice")
+METADATA_IP = "10.96.77.7"  # there is no DNS here
+VALUES = os.path.join(NODE_DIR, "values.json")
+CHART = os.path.join(ROOT, "deploy", "helm", "sluice")
 os.environ["KUBECONFIG"] = os.path.join(NODE_DIR, "admin.conf")
 gateway = None
 
@@ -43,31 +49,45 @@ def setUpModule():
     gateway.start()
     unittest.addModuleCleanup(gateway.close)
     gateway.make_bucket("bucket")
-    apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "namespace": "default"},
-           "stringData": {"access-key": gateway.access, "secret-key": gateway.secret}})
+    apply(*({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "namespace": namespace},
+             "stringData": {"access-key": gateway.access, "secret-key": gateway.secret}} for namespace in ("default", "kube-system")))
+    os.makedirs(os.path.join(NODE_DIR, "metadata"))
+    apply({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "metadata"}, "spec": {
+        "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "disk", "local": {"path": os.path.join(NODE_DIR, "metadata")},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+            {"key": "kubernetes.io/hostname", "operator": "In", "values": ["node1"]}]}]}}}})
+    secret = {"name": "keys", "namespace": "default"}
     values = {
         "image": {"repository": "local.test/sluice", "tag": "test", "pullPolicy": "Never"},
         "hostDir": HOST_DIR,
         "controller": {"replicas": 1},
+        "podIdentity": {"enabled": True, "audience": "sts.test", "expirationSeconds": 600},
         "node": {"mountCgroup": os.environ["SLUICE_TEST_CGROUP"]},
         "sidecars": {"registry": "local.test", "pullPolicy": "Never",
                      "provisioner": {"image": "csi-provisioner", "tag": "test"},
                      "resizer": {"image": "csi-resizer", "tag": "test"}},
-        "storageClasses": [{"name": "sluice", "secret": {"name": "keys", "namespace": "default"},
-                            "parameters": {"bucket": "bucket", "prefix": "volumes", "endpoint": gateway.endpoint, "onDelete": "delete"}}],
+        "metadata": {
+            "enabled": True, "credentials": {"secretName": "keys"}, "storage": {"size": "1Gi", "storageClassName": "disk"},
+            "service": {"clusterIP": METADATA_IP},
+            "volumes": [{"name": "team", "url": "s3://bucket/team", "options": {"endpoint": gateway.endpoint, "settle-delay": "1s"}}]},
+        "storageClasses": [
+            {"name": "sluice", "secret": secret, "parameters": {"bucket": "bucket", "prefix": "volumes", "endpoint": gateway.endpoint, "onDelete": "delete"}},
+            {"name": "shared", "secret": secret, "metadataVolume": "team", "parameters": {"prefix": "claims", "onDelete": "delete"}}],
     }
-    path = os.path.join(NODE_DIR, "values.json")
-    with open(path, "w") as f:
+    with open(VALUES, "w") as f:
         json.dump(values, f)
     began = time.monotonic()
-    run("helm", "install", "sluice", os.path.join(ROOT, "deploy", "helm", "sluice"), "--namespace", "kube-system",
-        "--values", path, "--wait", "--timeout", "5m")
+    helm("install")
     print("helm install --wait: %.1f s" % (time.monotonic() - began))
 
 
-def claim(name, mode="ReadWriteOnce", size="1Gi"):
+def helm(verb, *more):
+    run("helm", verb, "sluice", CHART, "--namespace", "kube-system", "--values", VALUES, "--wait", "--timeout", "5m", *more)
+
+
+def claim(name, mode="ReadWriteOnce", size="1Gi", of="sluice"):
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
-            "spec": {"storageClassName": "sluice", "accessModes": [mode], "resources": {"requests": {"storage": size}}}}
+            "spec": {"storageClassName": of, "accessModes": [mode], "resources": {"requests": {"storage": size}}}}
 
 
 def pod(name, volume, command, mounts=None, **spec):
@@ -93,6 +113,17 @@ class Node(unittest.TestCase):
             print(kubectl("-n", "kube-system", "logs", "daemonset/sluice-node", "-c", "driver", "--tail=40", check=False))
             print(kubectl("-n", "kube-system", "logs", "deployment/sluice-controller", "-c", "provisioner", "--tail=20", check=False))
             raise
+
+    def sh(self, name, command):
+        return kubectl("exec", name, "--", "/bin/sh", "-c", command)
+
+    def gone(self):
+        """Pods and claims were removed: so are volumes and mounts."""
+        wait_until("the volumes to be gone", lambda: [v for v in kubectl("get", "pv", "-o", "name").split() if not v.endswith("/metadata")] == [])
+        wait_until("the mounts' end", lambda: not self.daemons())
+
+    def restarts(self, name):
+        return kubectl("get", "pod", name, "-o", "jsonpath={.status.containerStatuses[0].restartCount}")
 
     def remove(self, *names):
         kubectl("delete", *names, "--ignore-not-found", "--timeout=%ds" % WAIT_S)
@@ -127,9 +158,8 @@ class Node(unittest.TestCase):
         wait_until("the new size in the pod", lambda: "2097152" in kubectl("exec", "writer", "--", "df", "-k", "/data"))
         wait_until("the claim's new size", lambda: kubectl("get", "pvc", "claim", "-o", "jsonpath={.status.capacity.storage}") == "2Gi")
         self.remove("pod/writer", "pvc/claim")
-        wait_until("the volume to be gone", lambda: not kubectl("get", "pv", "-o", "name"))
+        self.gone()
         self.assertEqual(gateway.list("bucket", "volumes/"), {})
-        self.assertEqual(self.daemons(), set())
 
     def test_the_driver_is_replaced_under_io(self):
         self.addCleanup(self.remove, "pod/counter", "pvc/busy")
@@ -148,11 +178,10 @@ class Node(unittest.TestCase):
         self.assertEqual(self.daemons(), before)
         lines = kubectl("exec", "counter", "--", "cat", "/data/n").split()
         self.assertEqual(lines, [str(i + 1) for i in range(len(lines))])
-        self.assertEqual(kubectl("get", "pod", "counter", "-o", "jsonpath={.status.containerStatuses[0].restartCount}"), "0")
+        self.assertEqual(self.restarts("counter"), "0")
         kubectl("delete", "pod", "counter", "--grace-period=0", "--force")
         self.remove("pvc/busy")
-        wait_until("the volume to be gone", lambda: not kubectl("get", "pv", "-o", "name"))
-        wait_until("the mount's end", lambda: not self.daemons())
+        self.gone()
 
     def test_inline_volume(self):
         self.addCleanup(self.remove, "pod/inline")
@@ -183,6 +212,167 @@ class Node(unittest.TestCase):
         self.assertEqual(len(self.daemons()), 1)
         self.assertIn("refused", kubectl("logs", "one"))
         self.assertEqual(kubectl("logs", "two"), "for all")
+
+    def test_one_volume_written_by_many(self):
+        """Pods of one claim share a mount; a volume by hand at the same directory has its own, as on another node."""
+        self.addCleanup(self.remove, "pod/one", "pod/two", "pod/three", "pod/reader", "pvc/team", "pvc/other", "pv/other")
+        apply(claim("team", "ReadWriteMany", of="shared"),
+              *(pod(n, of_claim("team"), "true" + STAY) for n in ("one", "two")),
+              pod("reader", {"persistentVolumeClaim": {"claimName": "team", "readOnly": True}}, "true" + STAY))
+        for name in "one", "two", "reader":
+            self.ready(name)
+        volume = json.loads(kubectl("get", "pv", kubectl("get", "pvc", "team", "-o", "jsonpath={.spec.volumeName}"), "-o", "json"))["spec"]["csi"]
+        self.assertTrue(volume["volumeHandle"].startswith("sluice://%s:7700/team/claims/pvc-" % METADATA_IP), volume["volumeHandle"])
+        apply({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "other"}, "spec": {
+            "capacity": {"storage": "1Ti"}, "accessModes": ["ReadWriteMany"], "persistentVolumeReclaimPolicy": "Retain", "storageClassName": "",
+            "claimRef": {"name": "other", "namespace": "default"},
+            "csi": {"driver": "csi.sluice.dev", "volumeHandle": "other", "nodeStageSecretRef": {"name": "keys", "namespace": "default"},
+                    "volumeAttributes": {"server": METADATA_IP + ":7700", "volume": "team", "directory": volume["volumeHandle"].split("/team/")[1]}}}},
+              dict(claim("other"), spec={"storageClassName": "", "volumeName": "other", "accessModes": ["ReadWriteMany"],
+                                         "resources": {"requests": {"storage": "1Ti"}}}),
+              pod("three", of_claim("other"), "true" + STAY))
+        self.ready("three")
+        self.assertEqual(len(self.daemons()), 2)
+        self.sh("one", "mkdir /data/d && echo 1 > /data/d/a")
+        for n, name in enumerate(("two", "three", "one", "three", "two")):
+            self.assertEqual(self.sh(name, "ls /data/d"), "a" if n % 2 == 0 else "b")
+            self.sh(name, "cd /data/d && mv %s && echo %d >> %s" % (("a b", n, "b") if n % 2 == 0 else ("b a", n, "a")))
+        self.assertEqual(self.sh("reader", "cat /data/d/b").split(), ["1", "0", "1", "2", "3", "4"])
+        self.assertIn("refused", self.sh("reader", "touch /data/no 2>/dev/null || echo refused"))
+        for name in "one", "two", "three":
+            self.sh(name, "for i in $(seq 50); do echo $i > /data/d/%s.$i; done" % name)
+        self.assertEqual(self.sh("reader", "ls /data/d | wc -l"), "151")
+        # The service is started anew while a pod writes.
+        self.sh("three", "(n=0; while [ ! -e /tmp/stop ]; do n=$((n+1)); echo $n >> /data/n || touch /data/failed; done) >/dev/null 2>&1 &")
+        kubectl("-n", "kube-system", "delete", "pod", "sluice-metadata-0", "--timeout=%ds" % WAIT_S)
+        kubectl("-n", "kube-system", "rollout", "status", "statefulset/sluice-metadata", "--timeout=%ds" % WAIT_S)
+        count = int(self.sh("one", "wc -l < /data/n"))
+        wait_until("more lines", lambda: int(self.sh("one", "wc -l < /data/n")) > count + 10)
+        self.sh("three", "touch /tmp/stop")
+        self.assertEqual(self.sh("one", "ls /data").split(), ["d", "n"])
+        kubectl("patch", "pvc", "team", "-p", '{"spec":{"resources":{"requests":{"storage":"2Gi"}}}}')
+        wait_until("the claim's new size", lambda: kubectl("get", "pvc", "team", "-o", "jsonpath={.status.capacity.storage}") == "2Gi")
+        self.remove("pod/one", "pod/two", "pod/three", "pod/reader", "pvc/other", "pv/other", "pvc/team")
+        self.gone()
+        wait_until("the objects to go", lambda: [k for k in gateway.list("bucket", "team/claims/")] == [])
+
+    def test_fio_while_the_driver_is_killed_and_upgraded(self):
+        self.addCleanup(self.remove, "pod/fio", "pod/fio-shared", "pvc/fio", "pvc/fio-shared")
+        command = ("while [ ! -e /tmp/stop ]; do fio --name=f --directory=/data --size=8M --rw=randrw --bsrange=4k-64k --verify=crc32c --do_verify=1"
+                   " --verify_fatal=1 --ioengine=psync --thread --fsync=32 > /tmp/out 2>&1 || { cat /tmp/out; exit 1; }; echo ok; done")
+        names = ("fio", "sluice"), ("fio-shared", "shared")
+        apply(*(o for name, of in names for o in (claim(name, of=of), pod(name, of_claim(name), command, restartPolicy="Never"))))
+        for name, _ in names:
+            self.ready(name)
+
+        def rounds():
+            return [kubectl("logs", name).split().count("ok") for name, _ in names]
+
+        def more(when):
+            before = rounds()
+            wait_until("fio to go on " + when, lambda: all(now > b + 1 for b, now in zip(before, rounds())))
+
+        more("before")
+        mounts = self.daemons()
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with open("/proc/%s/cmdline" % pid, "rb") as f:
+                if b"--role=node" in f.read().split(b"\0"):
+                    os.kill(int(pid), signal.SIGKILL)
+        more("after the driver was killed")
+        self.addCleanup(helm, "upgrade")
+        helm("upgrade", "--set", "image.tag=next")
+        kubectl("-n", "kube-system", "rollout", "status", "daemonset/sluice-node", "--timeout=%ds" % WAIT_S)
+        self.assertIn(":next", kubectl("-n", "kube-system", "get", "pod", "-l", "app.kubernetes.io/component=node", "-o", "jsonpath={.items[*].spec.containers[0].image}"))
+        more("after the upgrade")
+        self.assertEqual(self.daemons(), mounts)
+        for name, _ in names:
+            self.sh(name, "touch /tmp/stop")
+            kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/" + name, "--timeout=%ds" % WAIT_S)
+        self.remove("pod/fio", "pod/fio-shared", "pvc/fio", "pvc/fio-shared")
+        self.gone()
+
+    def restart(self, *words):
+        """A program of the node is ended and started again as it was, as often as it needs (a kubelet ends when containerd
+        does not answer yet)."""
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with open("/proc/%s/cmdline" % pid, "rb") as f:
+                argv = [w.decode() for w in f.read().split(b"\0")[:-1]]
+            if [os.path.basename(w) for w in argv[:len(words)]] != list(words):
+                continue
+            with open("/proc/%s/environ" % pid, "rb") as f:
+                env = dict(e.decode().split("=", 1) for e in f.read().split(b"\0") if b"=" in e)
+            os.kill(int(pid), signal.SIGKILL)
+            wait_until("the end of " + words[0], lambda: not os.path.exists("/proc/" + pid))
+            with open(os.path.join(NODE_DIR, "log", words[-1]), "ab") as log:
+                subprocess.Popen(["/bin/sh", "-c", 'while :; do "$@"; sleep 0.5; done', "supervisor", *argv], env=env,
+                                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            return
+        self.fail("no " + " ".join(words))
+
+    def test_kubelet_and_containerd_are_started_anew(self):
+        self.addCleanup(self.remove, "pod/counter", "pod/late", "pvc/counter")
+        apply(claim("counter", "ReadWriteMany", of="shared"),
+              pod("counter", of_claim("counter"), "n=0; while :; do n=$((n+1)); echo $n >> /data/n || exit 1; sleep 0.05; done"))
+        self.ready("counter")
+        before = self.daemons()
+        self.restart("containerd")
+        self.restart("k8snode", "kubelet")
+        apply(pod("late", of_claim("counter"), "head -n 1 /data/n" + STAY))
+        self.ready("late")
+        self.assertEqual(kubectl("logs", "late"), "1")
+        count = int(self.sh("late", "wc -l < /data/n"))
+        wait_until("more lines", lambda: int(self.sh("late", "wc -l < /data/n")) > count)
+        self.assertEqual((self.daemons(), self.restarts("counter")), (before, "0"))
+        self.remove("pod/late", "pod/counter", "pvc/counter")
+        self.gone()
+
+    def test_modes_and_ephemeral_volumes(self):
+        self.addCleanup(self.remove, "pod/alone", "pod/second", "pod/scratch", "pvc/alone")
+        apply(claim("alone", "ReadWriteOncePod"), pod("alone", of_claim("alone"), "echo mine > /data/f" + STAY))
+        self.ready("alone")
+        template = {"spec": dict(claim("x")["spec"])}
+        apply(pod("second", of_claim("alone"), "true" + STAY),
+              pod("scratch", {"ephemeral": {"volumeClaimTemplate": template}}, "echo temporary > /data/f" + STAY))
+        self.ready("scratch")
+        wait_until("the second pod to be refused", lambda: "ReadWriteOncePod" in kubectl("get", "pod", "second", "-o", "jsonpath={.status.conditions[*].message}"))
+        wait_until("both files in the bucket", lambda: len([k for k in gateway.list("bucket", "volumes/") if k.endswith("/f")]) == 2)
+        self.remove("pod/scratch")
+        wait_until("the ephemeral volume to go", lambda: len([k for k in gateway.list("bucket", "volumes/") if k.endswith("/f")]) == 1)
+        kubectl("delete", "pod", "alone", "--grace-period=0", "--force")
+        self.ready("second")
+        self.assertEqual(self.sh("second", "cat /data/f"), "mine")
+        self.remove("pod/second", "pvc/alone")
+        self.gone()
+
+    def test_a_pod_mounts_with_its_own_identity(self):
+        """No Secret anywhere: the token of the pod's service account is exchanged for keys."""
+        self.addCleanup(self.remove, "pod/known", "pod/unknown", "pvc/own", "pv/own", "serviceaccount/known", "serviceaccount/unknown")
+        with Sts(gateway.access, gateway.secret) as sts:
+            def is_known(token):
+                part = token.split(".")[1]
+                claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+                return claims["sub"] == "system:serviceaccount:default:known" and claims["aud"] == ["sts.test"]
+
+            sts.accepts = is_known
+            account = {"apiVersion": "v1", "kind": "ServiceAccount", "automountServiceAccountToken": False}
+            apply(*(dict(account, metadata={"name": n}) for n in ("known", "unknown")),
+                  {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "own"}, "spec": {
+                      "capacity": {"storage": "1Ti"}, "accessModes": ["ReadWriteOnce"], "persistentVolumeReclaimPolicy": "Retain",
+                      "storageClassName": "", "claimRef": {"name": "own", "namespace": "default"},
+                      "csi": {"driver": "csi.sluice.dev", "volumeHandle": "own", "volumeAttributes": {
+                          "bucket": "bucket", "prefix": "own", "endpoint": gateway.endpoint, "identity": "pod",
+                          "roleArn": "arn:aws:iam::1:role/pods", "stsEndpoint": sts.endpoint}}}},
+                  dict(claim("own"), spec={"storageClassName": "", "volumeName": "own", "accessModes": ["ReadWriteOnce"],
+                                           "resources": {"requests": {"storage": "1Ti"}}}),
+                  pod("unknown", of_claim("own"), "true" + STAY, serviceAccountName="unknown"))
+            wait_until("the unknown account to be refused", lambda: "InvalidIdentityToken" in kubectl(
+                "get", "events", "--field-selector", "involvedObject.name=unknown,reason=FailedMount", "-o", "jsonpath={.items[*].message}"))
+            self.remove("pod/unknown")
+            apply(pod("known", of_claim("own"), "echo mine > /data/f" + STAY, serviceAccountName="known"))
+            self.ready("known")
+            self.remove("pod/known", "pvc/own", "pv/own")
+            self.gone()
+            self.assertEqual(gateway.get("bucket", "own/f"), b"mine\n")
 
 
 if __name__ == "__main__":

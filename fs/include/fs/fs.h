@@ -29,11 +29,12 @@ enum fs_transport {
 };
 
 struct fs_config {
-    const char *mountpoint;   /* an existing directory */
-    const char *volume_name;  /* what mount and df show, e.g. "s3://bucket/prefix" */
-    const char *fuse_options; /* more mount options for the kernel, "nodev,noexec"; NULL: none */
-    bool allow_other;         /* other users than the one who mounts may use it */
-    bool read_only;           /* every change is answered EROFS; the control file works */
+    const char *mountpoint;      /* an existing directory */
+    const char *volume_name;     /* what mount and df show, e.g. "s3://bucket/prefix" */
+    const char *fuse_options;    /* more mount options for the kernel, "nodev,noexec"; NULL: none */
+    const char *selinux_context; /* of all files, NULL: what the policy says */
+    bool allow_other;            /* other users than the one who mounts may use it */
+    bool read_only;              /* every change is answered EROFS; the control file works */
     bool shared;         /* other mounts change the volume too: the kernel looks at a file's times
                             before it believes the pages it has */
     bool writeback;      /* the kernel collects small writes (FUSE_WRITEBACK_CACHE) */

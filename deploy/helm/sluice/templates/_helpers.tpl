@@ -26,3 +26,24 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "sluice.runtime" -}}
 {{ .Values.hostDir }}/runtime/{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
+
+{{/* Credentials of the service's volumes: by reference, never in the manifest. */}}
+{{- define "sluice.metadataEnv" -}}
+{{- $m := .Values.metadata -}}
+env:
+- {name: HOME, value: /tmp}
+{{- with $m.credentials.secretName }}
+- name: AWS_ACCESS_KEY_ID
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $m.credentials.accessKey }}}}
+- name: AWS_SECRET_ACCESS_KEY
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $m.credentials.secretKey }}}}
+{{- end }}
+{{- with $m.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* HOST:PORT of the service, as nodes and the controller reach it. */}}
+{{- define "sluice.metadataServer" -}}
+{{ .Values.metadata.service.clusterIP | default (printf "%s-metadata.%s.svc" (include "sluice.name" .) .Release.Namespace) }}:{{ .Values.metadata.service.port }}
+{{- end }}
