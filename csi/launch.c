@@ -236,7 +236,7 @@ static int mount_argv(struct csi *csi, const struct launch *l, const char *stagi
     const struct source *s = l->source;
     words_add(argv, "%s", csi->config.sluice);
     words_add(argv, "mount"); /* daemons.c knows a mount by the order of these words */
-    words_add(argv, "%s", s->mount_url);
+    words_add(argv, "%s", s->url);
     words_add(argv, "%s", staging);
     words_add(argv, "--meta-dir=%s/meta", dir);
     if (csi->config.cache_dir)

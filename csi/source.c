@@ -49,7 +49,7 @@ static const char *const mount_options[] = {
 
 /* Parameters that say where the volume is. */
 static const char *const place_keys[] = {"url",    "bucket", "prefix", "endpoint",
-                                         "region", "server", "volume"};
+                                         "region", "server", "volume", "tls"};
 
 static bool is_mount_option(const char *name, size_t len)
 {
@@ -178,7 +178,8 @@ static int set_url(struct csi_call *call, struct source *s, const char *url, boo
 {
     if (strncmp(url, "s3://", 5) == 0 && url[5])
         s->kind = SOURCE_S3;
-    else if (strncmp(url, "sluice://", 9) == 0 && url[9])
+    else if ((strncmp(url, "sluice://", 9) == 0 && url[9]) ||
+             (strncmp(url, "sluices://", 10) == 0 && url[10]))
         s->kind = SOURCE_SERVICE;
     else if (strncmp(url, "file:///", 8) == 0 && url[8])
         s->kind = SOURCE_FILE;
@@ -222,15 +223,20 @@ static int set_bucket(struct csi_call *call, struct source *s, const char *bucke
 }
 
 static int set_service(struct csi_call *call, struct source *s, const char *server,
-                       const char *volume, const char *prefix)
+                       const char *volume, size_t count, Csi__V1__Pair *const *pairs)
 {
     cleanup(free_ptr) char *url = NULL;
+    const char *tls = pair_value(count, pairs, "tls");
+    const char *prefix = pair_value(count, pairs, "prefix");
+    bool encrypted = false;
+    if (tls && choose(call, "tls", tls, "false", "true", &encrypted) != CSI_OK)
+        return CSI_INVALID_ARGUMENT;
     if (!volume || strchr(server, '/'))
         return csi_fail(
             call, CSI_INVALID_ARGUMENT,
             "server (HOST:PORT) and volume go together: the volume of a metadata service");
-    if (asprintf(&url, "sluice://%s/%s%s%s", server, volume, prefix ? "/" : "",
-                 prefix ? prefix : "") < 0)
+    if (asprintf(&url, "%s://%s/%s%s%s", encrypted ? "sluices" : "sluice", server, volume,
+                 prefix ? "/" : "", prefix ? prefix : "") < 0)
         return out_of_memory(call);
     return set_url(call, s, url, false);
 }
@@ -252,10 +258,10 @@ static int set_place(struct csi_call *call, struct source *s, size_t count,
         return csi_fail(call, CSI_INVALID_ARGUMENT,
                         "say where the volume is by one of: url, bucket (and prefix), server and "
                         "volume");
-    int code = url      ? set_url(call, s, url, allow_file)
-               : bucket ? set_bucket(call, s, bucket, pair_value(count, pairs, "prefix"))
-                        : set_service(call, s, server, pair_value(count, pairs, "volume"),
-                                      pair_value(count, pairs, "prefix"));
+    int code = url ? set_url(call, s, url, allow_file)
+               : bucket
+                   ? set_bucket(call, s, bucket, pair_value(count, pairs, "prefix"))
+                   : set_service(call, s, server, pair_value(count, pairs, "volume"), count, pairs);
     if (code == CSI_OK && endpoint)
         code = copy_plain(call, "endpoint", endpoint, &s->endpoint);
     if (code == CSI_OK && region)
@@ -263,33 +269,11 @@ static int set_place(struct csi_call *call, struct source *s, size_t count,
     return code;
 }
 
-/* "sluice://host:7700/volume/a/b": the first '/' behind the volume, or NULL. */
-static char *below_volume(const struct source *s)
-{
-    char *volume = s->kind == SOURCE_SERVICE ? strchr(s->url + strlen("sluice://"), '/') : NULL;
-    return volume ? strchr(volume + 1, '/') : NULL;
-}
-
+/* sluice://host:7700/volume/directory */
 bool source_is_made(const struct source *source)
 {
-    return source->kind != SOURCE_SERVICE || below_volume(source);
-}
-
-/* A volume of a service is mounted as a whole; its directory is what is published. */
-static int set_mount(struct csi_call *call, struct source *s)
-{
-    char *below = below_volume(s), *directory = NULL;
-    s->mount_url = below ? strndup(s->url, (size_t)(below - s->url)) : strdup(s->url);
-    if (!s->mount_url)
-        return out_of_memory(call);
-    if (!below)
-        return CSI_OK;
-    if (asprintf(&directory, "%s%s%s", below + 1, s->directory ? "/" : "",
-                 s->directory ? s->directory : "") < 0)
-        return out_of_memory(call);
-    free(s->directory);
-    s->directory = directory;
-    return CSI_OK;
+    const char *volume = strchr(strstr(source->url, "://") + 3, '/');
+    return source->kind != SOURCE_SERVICE || (volume && strchr(volume + 1, '/'));
 }
 
 int source_from_pairs(struct csi_call *call, size_t count, Csi__V1__Pair *const *pairs,
@@ -300,8 +284,6 @@ int source_from_pairs(struct csi_call *call, size_t count, Csi__V1__Pair *const 
     for (size_t i = 0; i < count && code == CSI_OK; i++)
         if (!is_place_key(pairs[i]->key))
             code = set_other(call, out, pairs[i]->key, pairs[i]->value);
-    if (code == CSI_OK)
-        code = set_mount(call, out);
     if (code == CSI_OK && out->pod_identity != (out->role && *out->role))
         code = csi_fail(call, CSI_INVALID_ARGUMENT,
                         "identity: pod and roleArn, the role that pods take, go together");
@@ -327,8 +309,6 @@ int source_from_id(struct csi_call *call, const char *id, bool allow_file, struc
         else
             code = csi_fail(call, CSI_INVALID_ARGUMENT, "the volume id is none of this driver");
     }
-    if (code == CSI_OK)
-        code = set_mount(call, out);
     if (code != CSI_OK)
         source_done(out);
     return code;
@@ -390,7 +370,6 @@ int source_add_flags(struct csi_call *call, struct source *source, size_t count,
 void source_done(struct source *source)
 {
     free(source->url);
-    free(source->mount_url);
     free(source->endpoint);
     free(source->region);
     free(source->directory);

@@ -5,7 +5,8 @@
  *
  * The id of a volume that the driver made is its URL, with the endpoint and region where they are
  * given: s3://bucket/prefix/name;endpoint=http://host:9000;region=r, or
- * sluice://host:7700/volume/prefix/name. So DeleteVolume needs nothing but the id.
+ * sluice://host:7700/volume/prefix/name (sluices:// with TLS). So DeleteVolume needs nothing but
+ * the id.
  */
 #ifndef SLUICE_CSI_SOURCE_H
 #define SLUICE_CSI_SOURCE_H
@@ -23,7 +24,6 @@ enum source_kind { SOURCE_S3, SOURCE_FILE, SOURCE_SERVICE };
 struct source {
     enum source_kind kind;
     char *url;
-    char *mount_url;         /* what is mounted; without the directory in a volume of a service */
     char *endpoint, *region; /* NULL: none */
     char *directory;         /* below the volume's root: only this is published; NULL: all */
     char *options[SOURCE_OPTIONS_MAX]; /* "--memory=128M", of `sluice mount` */

@@ -110,6 +110,21 @@ static int compare_owner(struct csi *csi, struct csi_call *call, const struct st
     return code;
 }
 
+/* A directory of a service that was made by this driver must still be that. */
+static int check_record(struct csi *csi, struct csi_call *call, const struct stage *stage)
+{
+    static const char *const show[] = {NULL};
+    const struct source *source = stage->launch.source;
+    json_t *reply = NULL;
+    if (!source->managed || !source_is_made(source))
+        return CSI_OK;
+    int code = launch_prefix(csi, call, &stage->launch, show, &reply);
+    if (code == CSI_OK && !json_is_object(json_object_get(reply, "record")))
+        code = csi_fail(call, CSI_NOT_FOUND, "there is no volume at %s any more", source->url);
+    json_decref(reply);
+    return code;
+}
+
 /* A mount that finds no metadata lists the bucket as it goes. One whose volume was in use elsewhere
  * has more there than a listing tells. */
 static int prepare_metadata(struct csi *csi, struct csi_call *call, const struct stage *stage,
@@ -141,7 +156,7 @@ static int look_at(struct csi_call *call, const struct stage *stage, int *mounte
     } else if (entry && !mounts_alive(stage->staging)) {
         if (mounts_unmount(stage->staging, true, &error) < 0)
             code = frame_fail_io(call, &error);
-    } else if (entry && strcmp(entry->source, stage->launch.source->mount_url) != 0) {
+    } else if (entry && strcmp(entry->source, stage->launch.source->url) != 0) {
         code = csi_fail(call, CSI_ALREADY_EXISTS, "%s is mounted there already", entry->source);
     } else if (entry) {
         *mounted = 1;
@@ -196,7 +211,9 @@ static int start_daemon(struct csi *csi, struct csi_call *call, const struct sta
     const struct source *source = stage->launch.source;
     struct bucket_state state = {0};
     int code = CSI_OK;
-    if (source->kind != SOURCE_SERVICE && !source->read_only)
+    if (source->kind == SOURCE_SERVICE)
+        code = check_record(csi, call, stage);
+    else if (!source->read_only)
         code = compare_owner(csi, call, stage, dir, record, &state);
     if (code == CSI_OK)
         code = prepare_metadata(csi, call, stage, dir, &state);

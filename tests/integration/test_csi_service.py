@@ -84,7 +84,7 @@ class Shared(unittest.TestCase):
         one.delete(volume)
         one.delete(volume)
         self.assertEqual(read(beside + "/kept"), "other volume")
-        self.assertIn("No such file", self.up_fails(one, volume))
+        self.assertIn("no volume", one.stage(volume, code=NOT_FOUND, mode=MANY_WRITERS))
         self.down(one, other, "beside")
         wait_until("the objects of the deleted volume to go", lambda: [
             k for k in self.gateway.list("bucket", "team/volumes/" + self.name() + "/")] == [])
@@ -92,19 +92,13 @@ class Shared(unittest.TestCase):
         self.assertIn("team/volumes/%s-other/kept" % self.name(), self.gateway.list("bucket", "team/"))
         self.assertEqual((one.mounts(), one.daemons()), ([], {}))
 
-    def up_fails(self, d, volume):
-        d.stage(volume, mode=MANY_WRITERS)
-        text = d.call("Node/NodePublishVolume", d.publish_request(volume, "x", mode=MANY_WRITERS), NOT_FOUND)
-        d.unpublish(volume, "x")
-        d.unstage(volume)
-        return text
-
     def test_create_and_expand(self):
         d = self.driver()
         volume = d.create(self.name(), size=1 << 20, modes=(MANY_WRITERS,))
         self.assertEqual(d.create(self.name(), size=1 << 20, modes=(MANY_WRITERS,)), volume)
         d.create(self.name(), size=2 << 20, code=EXISTS)
         path = self.up(d, volume)
+        self.assertEqual(os.statvfs(path).f_blocks * os.statvfs(path).f_frsize, 1 << 20)
 
         def fill():
             fd = os.open(path + "/big", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -123,15 +117,19 @@ class Shared(unittest.TestCase):
         d.call("Node/NodeExpandVolume", {"volume_id": volume["volume_id"], "volume_path": path, "capacity_range": {"required_bytes": 4 << 20}})
         fill()
         self.assertEqual(os.stat(path + "/big").st_size, 2 << 20)
-        d.call("Node/NodeGetVolumeStats", {"volume_id": volume["volume_id"], "volume_path": path})
+        stats = d.call("Node/NodeGetVolumeStats", {"volume_id": volume["volume_id"], "volume_path": path})
+        self.assertEqual([u["total"] for u in stats["usage"]][0], 4 << 20)
         self.down(d, volume)
         d.delete(volume)
         self.assertIn("files in the directory", d.create(self.name(), code=EXISTS))
 
-    def test_the_group_is_that_of_the_volumes_directory(self):
+    def test_the_group_is_that_of_what_is_published(self):
         d = self.driver()
         volume = d.create(self.name(), modes=(MANY_WRITERS,))
-        path = self.up(d, volume, group="4711")
+        os.makedirs(self.up(d, volume) + "/part")
+        self.down(d, volume)
+        part = dict(volume, volume_context=dict(volume["volume_context"], directory="part"))
+        path = self.up(d, part, group="4711")
         info, above = os.stat(path), os.stat(d.staging(volume))
         self.assertEqual((info.st_gid, stat.S_IMODE(info.st_mode) & 0o2070), (4711, 0o2070))
         self.assertNotEqual(above.st_gid, 4711)

@@ -133,27 +133,52 @@ TEST(check_capacity, keeps_to_the_limit)
     check_int(check_capacity(&call, &range, 10, &size), CSI_OUT_OF_RANGE);
 }
 
-TEST(source_mount, is_the_volume_of_the_service)
+TEST(source_is_made, of_a_service_only_with_a_directory)
 {
     struct source s;
-    check_int(PARSE(&s, "server=meta:7000", "volume=v", "prefix=a/b", "directory=c"), CSI_OK);
-    check_str(s.url, "sluice://meta:7000/v/a/b");
-    check_str(s.mount_url, "sluice://meta:7000/v");
-    check_str(s.directory, "a/b/c");
-    check(source_is_made(&s));
+    check_int(PARSE(&s, "server=meta:7000", "volume=v", "prefix=a/b", "tls=true"), CSI_OK);
+    check_str(s.url, "sluices://meta:7000/v/a/b");
+    check(source_is_made(&s) && !s.directory);
     source_done(&s);
     check_int(source_from_id(&call, "sluice://meta:7000/v/a", false, &s), CSI_OK);
-    check_str(s.mount_url, "sluice://meta:7000/v");
-    check_str(s.directory, "a");
+    check_str(s.url, "sluice://meta:7000/v/a");
+    check(source_is_made(&s));
     source_done(&s);
     check_int(PARSE(&s, "server=meta:7000", "volume=v"), CSI_OK);
-    check_str(s.mount_url, s.url);
-    check(!source_is_made(&s) && !s.directory);
+    check(!source_is_made(&s));
     source_done(&s);
-    check_int(PARSE(&s, "bucket=b", "prefix=p", "directory=c"), CSI_OK);
-    check_str(s.mount_url, "s3://b/p");
-    check_str(s.directory, "c");
+    check_int(PARSE(&s, "bucket=b"), CSI_OK);
     check(source_is_made(&s));
     source_done(&s);
     check_int(PARSE(&s, "server=meta:7000", "volume=v", "prefix=../b"), CSI_INVALID_ARGUMENT);
+    check_int(PARSE(&s, "server=meta:7000", "volume=v", "tls=maybe"), CSI_INVALID_ARGUMENT);
+}
+
+TEST(source_add_flags, takes_a_context)
+{
+    struct source s;
+    char quoted[] = "context=\"system_u:object_r:container_file_t:s0:c1,c2\"",
+         plain[] = "context=a:b";
+    char empty[] = "context=", odd[] = "context=a b", *flags[] = {quoted, plain, empty, odd};
+    check_int(PARSE(&s, "bucket=b"), CSI_OK);
+    check_int(source_add_flags(&call, &s, 1, flags), CSI_OK);
+    check_str(s.selinux_context, "system_u:object_r:container_file_t:s0:c1,c2");
+    check_int(source_add_flags(&call, &s, 1, flags + 1), CSI_OK);
+    check_str(s.selinux_context, "a:b");
+    for (size_t i = 2; i < 4; i++)
+        check_int(source_add_flags(&call, &s, 1, flags + i), CSI_INVALID_ARGUMENT);
+    source_done(&s);
+}
+
+TEST(source_from_pairs, wants_identity_and_role_together)
+{
+    struct source s;
+    check_int(PARSE(&s, "bucket=b", "identity=pod", "roleArn=arn:x", "tokenAudience=a"), CSI_OK);
+    check(s.pod_identity);
+    check_str(s.role, "arn:x");
+    source_done(&s);
+    check_int(PARSE(&s, "bucket=b", "identity=pod"), CSI_INVALID_ARGUMENT);
+    check_int(PARSE(&s, "bucket=b", "roleArn=arn:x"), CSI_INVALID_ARGUMENT);
+    check_int(PARSE(&s, "bucket=b", "identity=pod", "roleArn=a b"), CSI_INVALID_ARGUMENT);
+    check_int(PARSE(&s, "bucket=b", "identity=node"), CSI_INVALID_ARGUMENT);
 }
