@@ -7,6 +7,7 @@
  * server_session.c   sessions, invalidations, who waits for whose confirmation
  * server_request.c   operations and tasks of sessions, and what they mean to the others
  * server_subtree.c   sessions that see one directory only
+ * server_change.c    what has to wait for confirmations, and who may not see it before
  * server_volume.c    volumes, events of their own, unlinked inodes, what a restart left
  */
 #ifndef SLUICE_META_SERVER_IMPL_H
@@ -67,9 +68,31 @@ struct conn {
 
 /* A session waits for nothing itself; others wait for its confirmations. */
 struct hold {
+    struct session *session;
     uint64_t sequence; /* of the session's batches */
-    struct job *job;
-    struct hold *prev, *next;
+    struct change *change;
+    struct hold *prev, *next;           /* session->holds */
+    struct hold *mine_prev, *mine_next; /* change->holds */
+};
+
+/* An inode by which a change can be seen that others have not confirmed. */
+struct touch {
+    uint64_t ino;
+    struct change *change;
+    struct touch *prev, *next; /* all of this inode; the first one is in the table */
+    UT_hash_handle hh;         /* volume->touched */
+};
+
+#define CHANGE_INOS_MAX 5
+
+/* What is not answered, or not to be seen by others, before some sessions have confirmed. */
+struct change {
+    struct server_volume *volume;
+    struct job *job; /* answered then; NULL: made by the service itself, and freed then */
+    bool published, made;
+    struct hold *holds;
+    unsigned touch_count;
+    struct touch touches[CHANGE_INOS_MAX];
 };
 
 struct id_entry { /* a set of numbers */
@@ -110,16 +133,15 @@ struct job {
     uint64_t id;
     struct conn *conn; /* that it is counted for; NULL when that is gone */
     bool is_task, posted;
-    unsigned holds;
     int result;
-    uint64_t changes; /* volume->changes when it was submitted */
-    uint8_t *bytes;   /* that the operation points into */
+    uint8_t *bytes; /* that the operation points into */
     struct meta_decoded_op decoded;
     struct meta_request request;
     struct meta_task task;
     uint64_t reported; /* remaining, as the client knows it */
     struct loop_task back;
     UT_hash_handle hh; /* session->jobs */
+    struct change change;
 };
 
 /* An inode without a name, and the sessions that may use it. */
@@ -137,8 +159,9 @@ struct server_volume {
     struct session *sessions;
     unsigned restored; /* sessions that may still come back */
     uint64_t next_session;
-    uint64_t changes; /* steps with each */
     struct gone *gone;
+    struct touch *touched;   /* what was changed and is not confirmed */
+    struct change *recovery; /* sessions of before a restart that have not dropped what they have */
     struct id_entry *orphans; /* objects that were reserved before a restart, not claimed yet */
     unsigned events;          /* posted, not run; atomic */
     _Atomic bool events_lost;
@@ -213,22 +236,41 @@ void session_push_all(struct session *session);
 void session_note(struct session *session, uint64_t ino, unsigned what);
 /* Sends the batches of this turn. */
 void sessions_flush(struct server *server);
-/* `job` is not answered before the batch is confirmed, or the session has ended. */
-void session_hold(struct session *session, uint64_t sequence, struct job *job);
+/* The change is not done before the batch is confirmed, or the session has ended. */
+void session_hold(struct session *session, uint64_t sequence, struct change *change);
 void sessions_tick(struct server_volume *volume, uint64_t now_ms);
 
 /* server_request.c */
 void request_take(struct session *session, const struct wire_request *m);
 void task_take(struct session *session, const struct wire_task *m);
 void task_cancel(struct session *session, uint64_t id);
-void job_released(struct job *job); /* one hold less */
+void job_answer(struct job *job); /* and frees it */
 void jobs_progress(struct session *session);
+
+/* server_change.c: in order: init, what it waits for, change_made. Then it is answered, at once or
+ * when its last hold is gone. */
+void change_init(struct change *change, struct server_volume *volume, struct job *job);
+/* Of the service itself; NULL: no memory, nobody waits. */
+struct change *change_new(struct server_volume *volume);
+/* It waits for that batch of the session. */
+void change_hold(struct change *change, struct session *session, uint64_t sequence);
+/* It was seen by, or changed, this inode: it waits for all that changed it before and that others
+ * than `by` have not confirmed. */
+void change_saw(struct change *change, struct session *by, uint64_t ino);
+/* From change_publish until all have confirmed it, whoever sees the inode waits too. */
+void change_touch(struct change *change, uint64_t ino);
+/* All its holds are there, but for those of what it will be told. */
+void change_publish(struct change *change);
+/* Nothing else is waited for. Publishes too. */
+void change_made(struct change *change);
+/* A hold of it is gone, and freed. */
+void change_released(struct change *change);
 
 /* server_volume.c */
 struct server_volume *server_volume_find(struct server *server, const struct wire_text *name);
 /* What `by` (NULL: the service itself) did, told to all other sessions that may have it cached; a
- * job (NULL: nobody) waits for them. `name` NULL: the inode itself. */
-void volume_tell(struct server_volume *volume, struct session *by, struct job *job,
+ * change (NULL: nobody) waits for them. `name` NULL: the inode itself. */
+void volume_tell(struct server_volume *volume, struct session *by, struct change *change,
                  enum wire_item_kind kind, uint64_t ino, const struct meta_name *name);
 /* An inode has no name any more; `by` may use it. */
 void volume_gone(struct server_volume *volume, struct session *by, uint64_t ino);

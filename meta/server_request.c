@@ -28,6 +28,7 @@ static struct job *job_new(struct session *session, uint64_t id)
         return NULL;
     }
     memset(job, 0, offsetof(struct job, decoded));
+    change_init(&job->change, session->volume, job);
     job->session = session;
     job->id = id;
     job->conn = session->conn;
@@ -57,7 +58,7 @@ static void job_free(struct job *job)
         conn_request_done(conn);
 }
 
-static void answer(struct job *job)
+void job_answer(struct job *job)
 {
     struct conn *conn = job->session->conn;
     if (conn && job->is_task) {
@@ -76,29 +77,11 @@ static void answer(struct job *job)
     job_free(job);
 }
 
-void job_released(struct job *job)
-{
-    if (--job->holds == 0)
-        answer(job);
-}
-
 /* What a read tells the session, and whose unconfirmed changes it would show to it. */
 
-static void wait_for_others(struct job *job, uint64_t ino)
+static void saw(struct job *job, uint64_t ino)
 {
-    struct session *session = job->session, *other, *next;
-    HASH_ITER(hh, session->volume->sessions, other, next)
-    {
-        /* One that did not come back after a restart: nobody knows of a change it has not
-         * confirmed. */
-        if (other == session || other->restored ||
-            (other->confirmed == other->sent && !other->item_count &&
-             other->lease.floor <= other->confirmed))
-            continue;
-        uint64_t sequence = lease_pending(&other->lease, ino, other->confirmed);
-        if (sequence)
-            session_hold(other, sequence, job);
-    }
+    change_saw(&job->change, job->session, ino);
 }
 
 static void note_entries(struct job *job)
@@ -107,8 +90,11 @@ static void note_entries(struct job *job)
     struct session *session = job->session;
     const struct meta_op *op = &job->request.op;
     session_note(session, op->ino, LEASE_SELF | (op->plus ? LEASE_NAMES : 0));
-    for (size_t i = 0; op->plus && i < reply->entry_count; i++)
+    saw(job, op->ino);
+    for (size_t i = 0; op->plus && i < reply->entry_count; i++) {
         session_note(session, reply->entries[i].ino, LEASE_SELF);
+        saw(job, reply->entries[i].ino);
+    }
 }
 
 static void note_read(struct job *job)
@@ -118,15 +104,14 @@ static void note_read(struct job *job)
     switch (op->kind) {
     case META_LOOKUP:
         session_note(session, op->parent, LEASE_NAMES);
-        wait_for_others(job, op->parent);
+        saw(job, op->parent);
         if (job->result == 0) {
             session_note(session, job->request.reply.attr.ino, LEASE_SELF);
-            wait_for_others(job, job->request.reply.attr.ino);
+            saw(job, job->request.reply.attr.ino);
         }
         break;
     case META_READDIR:
         note_entries(job);
-        wait_for_others(job, op->ino);
         break;
     case META_USAGE:
     case META_DRIFT:
@@ -135,22 +120,8 @@ static void note_read(struct job *job)
         break;
     default:
         session_note(session, op->ino, LEASE_SELF);
-        wait_for_others(job, op->ino);
+        saw(job, op->ino);
         break;
-    }
-}
-
-/* It may have been read before a change that the session was told of already. */
-static void doubt_read(struct job *job)
-{
-    const struct meta_op *op = &job->request.op;
-    struct session *session = job->session;
-    if (op->kind == META_LOOKUP) {
-        session_push(session, WIRE_ITEM_ENTRY, op->parent, &op->name);
-        if (job->result == 0)
-            session_push(session, WIRE_ITEM_ATTR, job->request.reply.attr.ino, NULL);
-    } else if (op->ino) {
-        session_push(session, WIRE_ITEM_CONTENT, op->ino, NULL);
     }
 }
 
@@ -159,7 +130,7 @@ static void doubt_read(struct job *job)
 static void tell(struct job *job, enum wire_item_kind kind, uint64_t ino,
                  const struct meta_name *name)
 {
-    volume_tell(job->session->volume, job->session, job, kind, ino, name);
+    volume_tell(job->session->volume, job->session, &job->change, kind, ino, name);
 }
 
 /* An inode that lost a name. */
@@ -202,7 +173,6 @@ static void note_change(struct job *job)
     const struct meta_op *op = &job->request.op;
     const struct meta_reply *reply = &job->request.reply;
     struct session *session = job->session;
-    session->volume->changes++;
     switch (op->kind) {
     case META_MKNOD:
     case META_LINK:
@@ -246,33 +216,52 @@ static void note_change(struct job *job)
     note_objects(job);
 }
 
-/* The operation has its result; on the loop thread. `later`: not within the submission. */
-static void finish(struct job *job, bool later)
+/* Inodes by which a change is seen, or by which it saw what others changed. All of a rename: who
+ * sees the name where it is now must not find it where it was. */
+static void note_inodes(struct job *job)
 {
-    struct session *session = job->session;
-    struct server_volume *volume = session->volume;
-    bool change = !job->is_task && meta_kind_changes(job->request.op.kind);
-    job->holds++; /* so that nothing answers it here */
-    if (job->is_task) {
-        job->result = job->task.result;
-    } else {
-        job->result = job->request.result;
-        if (change && job->result == 0 && volume->meta) {
-            note_change(job);
-            if (session->ended)
-                volume_session_over(volume, session);
-        } else if (!change && (job->result == 0 || job->result == -ENOENT) && !session->ended) {
-            note_read(job);
-            if (later && job->changes != volume->changes)
-                doubt_read(job);
-        }
+    const struct meta_op *op = &job->request.op;
+    const struct meta_reply *reply = &job->request.reply;
+    bool clone = op->kind == META_CLONE;
+    uint64_t inos[] = {op->parent, op->kind == META_RENAME ? op->new_parent : 0,
+                       clone ? op->new_ino : op->ino, job->result == 0 ? reply->attr.ino : 0,
+                       job->result == 0 && op->kind == META_RENAME ? reply->replaced.ino : 0};
+    for (size_t i = 0; i < sizeof(inos) / sizeof(inos[0]); i++) {
+        if (inos[i])
+            saw(job, inos[i]);
+        if (job->result == 0)
+            change_touch(&job->change, inos[i]);
     }
-    job_released(job);
+}
+
+/* Applied, or looked up: others are told, and waited for, from this moment on. */
+static void note(struct job *job, bool change)
+{
+    const struct meta_request *request = &job->request;
+    job->result = request->applied ? 0 : request->result;
+    if (change) {
+        note_inodes(job);
+        if (request->applied)
+            note_change(job);
+        change_publish(&job->change);
+    } else if ((job->result == 0 || job->result == -ENOENT) && !job->session->ended) {
+        note_read(job);
+    }
+}
+
+/* Nothing but confirmations is waited for. */
+static void finish(struct job *job)
+{
+    struct server_volume *volume = job->session->volume;
+    job->result = job->is_task ? job->task.result : job->request.result;
+    if (!job->is_task && job->request.applied && job->session->ended && volume->meta)
+        volume_session_over(volume, job->session);
+    change_made(&job->change);
 }
 
 static void run_back(struct loop_task *task)
 {
-    finish(container_of(task, struct job, back), true);
+    finish(container_of(task, struct job, back));
 }
 
 static void request_done(struct meta_request *request)
@@ -286,6 +275,34 @@ static void task_done(struct meta_task *task)
 {
     struct job *job = container_of(task, struct job, task);
     job->back.run = run_back;
+    loop_post(job->session->volume->server->loop, &job->back);
+}
+
+/* `rc`: how one try ended. */
+static void tried(struct job *job, int rc)
+{
+    if (rc != -EINPROGRESS || job->request.applied)
+        note(job, meta_kind_changes(job->request.op.kind));
+    if (rc != -EINPROGRESS)
+        finish(job);
+}
+
+static void run_again(struct loop_task *task)
+{
+    struct job *job = container_of(task, struct job, back);
+    struct meta *meta = job->session->volume->meta;
+    if (meta) {
+        tried(job, volume_again(meta, &job->request));
+        return;
+    }
+    job->request.result = -ECANCELED; /* the volume is being stopped */
+    finish(job);
+}
+
+static void request_again(struct meta_request *request)
+{
+    struct job *job = container_of(request, struct job, request);
+    job->back.run = run_again;
     loop_post(job->session->volume->server->loop, &job->back);
 }
 
@@ -331,7 +348,7 @@ void request_take(struct session *session, const struct wire_request *m)
     rc = decode(job, m);
     if (rc < 0 || is_refused(job, m, &rc)) {
         job->result = rc == -EBADMSG ? -EPROTO : rc;
-        answer(job);
+        job_answer(job);
         return;
     }
     struct meta_op *op = &job->request.op;
@@ -342,9 +359,8 @@ void request_take(struct session *session, const struct wire_request *m)
     /* Bytes of other hosts are accepted when they are committed, so limits bind here. */
     op->flags &= ~(uint32_t)META_ACCEPTED;
     job->request.durable = m->durable;
-    job->changes = session->volume->changes;
-    if (meta_submit(session->volume->meta, &job->request) != -EINPROGRESS)
-        finish(job, false);
+    struct meta *meta = session->volume->meta;
+    tried(job, volume_submit_here(meta, &job->request, request_again));
 }
 
 void task_take(struct session *session, const struct wire_task *m)

@@ -139,7 +139,7 @@ void session_note(struct session *session, uint64_t ino, unsigned what)
     lease_note(&session->lease, ino, what, clock_monotonic_ms());
 }
 
-void session_hold(struct session *session, uint64_t sequence, struct job *job)
+void session_hold(struct session *session, uint64_t sequence, struct change *change)
 {
     struct hold *hold = calloc(1, sizeof(*hold)), *last;
     metric_add(session->volume->server->held, 1);
@@ -148,9 +148,10 @@ void session_hold(struct session *session, uint64_t sequence, struct job *job)
         session_end(session, "no memory");
         return;
     }
+    hold->session = session;
     hold->sequence = sequence;
-    hold->job = job;
-    job->holds++;
+    hold->change = change;
+    DL_APPEND2(change->holds, hold, mine_prev, mine_next);
     last = session->holds ? session->holds->prev : NULL;
     if (!last || last->sequence <= sequence) {
         DL_APPEND(session->holds, hold);
@@ -168,10 +169,11 @@ static void release(struct session *session, uint64_t upto)
 {
     while (session->holds && session->holds->sequence <= upto) {
         struct hold *hold = session->holds;
-        struct job *job = hold->job;
+        struct change *change = hold->change;
         DL_DELETE(session->holds, hold);
+        DL_DELETE2(change->holds, hold, mine_prev, mine_next);
         free(hold);
-        job_released(job);
+        change_released(change);
     }
 }
 

@@ -44,7 +44,7 @@ bool id_set_remove(struct id_entry **set, uint64_t id)
 
 /* Telling */
 
-void volume_tell(struct server_volume *volume, struct session *by, struct job *job,
+void volume_tell(struct server_volume *volume, struct session *by, struct change *change,
                  enum wire_item_kind kind, uint64_t ino, const struct meta_name *name)
 {
     struct session *session, *next;
@@ -61,8 +61,8 @@ void volume_tell(struct server_volume *volume, struct session *by, struct job *j
             continue;
         if (found == LEASE_PUSH)
             session_push(session, kind, ino, name);
-        if (job)
-            session_hold(session, sequence, job);
+        if (change)
+            change_hold(change, session, sequence);
     }
 }
 
@@ -231,10 +231,12 @@ static void run_event(struct loop_task *task)
     struct server_volume *volume = event->volume;
     struct meta_name name = {event->name, event->name_len};
     __atomic_fetch_sub(&volume->events, 1, __ATOMIC_RELAXED);
-    volume->changes++;
+    struct change *change = change_new(volume);
+    if (change)
+        change_touch(change, event->ino);
     switch (event->kind) {
     case WIRE_ITEM_GONE:
-        volume_tell(volume, NULL, NULL, WIRE_ITEM_ATTR, event->ino, NULL);
+        volume_tell(volume, NULL, change, WIRE_ITEM_ATTR, event->ino, NULL);
         volume_gone(volume, NULL, event->ino);
         break;
     case WIRE_ITEM_EXTENTS:
@@ -243,10 +245,12 @@ static void run_event(struct loop_task *task)
                 session_push(s, WIRE_ITEM_EXTENTS, event->ino, NULL);
         break;
     default:
-        volume_tell(volume, NULL, NULL, event->kind, event->ino,
+        volume_tell(volume, NULL, change, event->kind, event->ino,
                     event->kind == WIRE_ITEM_ENTRY ? &name : NULL);
         break;
     }
+    if (change)
+        change_made(change);
     free(event);
 }
 
@@ -365,6 +369,23 @@ static int restore_objects(struct server_volume *volume)
     return count;
 }
 
+/* What was changed shortly before a restart may be in the caches of those who did not confirm it:
+ * nobody sees anything before all have dropped what they have, or their leases are over. */
+static int wait_for_restored(struct server_volume *volume)
+{
+    struct change *change = change_new(volume);
+    struct session *session, *next;
+    if (!change)
+        return -ENOMEM;
+    volume->recovery = change;
+    HASH_ITER(hh, volume->sessions, session, next)
+    {
+        session_hold(session, session->lease.floor, change);
+    }
+    change_made(change);
+    return 0;
+}
+
 struct start_call {
     struct server_volume *volume;
     struct meta *meta;
@@ -381,6 +402,8 @@ static void start_on_loop(void *arg)
         call->rc = restore_gone(volume);
     if (call->rc == 0 && volume->sessions)
         call->rc = restore_objects(volume);
+    if (call->rc == 0 && volume->sessions)
+        call->rc = wait_for_restored(volume);
     HASH_ADD_KEYPTR(hh, volume->server->volumes, volume->name, strlen(volume->name), volume);
     log_info("volume served", "volume=%s url=%s sessions=%u", volume->name, volume->url,
              volume->restored);

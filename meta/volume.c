@@ -143,6 +143,7 @@ static int serve(struct meta *meta, struct meta_request *request)
     request->result = rc;
     if (rc || !meta_kind_changes(request->op.kind))
         return rc;
+    request->applied = true;
     if (is_durable(meta, request)) {
         syncer_request(meta->syncer, request);
         return -EINPROGRESS;
@@ -151,7 +152,8 @@ static int serve(struct meta *meta, struct meta_request *request)
     return 0;
 }
 
-int volume_submit(struct meta *meta, struct meta_request *request, bool internal)
+static int submit(struct meta *meta, struct meta_request *request, bool internal,
+                  void (*again)(struct meta_request *request))
 {
     bool change = meta_kind_changes(request->op.kind);
     /* Dropping what nobody uses is no change that anybody sees. */
@@ -159,6 +161,8 @@ int volume_submit(struct meta *meta, struct meta_request *request, bool internal
         change && !internal && request->op.kind != META_DROP ? atomic_load(&meta->refuse) : 0;
     request->impl = NULL;
     request->next = NULL;
+    request->again = again;
+    request->applied = false;
     if (!internal && (unsigned)request->op.kind < META_FORMAT)
         metric_add(meta->requests[request->op.kind], 1);
     if (!internal)
@@ -169,6 +173,22 @@ int volume_submit(struct meta *meta, struct meta_request *request, bool internal
         meta_reply_init(&request->reply);
         return request->result = refuse;
     }
+    return serve(meta, request);
+}
+
+int volume_submit(struct meta *meta, struct meta_request *request, bool internal)
+{
+    return submit(meta, request, internal, NULL);
+}
+
+int volume_submit_here(struct meta *meta, struct meta_request *request,
+                       void (*again)(struct meta_request *request))
+{
+    return submit(meta, request, false, again);
+}
+
+int volume_again(struct meta *meta, struct meta_request *request)
+{
     return serve(meta, request);
 }
 
@@ -184,6 +204,10 @@ void volume_resume(struct meta *meta, struct meta_request *request, int result)
         request->result = result;
     } else {
         meta_reply_done(&request->reply);
+        if (request->again) {
+            request->again(request);
+            return;
+        }
         if (serve(meta, request) == -EINPROGRESS)
             return;
     }

@@ -35,6 +35,8 @@ struct meta_request {
     uint64_t sequence; /* callers may read it after the answer: see meta_is_synced */
     uint64_t start_ns;
     void *impl;
+    void (*again)(struct meta_request *request);
+    bool applied;
 };
 
 /* Somebody waits until what was told before is in no cache any more. */

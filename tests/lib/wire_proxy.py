@@ -1,0 +1,184 @@
+"""A TCP proxy between a mount and the metadata service: delays, cuts and counts what goes through, on loopback.
+
+    with WireProxy(service.port) as proxy:       # proxy.port is what the mount connects to
+        proxy.delay_s = 0.02                     # one way, each way
+        proxy.cut()                              # all connections end; new ones are let through
+        proxy.hold("to_service")                 # nothing more goes that way, and nobody is told ("to_client", "both")
+        proxy.let_go()
+        proxy.frames                             # [(direction, type)] of what went through, if it was made with count=True
+
+`lie=True` makes the client behind it a stale one: invalidations never reach it, and the service is told that it has confirmed them.
+"""
+
+import collections
+import queue
+import socket
+import struct
+import threading
+import time
+
+CONFIRM, INVALIDATE = 13, 12
+DIRECTIONS = ("to_service", "to_client")
+
+
+def leb128(number):
+    out = bytearray()
+    while True:
+        low, number = number & 0x7F, number >> 7
+        out.append(low | (0x80 if number else 0))
+        if not number:
+            return bytes(out)
+
+
+def frame(kind, body):
+    return struct.pack(">IB", len(body) + 1, kind) + body
+
+
+class Frames:
+    """Cuts a stream into frames."""
+
+    def __init__(self):
+        self.rest = b""
+
+    def add(self, data):
+        self.rest += data
+        while len(self.rest) >= 5:
+            length = struct.unpack(">I", self.rest[:4])[0]
+            if len(self.rest) < 4 + length:
+                return
+            whole, self.rest = self.rest[:4 + length], self.rest[4 + length:]
+            yield whole
+
+
+class Link:
+    """One connection of a client, and ours to the service."""
+
+    def __init__(self, proxy, client):
+        self.proxy = proxy
+        service = socket.create_connection(("127.0.0.1", proxy.target), timeout=120)
+        service.settimeout(None)
+        for s in (client, service):
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sockets = {"to_service": (client, service), "to_client": (service, client)}
+        self.queues = {d: queue.SimpleQueue() for d in DIRECTIONS}
+        self.frames = {d: Frames() for d in DIRECTIONS}
+        self.closed = False
+        for direction in DIRECTIONS:
+            for work in (self.receive, self.send):
+                threading.Thread(target=work, args=(direction,), daemon=True).start()
+
+    def receive(self, direction):
+        source = self.sockets[direction][0]
+        try:
+            while True:
+                data = source.recv(1 << 18)
+                if not data:
+                    break
+                self.take(direction, data)
+        except OSError:
+            pass
+        self.queues[direction].put(None)
+
+    def take(self, direction, data):
+        proxy = self.proxy
+        due = time.monotonic() + proxy.delay_s
+        if not proxy.looks:
+            self.queues[direction].put((due, data))
+            return
+        for whole in self.frames[direction].add(data):
+            if proxy.lie and direction == "to_client" and whole[4] == INVALIDATE:
+                self.queues["to_service"].put((due, frame(CONFIRM, leb128(struct.unpack(">Q", whole[5:13])[0]))))
+                proxy.swallowed += 1
+                continue
+            if proxy.count:
+                proxy.frames.append((direction, whole[4]))
+            self.queues[direction].put((due, whole))
+
+    def send(self, direction):
+        to = self.sockets[direction][1]
+        try:
+            while True:
+                item = self.queues[direction].get()
+                if item is None:
+                    break
+                due, data = item
+                wait = due - time.monotonic()
+                if wait > 0:
+                    time.sleep(wait)
+                self.proxy.open[direction].wait()
+                if self.closed:
+                    break
+                to.sendall(data)
+        except OSError:
+            pass
+        self.close()
+
+    def close(self):
+        self.closed = True
+        for s in self.sockets["to_service"]:
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            s.close()
+        with self.proxy.lock:
+            self.proxy.links.discard(self)
+
+
+class WireProxy:
+    def __init__(self, target, lie=False, count=False):
+        self.target, self.lie, self.count = target, lie, count
+        self.looks = lie or count
+        self.delay_s = 0.0
+        self.frames = collections.deque()
+        self.swallowed = 0
+        self.links, self.lock = set(), threading.Lock()
+        self.open = {d: threading.Event() for d in DIRECTIONS}
+        self.let_go()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.thread = threading.Thread(target=self.accept, daemon=True)
+        self.thread.start()
+
+    def accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            try:
+                link = Link(self, client)
+            except OSError:
+                client.close()  # the service is down
+                continue
+            with self.lock:
+                self.links.add(link)
+
+    def cut(self):
+        with self.lock:
+            links = list(self.links)
+        for link in links:
+            link.close()
+
+    def hold(self, direction):
+        for d in DIRECTIONS:
+            if direction in (d, "both"):
+                self.open[d].clear()
+
+    def let_go(self):
+        for d in DIRECTIONS:
+            self.open[d].set()
+
+    def close(self):
+        # A listener that another thread waits on is ended by shutdown, not by close.
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.listener.close()
+        self.cut()
+        self.let_go()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
