@@ -292,7 +292,7 @@ static void run_again(struct loop_task *task)
     struct job *job = container_of(task, struct job, back);
     struct meta *meta = job->session->volume->meta;
     if (meta) {
-        tried(job, volume_again(meta, &job->request));
+        tried(job, volume_serve_here(meta, &job->request));
         return;
     }
     job->request.result = -ECANCELED; /* the volume is being stopped */
@@ -377,7 +377,7 @@ void task_take(struct session *session, const struct wire_task *m)
     job->result = subtree_take_ino(session, &job->task.ino);
     if (job->result < 0) {
         error_set(&job->task.error, job->result, "this is not below the root of the mount");
-        answer(job);
+        job_answer(job);
         return;
     }
     switch (m->kind) {

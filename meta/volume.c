@@ -187,7 +187,7 @@ int volume_submit_here(struct meta *meta, struct meta_request *request,
     return submit(meta, request, false, again);
 }
 
-int volume_again(struct meta *meta, struct meta_request *request)
+int volume_serve_here(struct meta *meta, struct meta_request *request)
 {
     return serve(meta, request);
 }

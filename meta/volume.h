@@ -86,11 +86,11 @@ struct meta {
 int volume_submit(struct meta *meta, struct meta_request *request, bool internal);
 /* As meta_submit, for a caller that must know what is to be seen when: request->applied says that
  * the change is made, also with -EINPROGRESS, when it waits for a sync only. `again` is called on
- * the work thread when what the request waited for is there: it is to be given to volume_again, on
- * the caller's own thread, which answers as this does. */
+ * the work thread when what the request waited for is there: it is to be given to
+ * volume_serve_here, on the caller's own thread, which answers as this does. */
 int volume_submit_here(struct meta *meta, struct meta_request *request,
                        void (*again)(struct meta_request *request));
-int volume_again(struct meta *meta, struct meta_request *request);
+int volume_serve_here(struct meta *meta, struct meta_request *request);
 /* One change, applied now and not waited for; `reply` is initialised here. Any thread. */
 int volume_apply(struct meta *meta, struct meta_op *op, struct meta_reply *reply);
 /* One read that never imports and never finds a listing too old. */
