@@ -589,6 +589,7 @@ static void start_on_loop(void *arg)
     server->prepare.data = server;
     uv_prepare_start(&server->prepare, on_prepare);
     server->ticked_ms = clock_monotonic_ms();
+    loop_timer_init(server->loop, &server->reading_timer, reads_let_go);
     loop_timer_init(server->loop, &server->timer, on_tick);
     loop_timer_start(&server->timer, TICK_MS);
 }
@@ -645,6 +646,7 @@ static void stop_on_loop(void *arg)
     }
     uv_close((uv_handle_t *)&server->prepare, NULL);
     loop_timer_close(&server->timer, NULL);
+    loop_timer_close(&server->reading_timer, NULL);
 }
 
 void meta_server_free(struct server *server)

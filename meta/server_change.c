@@ -138,3 +138,15 @@ void change_released(struct change *change)
     if (change->made)
         done(change);
 }
+
+void change_let_go(struct change *change)
+{
+    struct hold *hold, *next;
+    DL_FOREACH_SAFE2(change->holds, hold, next, mine_next)
+    {
+        DL_DELETE2(change->holds, hold, mine_prev, mine_next);
+        DL_DELETE(hold->session->holds, hold);
+        free(hold);
+    }
+    change_released(change);
+}

@@ -142,6 +142,8 @@ struct job {
     struct loop_task back;
     UT_hash_handle hh; /* session->jobs */
     struct change change;
+    uint64_t held_ms; /* 0: not in server->reading */
+    struct job *reading_prev, *reading_next;
 };
 
 /* An inode without a name, and the sessions that may use it. */
@@ -174,6 +176,8 @@ struct server {
     struct listener *listeners;
     struct conn *conns, *dirty;
     struct session *dirty_sessions;
+    struct job *reading; /* held reads of extents, oldest first; see reads_let_go */
+    struct loop_timer reading_timer;
     unsigned conn_count, jobs;
     struct tls_setup *tls; /* NULL: none */
     struct gate *gate;
@@ -245,6 +249,11 @@ void request_take(struct session *session, const struct wire_request *m);
 void task_take(struct session *session, const struct wire_task *m);
 void task_cancel(struct session *session, uint64_t id);
 void job_answer(struct job *job); /* and frees it */
+/* A kernel drops the pages of a file only when the reads of them that are under way have ended. If
+ * such a read is held for another session's confirmation, and one of that session for this one's,
+ * neither comes. So a read of extents is not held for long while its own session has something to
+ * confirm. */
+void reads_let_go(struct loop_timer *timer);
 void jobs_progress(struct session *session);
 
 /* server_change.c: in order: init, what it waits for, change_made. Then it is answered, at once or
@@ -263,6 +272,8 @@ void change_touch(struct change *change, uint64_t ino);
 void change_publish(struct change *change);
 /* Nothing else is waited for. Publishes too. */
 void change_made(struct change *change);
+/* It waits for nobody any more. */
+void change_let_go(struct change *change);
 /* A hold of it is gone, and freed. */
 void change_released(struct change *change);
 

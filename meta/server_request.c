@@ -8,10 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <utlist.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "server_subtree.h"
+
+#define READ_HELD_MS 100
 
 /* Jobs */
 
@@ -28,6 +31,7 @@ static struct job *job_new(struct session *session, uint64_t id)
         return NULL;
     }
     memset(job, 0, offsetof(struct job, decoded));
+    job->held_ms = 0;
     change_init(&job->change, session->volume, job);
     job->session = session;
     job->id = id;
@@ -47,6 +51,8 @@ static void job_free(struct job *job)
     struct conn *conn = job->conn;
     HASH_DEL(session->jobs, job);
     session->volume->server->jobs--;
+    if (job->held_ms)
+        DL_DELETE2(session->volume->server->reading, job, reading_prev, reading_next);
     if (!job->is_task) {
         meta_codec_op_done(&job->decoded);
         meta_reply_done(&job->request.reply);
@@ -249,10 +255,37 @@ static void note(struct job *job, bool change)
     }
 }
 
+void reads_let_go(struct loop_timer *timer)
+{
+    struct server *server = container_of(timer, struct server, reading_timer);
+    struct job *job, *next;
+    uint64_t now = clock_monotonic_ms();
+    DL_FOREACH_SAFE2(server->reading, job, next, reading_next)
+    {
+        if (now < job->held_ms + READ_HELD_MS)
+            break;
+        if (job->session->sent > job->session->confirmed)
+            change_let_go(&job->change);
+    }
+    if (server->reading)
+        loop_timer_start(timer, READ_HELD_MS / 2);
+}
+
+static void note_held(struct job *job)
+{
+    struct server *server = job->session->volume->server;
+    if (!server->reading)
+        loop_timer_start(&server->reading_timer, READ_HELD_MS);
+    job->held_ms = clock_monotonic_ms();
+    DL_APPEND2(server->reading, job, reading_prev, reading_next);
+}
+
 /* Nothing but confirmations is waited for. */
 static void finish(struct job *job)
 {
     struct server_volume *volume = job->session->volume;
+    if (!job->is_task && job->request.op.kind == META_EXTENTS && job->change.holds)
+        note_held(job);
     job->result = job->is_task ? job->task.result : job->request.result;
     if (!job->is_task && job->request.applied && job->session->ended && volume->meta)
         volume_session_over(volume, job->session);
