@@ -55,6 +55,7 @@ enum front_op {
     FRONT_FSYNCDIR,
     FRONT_STATFS,
     FRONT_XATTR,
+    FRONT_LOCK,
     FRONT_OP_COUNT
 };
 extern const char *const front_op_names[FRONT_OP_COUNT];
@@ -135,6 +136,7 @@ struct front_request {
     size_t quota_count;
     struct data_request data;
     struct meta_task task;
+    struct meta_lock lock;
     struct front_request *next; /* the pool's */
     char names[2][META_NAME_MAX + 1];
     struct meta_request meta;
@@ -200,6 +202,7 @@ struct front_file {
     uint64_t sequence;   /* with this change */
     atomic_bool written; /* by this handle: its flush commits, with all that was before */
     atomic_bool may_have_caps;
+    atomic_bool locked; /* somebody asked for a lock by it */
 };
 /* Opens the data of `attr`'s inode (created by r->meta, or found) for r->fi: sets r->file and
  * r->fi. 0 or -errno. Undone by front_file_close. */
@@ -252,6 +255,16 @@ void front_op_copy(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_
                    int flags);
 void front_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence,
                     struct fuse_file_info *fi);
+/* ops_lock.c: between the mounts of a shared volume */
+void front_op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock);
+void front_op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock,
+                    int sleep);
+void front_op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op);
+/* Before the reply to a FLUSH: gives up the closing process's locks on the file, then answers with
+ * r->result. */
+void front_lock_flush(struct front_request *r);
+/* The file is released. */
+void front_lock_release(struct fs *fs, struct front_file *file);
 /* dir.c */
 void front_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void front_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,

@@ -43,8 +43,10 @@ const struct fuse_lowlevel_ops front_ops = {
     .getxattr = front_op_getxattr,
     .listxattr = front_op_listxattr,
     .removexattr = front_op_removexattr,
-    /* access: default_permissions. getlk, setlk, flock: while this mount is the volume's only one,
-     * the kernel's own locks are the volume's. */
+    .getlk = front_op_getlk,
+    .setlk = front_op_setlk,
+    .flock = front_op_flock,
+    /* access: default_permissions */
 };
 
 static void want(struct fuse_conn_info *conn, uint64_t capability, bool wanted)
@@ -74,6 +76,9 @@ void front_conn_init(void *userdata, struct fuse_conn_info *conn)
     want(conn, FUSE_CAP_AUTO_INVAL_DATA, fs->config.shared);
     if (fs->config.shared)
         want(conn, FUSE_CAP_EXPLICIT_INVAL_DATA, false);
+    /* While this mount is the volume's only one, the kernel's own locks are the volume's. */
+    want(conn, FUSE_CAP_POSIX_LOCKS, fs->config.shared);
+    want(conn, FUSE_CAP_FLOCK_LOCKS, fs->config.shared);
     want(conn, FUSE_CAP_WRITEBACK_CACHE, fs->config.writeback);
     /* Written bytes are copied once, from the request into the staging file's page cache; through a
      * pipe that costs more system calls. */

@@ -44,6 +44,7 @@ const char *const front_op_names[FRONT_OP_COUNT] = {
     [FRONT_FSYNCDIR] = "fsyncdir",
     [FRONT_STATFS] = "statfs",
     [FRONT_XATTR] = "xattr",
+    [FRONT_LOCK] = "lock",
 };
 
 void fs_config_init(struct fs_config *config)

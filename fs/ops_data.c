@@ -55,7 +55,8 @@ int front_file_open(struct front_request *r, const struct meta_attr *attr, bool 
     r->file = file;
     r->fi.fh = (uintptr_t)file;
     r->fi.keep_cache = created || data_handle_keep_cache(file->handle);
-    r->fi.noflush = !file->writable;
+    /* Locks of a process end with its close. */
+    r->fi.noflush = !file->writable && !r->fs->config.shared;
     if (created)
         set_mode(r);
     return 0;
@@ -151,6 +152,7 @@ void front_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         control_release(req, fi);
         return;
     }
+    front_lock_release(front_fs(req), file_of(fi));
     /* Before the reply: the kernel may forget the inode after it. */
     front_file_close(front_fs(req), file_of(fi));
     fuse_reply_err(req, 0);
@@ -354,20 +356,25 @@ static void synced(struct front_request *r)
     front_reply_result(r, r->result);
 }
 
+static void flush_synced(struct front_request *r)
+{
+    front_lock_flush(r);
+}
+
 static void flushed(struct front_request *r)
 {
     /* A new file that nothing was written to: its name must survive its close too. */
     bool unsynced = r->file->created && !atomic_load(&r->file->written);
     if (r->result == 0 && unsynced) {
-        front_sync(r, r->file->sequence, synced);
+        front_sync(r, r->file->sequence, flush_synced);
     } else {
-        front_reply_result(r, r->result);
+        front_lock_flush(r);
     }
 }
 
 void front_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    if (front_is_control(ino) || !file_of(fi)->writable) {
+    if (front_is_control(ino) || (!file_of(fi)->writable && !front_fs(req)->config.shared)) {
         fuse_reply_err(req, 0);
         return;
     }
@@ -375,7 +382,12 @@ void front_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     if (!r)
         return;
     r->ino = ino;
+    r->fi = *fi;
     r->file = file_of(fi);
+    if (!r->file->writable) {
+        front_lock_flush(r);
+        return;
+    }
     front_data_result(r, data_flush(r->file->handle, front_data_prepare(r, flushed)));
 }
 

@@ -32,7 +32,7 @@ static void run_flush(struct loop_task *task)
     buf_done(&out);
 }
 
-static void post_flush_locked(struct remote *remote)
+void remote_post_flush_locked(struct remote *remote)
 {
     if (remote->posted || !remote->online || remote->closing)
         return;
@@ -93,6 +93,9 @@ static bool send_locked(struct remote *remote, struct remote_call *call)
     case REMOTE_STATUS:
         wire_put_number(&remote->out, WIRE_STATUS, call->id);
         break;
+    case REMOTE_LOCK:
+        remote_lock_put(remote, call);
+        break;
     }
     call->sent = true;
     metric_add(remote->requests, 1);
@@ -100,12 +103,14 @@ static bool send_locked(struct remote *remote, struct remote_call *call)
 }
 
 /* 0, or why it cannot be: then the call is freed. */
-static int submit(struct remote *remote, struct remote_call *call)
+int remote_call(struct remote *remote, struct remote_call *call)
 {
     int rc = atomic_load(&remote->fenced);
     pthread_mutex_lock(&remote->lock);
     if (!rc && remote->closing)
         rc = -ECANCELED;
+    if (!rc && call->lock && call->lock->cancelled)
+        rc = -EINTR;
     if (!rc && HASH_COUNT(remote->calls) >= CALLS_MAX)
         rc = -EBUSY;
     if (rc) {
@@ -119,7 +124,7 @@ static int submit(struct remote *remote, struct remote_call *call)
     DL_APPEND(remote->order, call);
     if (remote->unsent || !send_locked(remote, call))
         remote->unsent++;
-    post_flush_locked(remote);
+    remote_post_flush_locked(remote);
     pthread_mutex_unlock(&remote->lock);
     return 0;
 }
@@ -139,7 +144,7 @@ int remote_submit(struct remote *remote, struct meta_request *request)
         return request->result = -ENOMEM;
     call->kind = REMOTE_REQUEST;
     call->request = request;
-    int rc = submit(remote, call);
+    int rc = remote_call(remote, call);
     return rc ? (request->result = rc) : -EINPROGRESS;
 }
 
@@ -186,7 +191,7 @@ void remote_task(struct remote *remote, struct meta_task *task, enum wire_task_k
         call->task = task;
         call->task_kind = kind;
         call->object = object;
-        rc = submit(remote, call);
+        rc = remote_call(remote, call);
     }
     if (rc)
         fail_task(remote, task, rc);
@@ -203,7 +208,7 @@ void remote_task_cancel(struct remote *remote, struct meta_task *task)
         call->cancel = true;
         if (call->sent && remote->online)
             wire_put_number(&remote->out, WIRE_TASK_CANCEL, call->id);
-        post_flush_locked(remote);
+        remote_post_flush_locked(remote);
         break;
     }
     pthread_mutex_unlock(&remote->lock);
@@ -219,7 +224,7 @@ void remote_status(struct remote *remote, struct buf *out)
         call->kind = REMOTE_STATUS;
         call->status = out;
         call->answered = &answered;
-        if (submit(remote, call) == 0)
+        if (remote_call(remote, call) == 0)
             while (sem_wait(&answered) < 0 && errno == EINTR)
                 ;
     }
@@ -230,7 +235,7 @@ void remote_status(struct remote *remote, struct buf *out)
 
 /* Ends */
 
-static void remove_locked(struct remote *remote, struct remote_call *call)
+void remote_remove_locked(struct remote *remote, struct remote_call *call)
 {
     HASH_DEL(remote->calls, call);
     DL_DELETE(remote->order, call);
@@ -238,7 +243,7 @@ static void remove_locked(struct remote *remote, struct remote_call *call)
         remote->unsent--;
 }
 
-static struct remote_call *take(struct remote *remote, uint64_t id, enum remote_call_kind kind)
+struct remote_call *remote_take(struct remote *remote, uint64_t id, enum remote_call_kind kind)
 {
     struct remote_call *call;
     pthread_mutex_lock(&remote->lock);
@@ -246,7 +251,7 @@ static struct remote_call *take(struct remote *remote, uint64_t id, enum remote_
     if (call && (call->kind != kind || !call->sent))
         call = NULL;
     if (call)
-        remove_locked(remote, call);
+        remote_remove_locked(remote, call);
     pthread_mutex_unlock(&remote->lock);
     return call;
 }
@@ -267,6 +272,12 @@ static void end_call(struct remote_call *call, int result)
     case REMOTE_STATUS:
         sem_post(call->answered);
         break;
+    case REMOTE_LOCK:
+        if (call->lock) {
+            call->lock->result = result;
+            call->lock->done(call->lock);
+        }
+        break;
     }
     free(call);
 }
@@ -278,9 +289,11 @@ void remote_end_calls(struct remote *remote, int result, bool all)
     pthread_mutex_lock(&remote->lock);
     DL_FOREACH_SAFE(remote->order, call, next)
     {
-        if (!all && now - call->since_ms < remote->config.patience_ms)
+        /* Whether a lock was had is not left open. */
+        if (!all &&
+            (call->kind == REMOTE_LOCK || now - call->since_ms < remote->config.patience_ms))
             continue;
-        remove_locked(remote, call);
+        remote_remove_locked(remote, call);
         DL_APPEND(ended, call);
     }
     pthread_mutex_unlock(&remote->lock);
@@ -302,7 +315,7 @@ void remote_resume(struct remote *remote)
         if (!send_locked(remote, call))
             remote->unsent++;
     }
-    post_flush_locked(remote);
+    remote_post_flush_locked(remote);
     pthread_mutex_unlock(&remote->lock);
 }
 
@@ -319,6 +332,7 @@ void remote_offline(struct remote *remote)
     remote->online = false;
     buf_reset(&remote->out);
     pthread_mutex_unlock(&remote->lock);
+    remote_lock_offline(remote);
 }
 
 /* Those that waited for the window, after an answer. */
@@ -335,7 +349,7 @@ static void send_unsent(struct remote *remote)
                 break;
             remote->unsent--;
         }
-        post_flush_locked(remote);
+        remote_post_flush_locked(remote);
     }
     pthread_mutex_unlock(&remote->lock);
 }
@@ -414,7 +428,7 @@ static int answer_request(struct remote *remote, const uint8_t *data, size_t len
     struct wire_reply reply;
     if (wire_get_reply(data, len, &reply) < 0)
         return -EBADMSG;
-    struct remote_call *call = take(remote, reply.id, REMOTE_REQUEST);
+    struct remote_call *call = remote_take(remote, reply.id, REMOTE_REQUEST);
     if (!call)
         return 0; /* its patience was over */
     struct meta_request *request = call->request;
@@ -435,7 +449,7 @@ static int answer_task(struct remote *remote, const uint8_t *data, size_t len)
     struct wire_task_done done;
     if (wire_get_task_done(data, len, &done) < 0)
         return -EBADMSG;
-    struct remote_call *call = take(remote, done.id, REMOTE_TASK);
+    struct remote_call *call = remote_take(remote, done.id, REMOTE_TASK);
     if (!call)
         return 0;
     call->task->remaining = done.remaining;
@@ -465,7 +479,7 @@ static int answer_status(struct remote *remote, const uint8_t *data, size_t len)
     struct wire_text text;
     if (wire_get_text(data, len, &id, &text) < 0)
         return -EBADMSG;
-    struct remote_call *call = take(remote, id, REMOTE_STATUS);
+    struct remote_call *call = remote_take(remote, id, REMOTE_STATUS);
     if (!call)
         return 0;
     buf_put(call->status, text.bytes, text.len);
@@ -484,6 +498,8 @@ int remote_answer(struct remote *remote, enum wire_type type, const uint8_t *dat
         return answer_progress(remote, data, len);
     case WIRE_STATUS_REPLY:
         return answer_status(remote, data, len);
+    case WIRE_LOCK_DONE:
+        return remote_lock_answer(remote, data, len);
     default:
         return -EBADMSG;
     }

@@ -15,9 +15,9 @@
 #include "meta/remote.h"
 #include "tls.h"
 #include "volume.h"
-#include "wire.h"
+#include "wire_locks.h"
 
-enum remote_call_kind { REMOTE_REQUEST, REMOTE_TASK, REMOTE_STATUS };
+enum remote_call_kind { REMOTE_REQUEST, REMOTE_TASK, REMOTE_STATUS, REMOTE_LOCK };
 
 /* What waits for an answer. */
 struct remote_call {
@@ -30,6 +30,9 @@ struct remote_call {
     uint64_t object;
     struct buf *status; /* STATUS: and `answered` is posted */
     sem_t *answered;
+    struct wire_lock lock_message;
+    struct meta_lock *lock; /* NULL: nobody waits */
+    bool closing;           /* LOCK: nobody waits when the service is away */
     bool sent, cancel;
     uint64_t since_ms; /* offline, or when it was submitted: monotonic */
     UT_hash_handle hh;
@@ -64,15 +67,16 @@ struct remote {
     pthread_mutex_t lock;
     struct remote_call *calls, *order; /* by id; in the order of submission */
     struct remote_object *objects;
+    struct locks *locks; /* that are held, of session 0 */
     struct buf out;
-    bool online, posted, closing;
+    bool online, posted, cancel_posted, closing;
     uint64_t next_id, next_change;
     uint64_t newest_object; /* of all that were seen */
     uint32_t window;
     unsigned unsent; /* calls that wait for the window, or for the connection */
 
     /* Loop thread. */
-    struct loop_task flush_task;
+    struct loop_task flush_task, cancel_task;
     struct remote_link *link; /* the connection, NULL: none */
     enum remote_state state;
     struct loop_timer timer; /* next try, next ping */
@@ -94,6 +98,13 @@ void remote_task(struct remote *remote, struct meta_task *task, enum wire_task_k
 void remote_task_cancel(struct remote *remote, struct meta_task *task);
 void remote_status(struct remote *remote, struct buf *out);
 void remote_close(struct meta *meta);
+/* Lists a call and sends it, or as soon as that can be. 0, or why not: then it is freed. */
+int remote_call(struct remote *remote, struct remote_call *call);
+/* The call with this id is taken off the list; NULL: it ended before. */
+struct remote_call *remote_take(struct remote *remote, uint64_t id, enum remote_call_kind kind);
+/* The same for one that is known. Under lock. */
+void remote_remove_locked(struct remote *remote, struct remote_call *call);
+void remote_post_flush_locked(struct remote *remote);
 /* Loop thread: the session is online: sends again all that waits for an answer. */
 void remote_resume(struct remote *remote);
 void remote_offline(struct remote *remote);
@@ -105,6 +116,14 @@ int remote_answer(struct remote *remote, enum wire_type type, const uint8_t *dat
 void remote_put_objects(struct remote *remote, struct buf *b);
 /* The largest id of an object that was reserved. */
 uint64_t remote_newest_object(struct remote *remote);
+
+/* remote_locks.c */
+void remote_lock_put(struct remote *remote, const struct remote_call *call);
+int remote_lock_answer(struct remote *remote, const uint8_t *data, size_t len);
+/* Loop thread: the service is away: nobody waits for what closes give up. */
+void remote_lock_offline(struct remote *remote);
+/* Loop thread: appends a LOCK_CLAIM of all that is held, if that is any. */
+void remote_lock_claims(struct remote *remote, struct buf *b);
 
 /* What is left of the lease. Any thread. */
 uint32_t remote_cache_ms(const struct remote *remote);

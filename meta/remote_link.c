@@ -261,6 +261,7 @@ static int on_welcome(struct remote_link *link, const uint8_t *data, size_t len)
     if (m.restarted) {
         struct buf b;
         buf_init(&b, 0);
+        remote_lock_claims(remote, &b);
         remote_put_objects(remote, &b);
         send_bytes(link, &b);
         buf_done(&b);

@@ -130,6 +130,7 @@ static void free_remote(struct remote *remote)
         free(object);
     }
     loop_free(remote->loop);
+    locks_free(remote->locks);
     buf_done(&remote->out);
     meta_remote_url_done(&remote->url);
     if (remote->config.token)
@@ -188,6 +189,8 @@ static int make(const struct meta_remote_config *config, struct remote **out, st
     remote->invalidations =
         metrics_counter(config->metrics, "sluice_remote_invalidations_total", "",
                         "Names, attributes and contents that the service took out of the caches.");
+    if (!rc)
+        rc = locks_new(SIZE_MAX, &remote->locks);
     if (rc)
         error_set(error, rc, "out of memory");
     else

@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "server_locks.h"
 #include "server_subtree.h"
 
 #define BACKLOG 1024
@@ -274,6 +275,15 @@ static int take_task(struct session *session, const uint8_t *data, size_t len)
     return rc;
 }
 
+static int take_lock(struct session *session, const uint8_t *data, size_t len)
+{
+    struct wire_lock lock;
+    int rc = wire_get_lock(data, len, &lock);
+    if (rc == 0)
+        lock_take(session, &lock);
+    return rc;
+}
+
 static int take_status(struct session *session, uint64_t id)
 {
     struct buf text;
@@ -296,6 +306,9 @@ static int take_number(struct conn *conn, enum wire_type type, const uint8_t *da
         return 0;
     case WIRE_STATUS:
         return take_status(session, number);
+    case WIRE_LOCK_CANCEL:
+        lock_cancel(session, number);
+        return 0;
     case WIRE_CONFIRM:
         if (number > session->sent)
             return -EBADMSG;
@@ -330,6 +343,10 @@ static int take(struct conn *conn, enum wire_type type, const uint8_t *data, siz
         return take_task(session, data, len);
     case WIRE_CLAIM:
         return take_claim(session, data, len);
+    case WIRE_LOCK:
+        return take_lock(session, data, len);
+    case WIRE_LOCK_CLAIM:
+        return lock_claims_take(session, data, len);
     default:
         return take_number(conn, type, data, len);
     }
@@ -677,7 +694,10 @@ static void status_on_loop(void *arg)
                                   json_pack("{s:I, s:s, s:b, s:I}", "session", (json_int_t)s->id,
                                             "client", s->text, "connected", s->conn != NULL,
                                             "remembered", (json_int_t)s->lease.used));
-        json_object_set_new(volumes, v->name, json_pack("{s:o}", "sessions", list));
+        json_object_set_new(volumes, v->name,
+                            json_pack("{s:o, s:I, s:I}", "sessions", list, "locks",
+                                      (json_int_t)locks_count(v->locks), "lock_waits",
+                                      (json_int_t)locks_waiting(v->locks)));
     }
     json_object_set_new(root, "volumes", volumes);
 }

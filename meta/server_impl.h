@@ -6,6 +6,7 @@
  * server_guard.c     what stands before a connection is known: gate, TLS, who the peer is
  * server_session.c   sessions, invalidations, who waits for whose confirmation
  * server_request.c   operations and tasks of sessions, and what they mean to the others
+ * server_locks.c     locks
  * server_subtree.c   sessions that see one directory only
  * server_change.c    what has to wait for confirmations, and who may not see it before
  * server_volume.c    volumes, events of their own, unlinked inodes, what a restart left
@@ -122,6 +123,7 @@ struct session {
     bool dirty;
     struct hold *holds;        /* ascending */
     struct job *jobs;          /* by id, in flight */
+    struct locker *lockers;    /* by id: requests for locks that are not answered */
     struct id_entry *reserved; /* objects */
     UT_hash_handle hh;         /* volume->sessions */
     struct session *dirty_prev, *dirty_next;
@@ -164,6 +166,8 @@ struct server_volume {
     struct gone *gone;
     struct touch *touched;   /* what was changed and is not confirmed */
     struct change *recovery; /* sessions of before a restart that have not dropped what they have */
+    struct locks *locks;
+    struct locker *parked;    /* requests for locks that came before all sessions were back */
     struct id_entry *orphans; /* objects that were reserved before a restart, not claimed yet */
     unsigned events;          /* posted, not run; atomic */
     _Atomic bool events_lost;

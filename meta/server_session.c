@@ -14,6 +14,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "server_locks.h"
 #include "server_subtree.h"
 
 #define RECORD_VERSION 2 /* 1: without the root */
@@ -215,6 +216,7 @@ static void detach(struct session *session)
         conn->session = NULL;
     }
     release(session, UINT64_MAX);
+    session_locks_over(session);
 }
 
 void session_end(struct session *session, const char *why)

@@ -10,7 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "server_impl.h"
+#include "server_locks.h"
 
 #define EVENTS_MAX 100000
 #define STEP 256
@@ -197,7 +197,10 @@ void volume_claim(struct server_volume *volume, struct session *session, uint64_
 
 void volume_recovered(struct server_volume *volume)
 {
-    if (--volume->restored == 0 && volume->orphans) {
+    if (--volume->restored)
+        return;
+    volume_locks_recovered(volume);
+    if (volume->orphans) {
         log_info("objects of ended clients given up", "volume=%s objects=%u", volume->name,
                  HASH_COUNT(volume->orphans));
         abandon_set(volume, &volume->orphans);
@@ -327,7 +330,7 @@ int meta_server_volume_new(struct server *server, const struct server_volume_con
     volume->name = strdup(config->name);
     volume->url = strdup(config->url);
     volume->options = strdup(config->options);
-    if (!volume->name || !volume->url || !volume->options) {
+    if (!volume->name || !volume->url || !volume->options || server_locks_new(volume) < 0) {
         free(volume->name);
         free(volume->url);
         free(volume->options);
@@ -458,6 +461,7 @@ static void free_on_loop(void *arg)
     }
     while (volume->orphans)
         id_set_remove(&volume->orphans, volume->orphans->id);
+    server_locks_free(volume);
 }
 
 void meta_server_volume_free(struct server_volume *volume)

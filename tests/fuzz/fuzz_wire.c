@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../meta/wire.h"
+#include "../../meta/wire_locks.h"
 #include "meta/codec.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -17,6 +17,35 @@ static void each_item(void *arg, const struct wire_item *item)
 static void each_object(void *arg, uint64_t object)
 {
     ++*(size_t *)arg;
+}
+
+static void check_lock(const struct lock *lock)
+{
+    if (lock->ino == 0 || lock->start > lock->end || lock->type < LOCKS_READ ||
+        lock->type > LOCKS_NONE || lock->class < LOCKS_POSIX || lock->class > LOCKS_FLOCK)
+        abort();
+}
+
+static void each_lock(void *arg, const struct lock *lock)
+{
+    check_lock(lock);
+    if (lock->type == LOCKS_NONE)
+        abort();
+    ++*(size_t *)arg;
+}
+
+static void try_lock(const uint8_t *data, size_t len)
+{
+    struct wire_lock m;
+    struct buf b;
+    if (wire_get_lock(data, len, &m) < 0)
+        return;
+    check_lock(&m.lock);
+    buf_init(&b, 0);
+    wire_put_lock(&b, &m);
+    if (buf_error(&b) < 0 || b.len != len + WIRE_HEAD || memcmp(b.data + WIRE_HEAD, data, len) != 0)
+        abort();
+    buf_done(&b);
 }
 
 /* An answer that is accepted comes out the same when it is written again. */
@@ -58,6 +87,7 @@ static void try_message(enum wire_type type, const uint8_t *data, size_t len)
     struct wire_task task;
     struct wire_task_done done;
     struct wire_text text;
+    struct wire_lock_done lock_done;
     uint64_t a, b;
     size_t count = 0;
     switch (type) {
@@ -93,6 +123,15 @@ static void try_message(enum wire_type type, const uint8_t *data, size_t len)
         break;
     case WIRE_CLAIM:
         wire_get_claim(data, len, each_object, &count);
+        break;
+    case WIRE_LOCK:
+        try_lock(data, len);
+        break;
+    case WIRE_LOCK_DONE:
+        wire_get_lock_done(data, len, &lock_done);
+        break;
+    case WIRE_LOCK_CLAIM:
+        wire_get_lock_claim(data, len, each_lock, &count);
         break;
     default:
         wire_get_number(data, len, &a);

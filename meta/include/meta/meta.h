@@ -130,6 +130,35 @@ bool meta_quota_active(struct meta *meta);
 int meta_quota_reserve(struct meta *meta, uint64_t ino, uint64_t size, bool force);
 void meta_quota_release(struct meta *meta, uint64_t ino);
 
+/* Locks between the mounts of a volume (docs/locks.md): of processes on ranges of bytes (POSIX),
+ * and of open files (flock). -ENOSYS for a volume that is not remote: its one mount has the
+ * kernel's. */
+enum meta_lock_how { META_LOCK_TEST = 1, META_LOCK_TRY, META_LOCK_WAIT };
+enum meta_lock_type { META_LOCK_READ = 1, META_LOCK_WRITE, META_LOCK_NONE };
+struct meta_lock {
+    enum meta_lock_how how;   /* giving up is a TRY of type NONE */
+    enum meta_lock_type type; /* TEST: after it, that of a lock in the way, or NONE */
+    bool flock;
+    uint64_t ino, owner;
+    uint64_t start, end; /* both included. TEST: as `type`; so is pid */
+    uint64_t tag;        /* the open file by which it was asked for */
+    uint32_t pid;        /* 0: of another mount */
+    int result; /* 0; -EAGAIN: TRY, somebody has it; -EDEADLK; -EINTR: cancelled; -ENOLCK: too many;
+                   -ESTALE: the session is over */
+    void (*done)(struct meta_lock *lock);
+    void *arg;
+    bool cancelled; /* the volume's own */
+};
+/* Any thread. -EINPROGRESS: `done` comes once, on another thread; else -errno, and it does not. */
+int meta_lock(struct meta *meta, struct meta_lock *lock);
+/* Before `done` has returned, and also before or within meta_lock: it ends soon. */
+void meta_lock_cancel(struct meta *meta, struct meta_lock *lock);
+/* A process closes a descriptor of lock->ino: all POSIX locks of lock->owner there are given up. 0:
+ * it has none; else as meta_lock. Does not wait for a service that is away. */
+int meta_lock_flush(struct meta *meta, struct meta_lock *lock);
+/* The open file is gone, and all locks that were had by it. */
+void meta_lock_release(struct meta *meta, uint64_t ino, uint64_t tag);
+
 /* Changes are refused from now on: the prefix was lost to another owner. Any thread. */
 bool meta_refuses_changes(struct meta *meta);
 

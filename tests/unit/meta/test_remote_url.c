@@ -11,7 +11,7 @@ static bool same(const char *a, const char *b)
     return a && b ? strcmp(a, b) == 0 : a == b;
 }
 
-Test(remote_url, good_ones)
+TEST(remote_url, good_ones)
 {
     static const struct {
         const char *text, *host, *port, *path, *volume, *directory;
@@ -26,17 +26,17 @@ Test(remote_url, good_ones)
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct meta_remote_url url;
-        cr_assert_eq(meta_remote_url_parse(cases[i].text, &url, NULL), 0, "%s", cases[i].text);
-        cr_assert(same(url.host, cases[i].host), "%s", cases[i].text);
-        cr_assert(same(url.port, cases[i].port), "%s", cases[i].text);
-        cr_assert(same(url.path, cases[i].path), "%s", cases[i].text);
-        cr_assert(same(url.volume, cases[i].volume), "%s", cases[i].text);
-        cr_assert(same(url.directory, cases[i].directory), "%s", cases[i].text);
+        check_int(meta_remote_url_parse(cases[i].text, &url, NULL), 0);
+        check(same(url.host, cases[i].host));
+        check(same(url.port, cases[i].port));
+        check(same(url.path, cases[i].path));
+        check(same(url.volume, cases[i].volume));
+        check(same(url.directory, cases[i].directory));
         meta_remote_url_done(&url);
     }
 }
 
-Test(remote_url, bad_ones)
+TEST(remote_url, bad_ones)
 {
     static const char *const cases[] = {
         "sluice://h:7",          "sluice://h:7/",        "sluice://h/v",
@@ -48,7 +48,7 @@ Test(remote_url, bad_ones)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct meta_remote_url url;
         struct error error = {0};
-        cr_assert_eq(meta_remote_url_parse(cases[i], &url, &error), -EINVAL, "%s", cases[i]);
-        cr_assert(error.message[0] != 0);
+        check_int(meta_remote_url_parse(cases[i], &url, &error), -EINVAL);
+        check(error.message[0] != 0);
     }
 }
