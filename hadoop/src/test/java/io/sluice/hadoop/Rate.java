@@ -23,7 +23,7 @@ import org.apache.hadoop.mapreduce.task.TaskAttemptContextImpl;
 
 /**
  * How many calls in a second a file system takes: Rate BASE FILES THREADS COMMIT_FILES. No test:
- * tests/e2e/rate runs it.
+ * bench/run --only hadoop runs it.
  */
 public final class Rate {
   private static final int BLOCK = 4096;
