@@ -11,7 +11,7 @@ from rows_data import fio
 
 LOOP = {"create": "create and close", "stat": "stat", "open_read": "open, read, close", "unlink": "unlink"}
 BENCH, PLAIN, FIO = "sluice bench", "plain loop", "fio"
-SECONDS = 3
+SECONDS = 3 # of each round of reads
 LIMIT = 0.95  # an overhead below 5 %
 
 

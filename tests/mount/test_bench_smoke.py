@@ -14,7 +14,7 @@ import results
 from gateway import Gateway
 from volume import WAIT_S, Volume, binary, wait_until
 
-GROUPS = ["metadata", "rename-dir", "list", "source", "memory"]
+GROUPS = ["metadata", "rename-dir", "list", "csi", "source", "tool", "memory"]
 
 
 def report(*arguments):
