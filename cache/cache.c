@@ -180,6 +180,14 @@ int cache_fill_wait(struct cache *cache, uint64_t cid, uint64_t size, uint64_t o
     return rc;
 }
 
+int cache_fill_lent(struct cache *cache, struct cache_fill *fill)
+{
+    int rc = check_fill(fill->size, fill->offset, fill->length);
+    if (rc < 0 || fill->length > CACHE_FILL_MAX || (uintptr_t)fill->data % CACHE_BLOCK != 0)
+        return -EINVAL;
+    return disk_fill_lent(cache_disk_of(cache, fill->cid), fill);
+}
+
 int cache_pin(struct cache *cache, uint64_t cid, bool pinned)
 {
     struct disk *disk = cache_disk_of(cache, cid);

@@ -47,19 +47,20 @@ struct disk_file {
     uint64_t cid, size; /* copies for the task */
 };
 
-/* One page of a read or a fill. */
+/* One page of a read or a fill, or what a lent fill has of one segment: several pages. */
 struct disk_io {
     struct ring_io ring;
     struct disk *disk;
     struct index_content *content;
     struct index_segment *segment;
-    unsigned page;
+    unsigned page;       /* the first */
     uint32_t valid, crc; /* read: the page as it was; the whole of it is read if `check` */
     bool check;
     bool touch;             /* fill: a reader has the bytes already */
-    uint64_t begin, length; /* bytes wanted of the page: begin in the page */
+    uint64_t begin, length; /* bytes wanted: begin in the page */
     void *slot;
-    bool heap; /* the slot is malloced */
+    bool heap;                  /* the slot is malloced */
+    struct cache_fill *lent_by; /* the slot is his */
     bool trial;
     uint64_t start_ms;
     struct read_op *read; /* NULL: a fill */
@@ -168,6 +169,7 @@ void disk_reads_give_up_locked(struct disk *disk, uint64_t now_ms);
 /* last: what is dropped because there is no memory now counts as dropped. */
 int disk_fill(struct disk *disk, uint64_t cid, uint64_t size, uint64_t offset, const void *data,
               size_t length, bool read, bool last);
+int disk_fill_lent(struct disk *disk, struct cache_fill *fill);
 void disk_fill_ended(struct disk_io *io);
 
 /* tend.c */

@@ -31,6 +31,21 @@ static bool room_locked(struct disk *disk, uint64_t length, uint64_t now_ms)
     return false;
 }
 
+static uint64_t whole_blocks(uint64_t length)
+{
+    return (length + CACHE_BLOCK - 1) / CACHE_BLOCK * CACHE_BLOCK;
+}
+
+static void begin_locked(struct disk_io *io)
+{
+    struct disk *disk = io->disk;
+    io->segment->busy++;
+    io->content->busy++;
+    disk->io_in_flight++;
+    disk->fills++;
+    disk->fill_bytes += io->ring.len;
+}
+
 /* An I/O for one page, or NULL with *dropped set, or NULL because nothing is missing. */
 static struct disk_io *page_locked(struct disk *disk, struct index_content *content,
                                    uint64_t offset, uint64_t length, bool read, bool *dropped)
@@ -47,7 +62,7 @@ static struct disk_io *page_locked(struct disk *disk, struct index_content *cont
         *dropped = false;
         return NULL;
     }
-    uint32_t len = (uint32_t)((length + CACHE_BLOCK - 1) / CACHE_BLOCK * CACHE_BLOCK);
+    uint32_t len = (uint32_t)whole_blocks(length);
     struct disk_io *io = calloc(1, sizeof(*io));
     void *slot = io ? slots_take(&disk->slots, len, true) : NULL;
     if (!slot) {
@@ -66,11 +81,7 @@ static struct disk_io *page_locked(struct disk *disk, struct index_content *cont
         .length = length,
         .slot = slot,
     };
-    segment->busy++;
-    content->busy++;
-    disk->io_in_flight++;
-    disk->fills++;
-    disk->fill_bytes += len;
+    begin_locked(io);
     *dropped = false;
     return io;
 }
@@ -152,6 +163,104 @@ int disk_fill(struct disk *disk, uint64_t cid, uint64_t size, uint64_t offset, c
     return rc < 0 ? rc : dropped > 0 ? -EAGAIN : 0;
 }
 
+/* The part of a run that lies in one page: *begin in the page, and its length. `done`: bytes of the
+ * run before it. */
+static uint64_t page_part(uint64_t run_begin, uint64_t run_length, uint64_t done, unsigned *page,
+                          uint64_t *begin)
+{
+    *page = (unsigned)((run_begin + done) / CACHE_PAGE);
+    *begin = (run_begin + done) % CACHE_PAGE;
+    return MIN(CACHE_PAGE - *begin, run_length - done);
+}
+
+static bool all_there(const struct index_segment *segment, uint64_t begin, uint64_t length)
+{
+    for (uint64_t done = 0; done < length;) {
+        unsigned page;
+        uint64_t at, part = page_part(begin, length, done, &page, &at);
+        if (index_mask(at, at + part) & ~segment->pages[page].valid)
+            return false;
+        done += part;
+    }
+    return true;
+}
+
+/* An I/O for what a lent fill has of one segment; as page_locked. */
+static struct disk_io *run_locked(struct disk *disk, struct index_content *content,
+                                  struct cache_fill *fill, uint64_t offset, uint64_t length,
+                                  bool *dropped)
+{
+    struct index_segment *segment =
+        index_segment_make(&disk->index, content, (uint32_t)(offset / CACHE_SEGMENT));
+    uint64_t begin = offset % CACHE_SEGMENT;
+    *dropped = !segment || segment->going;
+    if (*dropped || all_there(segment, begin, length))
+        return NULL;
+    struct disk_io *io = calloc(1, sizeof(*io));
+    if (!io) {
+        *dropped = true;
+        disk_tidy_locked(disk, content, segment);
+        return NULL;
+    }
+    void *data = (char *)fill->data + (offset - fill->offset);
+    *io = (struct disk_io){
+        .ring = {.write = true,
+                 .buf = data,
+                 .len = (uint32_t)whole_blocks(length),
+                 .offset = offset},
+        .disk = disk,
+        .content = content,
+        .segment = segment,
+        .page = (unsigned)(begin / CACHE_PAGE),
+        .touch = fill->read,
+        .begin = begin % CACHE_PAGE,
+        .length = length,
+        .slot = data,
+        .lent_by = fill,
+        .start_ms = clock_monotonic_ms(),
+    };
+    begin_locked(io);
+    return io;
+}
+
+int disk_fill_lent(struct disk *disk, struct cache_fill *fill)
+{
+    struct disk_io *ios[CACHE_FILL_MAX / CACHE_SEGMENT + 1];
+    unsigned count = 0, dropped = 0;
+    bool trial = false;
+    int rc;
+    memset((char *)fill->data + fill->length, 0, whole_blocks(fill->length) - fill->length);
+    pthread_mutex_lock(&disk->lock);
+    struct index_content *content =
+        content_locked(disk, fill->cid, fill->size, fill->length, &trial, &rc);
+    uint64_t end = fill->offset + fill->length;
+    for (uint64_t at = fill->offset; content && at < end && !content->doomed;) {
+        uint64_t length = MIN(end - at, CACHE_SEGMENT - at % CACHE_SEGMENT);
+        bool lost;
+        struct disk_io *io = run_locked(disk, content, fill, at, length, &lost);
+        if (io)
+            ios[count++] = io;
+        dropped += lost;
+        at += length;
+    }
+    if (content) {
+        rc = dropped > 0 ? -EAGAIN : 0;
+        if (count == 0 && trial)
+            disk->health.trying = false;
+        if (count == 0)
+            disk_tidy_locked(disk, content, NULL);
+        else
+            ios[0]->trial = trial;
+    }
+    disk->stats.fills_dropped += dropped + !content;
+    fill->pending = count;
+    pthread_mutex_unlock(&disk->lock);
+    if (count == 0)
+        return rc;
+    disk_io_start(disk, ios, count, false);
+    return -EINPROGRESS;
+}
+
 /* A write that reached the last block made the file longer than the content. */
 static int cut_tail(const struct disk_io *io)
 {
@@ -161,34 +270,45 @@ static int cut_tail(const struct disk_io *io)
     return ftruncate(io->ring.fd, (off_t)size) < 0 ? -errno : 0;
 }
 
-static void add_blocks_locked(struct disk *disk, struct disk_io *io, const uint32_t *crcs)
+static void add_page_locked(struct disk_io *io, unsigned number, uint64_t begin, uint64_t length,
+                            const uint32_t *crcs, uint32_t now_s)
 {
+    struct disk *disk = io->disk;
     struct index_segment *segment = io->segment;
-    if (segment->going || io->content->doomed)
-        return;
-    struct index_page *page = &segment->pages[io->page];
-    uint32_t mask = index_mask(io->begin, io->begin + io->length);
-    uint32_t fresh = mask & ~page->valid, crc = page->crc;
-    unsigned first = (unsigned)(io->begin / CACHE_BLOCK);
-    for (unsigned i = 0; i < io->ring.len / CACHE_BLOCK; i++)
+    struct index_page *page = &segment->pages[number];
+    uint32_t fresh = index_mask(begin, begin + length) & ~page->valid, crc = page->crc;
+    unsigned first = (unsigned)(begin / CACHE_BLOCK);
+    for (unsigned i = 0; i < whole_blocks(length) / CACHE_BLOCK; i++)
         if (fresh >> (first + i) & 1)
             crc ^= crcs[i];
     if (!fresh)
         return;
     if (page->valid == 0)
-        segment->verified |= 1u << io->page;
-    uint32_t now_s = disk_now_s();
-    index_set_page(&disk->index, segment, io->page, page->valid | fresh, crc, now_s);
-    index_put_page(&disk->batch, segment, io->page);
+        segment->verified |= 1u << number;
+    index_set_page(&disk->index, segment, number, page->valid | fresh, crc, now_s);
+    index_put_page(&disk->batch, segment, number);
     if (io->touch)
-        policy_touch(&segment->item, io->page, 1, now_s);
-    disk->stats.filled_bytes += io->length;
+        policy_touch(&segment->item, number, 1, now_s);
+    disk->stats.filled_bytes += length;
+}
+
+static void add_blocks_locked(struct disk_io *io, const uint32_t *crcs)
+{
+    uint32_t now_s = disk_now_s();
+    if (io->segment->going || io->content->doomed)
+        return;
+    for (uint64_t done = 0; done < io->length;) {
+        unsigned page;
+        uint64_t begin, part = page_part(io->begin, io->length, done, &page, &begin);
+        add_page_locked(io, io->page + page, begin, part, &crcs[done / CACHE_BLOCK], now_s);
+        done += part;
+    }
 }
 
 void disk_fill_ended(struct disk_io *io)
 {
     struct disk *disk = io->disk;
-    uint32_t crcs[INDEX_PAGE_BLOCKS];
+    uint32_t crcs[CACHE_SEGMENT / CACHE_BLOCK];
     int result = io->ring.result;
     if (result >= 0 && (uint32_t)result != io->ring.len)
         result = -EIO;
@@ -196,11 +316,12 @@ void disk_fill_ended(struct disk_io *io)
         result = cut_tail(io);
     unsigned first = (unsigned)(io->begin / CACHE_BLOCK);
     for (unsigned i = 0; result == 0 && i < io->ring.len / CACHE_BLOCK; i++)
-        crcs[i] = index_block_crc(first + i, (const char *)io->slot + (size_t)i * CACHE_BLOCK);
+        crcs[i] = index_block_crc((first + i) % INDEX_PAGE_BLOCKS,
+                                  (const char *)io->slot + (size_t)i * CACHE_BLOCK);
 
     pthread_mutex_lock(&disk->lock);
     if (result == 0)
-        add_blocks_locked(disk, io, crcs);
+        add_blocks_locked(io, crcs);
     else if (result == -EAGAIN)
         disk->stats.fills_dropped++;
     else
@@ -212,7 +333,9 @@ void disk_fill_ended(struct disk_io *io)
     disk->fill_bytes -= io->ring.len;
     struct index_content *content = io->content;
     struct index_segment *segment = io->segment;
-    disk_io_end_locked(io, false);
+    struct cache_fill *lent_by = io->lent_by;
+    bool last = lent_by && --lent_by->pending == 0;
+    disk_io_end_locked(io, lent_by != NULL);
     disk_tidy_locked(disk, content, segment);
     if (disk->fills == 0)
         pthread_cond_broadcast(&disk->settled);
@@ -221,4 +344,6 @@ void disk_fill_ended(struct disk_io *io)
         pthread_cond_signal(&disk->tend);
     pthread_mutex_unlock(&disk->lock);
     free(io);
+    if (last)
+        lent_by->done(lent_by);
 }

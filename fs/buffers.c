@@ -81,6 +81,11 @@ void buffers_free(struct buffers *buffers)
     free(buffers);
 }
 
+uint64_t buffers_budget(const struct buffers *buffers)
+{
+    return buffers->budget;
+}
+
 void buffers_on_pressure(struct buffers *buffers, void (*drop)(void *arg, uint64_t bytes),
                          void *arg)
 {

@@ -29,6 +29,7 @@ struct block {
 int buffers_new(struct tickets *tickets, struct buffers **out);
 void buffers_free(struct buffers *buffers); /* every block was put. NULL is allowed */
 
+uint64_t buffers_budget(const struct buffers *buffers);
 /* What a block for `len` bytes is charged. */
 size_t buffers_charge(size_t len);
 /* Any thread. A block now, or NULL: the budget is used up, others wait, or no memory. `ahead`: for

@@ -25,9 +25,10 @@
 #define ROUND CACHE_BLOCK /* GETs begin and end at multiples of it, as far as the object goes */
 /* A read of less than this fetches whole pages, if there is a cache to keep them. */
 #define SMALL (32u << 10)
-#define FILL_MAX (32ull << 20) /* bytes that wait to be put into the cache; more are not */
+/* Bytes that are on their way into the cache, at most, beside half of the memory; more are not put
+ * there. */
+#define FILL_MAX (32ull << 20)
 #define FILL_THREADS 1
-#define FILL_WAIT_MS 200 /* for memory of the cache */
 
 enum fetch_state { FETCH_UNDER_WAY, FETCH_ENDED };
 
@@ -54,6 +55,7 @@ struct fetch {
     struct store_op op;
     struct loop_task cancel;
     struct pool_task fill;
+    struct cache_fill filling;
 };
 
 struct fetch_object {
@@ -81,6 +83,7 @@ struct fetch_table {
     struct buffers *buffers;
     struct cache *cache; /* NULL: none */
     struct pool *filler;
+    uint64_t fill_max;
     struct metric *fills_skipped;
     struct metric *gets, *bytes, *ahead_bytes, *ahead_unused, *ahead_dropped, *joined;
     /* under lock */
@@ -89,7 +92,7 @@ struct fetch_table {
     struct fetch_object *objects;
     struct fetch_keep *keeps;
     unsigned fetch_count;
-    uint64_t fill_bytes; /* of blocks that wait to be put into the cache */
+    uint64_t fill_bytes; /* of blocks on their way into the cache */
 };
 
 int fetch_table_new(struct store *store, struct buffers *buffers, struct metrics *metrics,
@@ -127,6 +130,7 @@ int fetch_table_cache(struct fetch_table *table, struct cache *cache)
     int rc = pool_new(&table->filler, "fill", FILL_THREADS);
     if (rc == 0)
         table->cache = cache;
+    table->fill_max = MIN(FILL_MAX, buffers_budget(table->buffers) / 2);
     return rc;
 }
 
@@ -383,16 +387,29 @@ void fetch_owner_done(struct fetch_table *table, struct fetch_owner *owner)
 
 /* The cache */
 
-static void run_fill(struct pool_task *task)
+static void filled(struct cache_fill *filling)
 {
-    struct fetch *fetch = container_of(task, struct fetch, fill);
+    struct fetch *fetch = container_of(filling, struct fetch, filling);
     struct fetch_table *table = fetch->table;
-    cache_fill_wait(table->cache, fetch->cid, fetch->size, fetch->offset, fetch->block->data,
-                    fetch->length, !fetch->ahead, FILL_WAIT_MS);
     pthread_mutex_lock(&table->lock);
     table->fill_bytes -= fetch->block->size;
     unref_locked(fetch);
     pthread_mutex_unlock(&table->lock);
+}
+
+/* The disk takes the bytes from where the GET has put them, and where readers have them from. */
+static void run_fill(struct pool_task *task)
+{
+    struct fetch *fetch = container_of(task, struct fetch, fill);
+    fetch->filling = (struct cache_fill){.cid = fetch->cid,
+                                         .size = fetch->size,
+                                         .offset = fetch->offset,
+                                         .data = fetch->block->data,
+                                         .length = fetch->length,
+                                         .read = !fetch->ahead,
+                                         .done = filled};
+    if (cache_fill_lent(fetch->table->cache, &fetch->filling) != -EINPROGRESS)
+        filled(&fetch->filling);
 }
 
 /* True: its bytes go into the cache, by a reference of its own. */
@@ -401,7 +418,7 @@ static bool fill_locked(struct fetch *fetch)
     struct fetch_table *table = fetch->table;
     if (!table->cache || fetch->cid == 0)
         return false;
-    if (table->fill_bytes + fetch->block->size > FILL_MAX) {
+    if (table->fill_bytes + fetch->block->size > table->fill_max) {
         metric_add(table->fills_skipped, 1);
         return false;
     }

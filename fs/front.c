@@ -97,10 +97,17 @@ struct front_request *front_begin(struct fs *fs, fuse_req_t req, enum front_op o
     return r;
 }
 
+void front_count(struct front_request *r)
+{
+    if (!r->counted)
+        metric_observe_ns(r->fs->seconds[r->op], clock_monotonic_ns() - r->start_ns);
+    r->counted = true;
+}
+
 void front_end(struct front_request *r)
 {
     struct fs *fs = r->fs;
-    metric_observe_ns(fs->seconds[r->op], clock_monotonic_ns() - r->start_ns);
+    front_count(r);
     if (r->has_reply)
         meta_reply_done(&r->meta.reply);
     free(r->heap);

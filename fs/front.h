@@ -126,7 +126,7 @@ struct front_request {
     struct front_file *file;
     struct stat stat;
     int to_set;
-    bool plus, has_reply, remove_caps;
+    bool plus, has_reply, remove_caps, counted;
     bool nameless; /* O_TMPFILE */
     size_t size;
     uint64_t offset;
@@ -146,6 +146,9 @@ struct front_request {
 /* NULL: was answered with ENOMEM. Zeroes everything but names and meta.reply. */
 struct front_request *front_begin(struct fs *fs, fuse_req_t req, enum front_op op);
 void front_end(struct front_request *r); /* after the reply */
+/* Counts the request and its time now, where front_end would: who got the reply finds it counted.
+ */
+void front_count(struct front_request *r);
 /* How long the kernel may believe an answer: `most` seconds, or what is left of the lease. */
 double front_timeout(struct fs *fs, double most);
 void front_pool_done(struct fs *fs);

@@ -166,6 +166,7 @@ static void read_done(struct front_request *r)
         return;
     }
     struct data_buffer *buffer = r->data.buffer;
+    front_count(r);
     if (buffer->fd >= 0) {
         struct fuse_bufvec out = FUSE_BUFVEC_INIT(buffer->length);
         out.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK | FUSE_BUF_FD_RETRY;
@@ -195,7 +196,7 @@ void front_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     struct fs *fs = r->fs;
     struct data_request *data = front_data_prepare(r, read_done);
     /* A thread of the classic transport that reads the cache's disk itself saves the way over
-     * another one. Half of them stay for the rest, also when a disk does not answer. */
+     * another one. Some of them stay for the rest, also when a disk does not answer. */
     bool spare = atomic_fetch_add(&fs->reading, 1) < fs->config.max_threads * 4 / 5;
     data->may_wait = spare && !fuse_req_is_uring(req);
     front_data_result(r, data_read(file_of(fi)->handle, (uint64_t)off, size, data));

@@ -100,6 +100,20 @@ int cache_fill(struct cache *cache, uint64_t cid, uint64_t size, uint64_t offset
 int cache_fill_wait(struct cache *cache, uint64_t cid, uint64_t size, uint64_t offset,
                     const void *data, size_t length, bool read, unsigned wait_ms);
 
+/* The same without a copy, embedded in the caller's request. */
+#define CACHE_FILL_MAX (32u << 20)
+struct cache_fill {
+    uint64_t cid, size, offset; /* as cache_fill */
+    void *data;    /* at a multiple of CACHE_BLOCK, lent until `done`. Has room for whole
+                      blocks; what lies behind `length` is set to zeros */
+    size_t length; /* 1..CACHE_FILL_MAX */
+    bool read;
+    void (*done)(struct cache_fill *fill); /* on the disk, or dropped and counted */
+    unsigned pending;                      /* the cache's */
+};
+/* -EINPROGRESS: `done` comes. 0: there already. Negative: dropped, and counted, as cache_fill. */
+int cache_fill_lent(struct cache *cache, struct cache_fill *fill);
+
 /* The file of a content that is wholly cached, for kernel passthrough: an open descriptor for
  * reading, the cache's own, valid until cache_backing_put; the file is not evicted meanwhile.
  * `owner` (not 0) is who shows it as a file of his own; a content is lent to one owner only, for

@@ -139,6 +139,40 @@ static inline int read_result(uint64_t cid, uint64_t offset, uint64_t length)
     return rc;
 }
 
+struct filling {
+    struct cache_fill fill;
+    sem_t ended;
+};
+
+static inline void filling_done(struct cache_fill *fill)
+{
+    sem_post(&container_of(fill, struct filling, fill)->ended);
+}
+
+/* Lends the bytes and waits until they come back: what cache_fill_lent said. */
+static inline int fill_lent(uint64_t cid, uint64_t size, uint64_t offset, uint64_t length)
+{
+    struct filling f = {.fill = {.cid = cid,
+                                 .size = size,
+                                 .offset = offset,
+                                 .length = length,
+                                 .read = true,
+                                 .done = filling_done}};
+    uint8_t *bytes = bytes_of(cid, offset, length);
+    check_int(posix_memalign(&f.fill.data, CACHE_BLOCK, length + CACHE_BLOCK), 0);
+    memset(f.fill.data, 0xee, length + CACHE_BLOCK);
+    memcpy(f.fill.data, bytes, length);
+    sem_init(&f.ended, 0, 0);
+    int rc = cache_fill_lent(cache, &f.fill);
+    while (rc == -EINPROGRESS && sem_wait(&f.ended) < 0)
+        check_int(errno, EINTR);
+    check_int(memcmp(f.fill.data, bytes, length), 0);
+    sem_destroy(&f.ended);
+    free(f.fill.data);
+    free(bytes);
+    return rc;
+}
+
 static inline struct cache_status status_now(void)
 {
     struct cache_status status;

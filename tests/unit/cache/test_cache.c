@@ -25,6 +25,45 @@ TEST(cache_read, gives_what_was_filled, .init = begin, .fini = end)
     check_uint(content.cached_bytes, size);
 }
 
+TEST(cache_fill_lent, writes_the_bytes_where_they_are, .init = begin, .fini = end)
+{
+    uint64_t size = 9 * MIB + 1234;
+    check_int(fill_lent(1, size, 0, size), -EINPROGRESS);
+    check_int(fill_lent(2, size, 3 * MIB + 4096, 2 * MIB), -EINPROGRESS);
+    for (int restarted = 0; restarted < 2; restarted++) {
+        check_int(read_result(1, 0, 8 * MIB), 0);
+        check_int(read_result(1, 2 * MIB, size - 2 * MIB), 0);
+        check_int(read_result(2, 3 * MIB + 4096, 2 * MIB), 0);
+        check_int(read_result(2, 3 * MIB, 4096), -ENOENT);
+        check_int(read_result(2, 5 * MIB + 4096, 1), -ENOENT);
+        struct cache_content content;
+        check_int(cache_content(cache, 1, &content), 0);
+        check(content.complete);
+        cache_drain(cache);
+        reopen();
+    }
+    check_uint(status_now().fills_dropped, 0);
+}
+
+TEST(cache_fill_lent, takes_only_what_is_missing, .init = begin, .fini = end)
+{
+    fill(1, 8 * MIB, 4096, 200 * KIB);
+    cache_drain(cache);
+    check_int(fill_lent(1, 8 * MIB, 8192, 64 * KIB), 0);
+    uint64_t filled = status_now().filled_bytes;
+    check_int(fill_lent(1, 8 * MIB, 0, 5 * MIB), -EINPROGRESS);
+    check(status_now().filled_bytes > filled);
+    check_int(read_result(1, 0, 5 * MIB), 0);
+    check_int(fill_lent(1, 8 * MIB, 0, 5 * MIB), 0);
+    reopen();
+    check_int(read_result(1, 0, 5 * MIB), 0);
+    /* What does not fit the content. */
+    check_int(fill_lent(1, 8 * MIB, 100, 4096), -EINVAL);
+    check_int(fill_lent(1, 8 * MIB, 7 * MIB, 2 * MIB), -EINVAL);
+    check_int(fill_lent(1, 8 * MIB, 0, 5000), -EINVAL);
+    check_int(fill_lent(1, 7 * MIB, 0, 4096), -EINVAL);
+}
+
 /* Pages that lie one behind the other, pages with holes that are checked first, the file's end. */
 TEST(cache_read, waiting_reader_reads_the_disk_himself, .init = begin, .fini = end)
 {

@@ -83,6 +83,20 @@ TEST(cache_fill, failing_writes_cache_nothing, .init = begin, .fini = end)
     free(bytes);
 }
 
+TEST(cache_fill_lent, gives_the_memory_back_when_writes_fail, .init = begin, .fini = end)
+{
+    set_fault((struct disk_fault){.write_result = -EIO, .free_percent = -1});
+    check_int(fill_lent(1, 9 * MIB, 0, 9 * MIB), -EINPROGRESS);
+    check(status_now().write_errors > 0);
+    check_uint(status_now().pages, 0);
+    wait_until(health_now() == CACHE_FAILED);
+    check_int(fill_lent(1, 9 * MIB, 0, 9 * MIB), -EAGAIN);
+    check(status_now().fills_dropped > 0);
+    set_fault((struct disk_fault){.free_percent = -1});
+    wait_until(fill_lent(1, 9 * MIB, 0, MIB) == -EINPROGRESS && status_now().pages > 0);
+    check_int(read_result(1, 0, MIB), 0);
+}
+
 TEST(cache_fill, full_disk_takes_no_more_but_serves_what_it_has, .init = begin, .fini = end)
 {
     fill(1, MIB, 0, MIB);
