@@ -30,6 +30,7 @@
 #define META_MEMORY_SHARE 5 /* one part of --memory for the database… */
 #define DATA_MEMORY_SHARE 2 /* …and this one for read-ahead and upload buffers */
 #define CACHE_SIZE (16ull << 30)
+#define TOKEN_TEXT_MAX 256
 
 struct mount {
     struct mount_options options;
@@ -249,6 +250,10 @@ static int connect_meta(struct mount *m, struct error *error)
     config.events = fs_events(m->fs);
     config.metrics = m->metrics;
     config.read_only = m->options.read_only;
+    config.token_file = m->options.token_file;
+    config.token = config.token_file ? NULL : getenv("SLUICE_TOKEN");
+    if (config.token && strlen(config.token) > TOKEN_TEXT_MAX)
+        return error_set(error, -EINVAL, "SLUICE_TOKEN is longer than a token");
     config.tls_ca = m->options.tls_ca;
     config.tls_cert = m->options.tls_cert;
     config.tls_key = m->options.tls_key;

@@ -169,6 +169,10 @@ static const struct option_spec specs[] = {
      "Largest window of one sequential stream (32M)", .min = 128u << 10, .max = 1u << 30,
      .group = GROUP_DATA},
 
+    {"token-file", 0, OPTION_STRING, AT(token_file), "FILE",
+     "Has the token of the volume, and is read with each connection (the variable SLUICE_TOKEN is "
+     "the token itself)",
+     .group = GROUP_SERVICE},
     {"tls-ca", 0, OPTION_STRING, AT(tls_ca), "FILE",
      "sluices://: who may vouch for the service, PEM (whom the system trusts)",
      .group = GROUP_SERVICE},

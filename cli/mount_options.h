@@ -38,7 +38,7 @@ struct mount_options {
     bool no_cache, no_passthrough;
     unsigned upload_parallel;
     /* of the connection to a service */
-    char *tls_ca, *tls_cert, *tls_key, *tls_server_name;
+    char *tls_ca, *tls_cert, *tls_key, *tls_server_name, *token_file;
     /* log */
     char *log_file, *log_level, *metrics_address;
 };

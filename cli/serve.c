@@ -26,6 +26,7 @@
 #include "meta/server.h"
 #include "places.h"
 #include "volume_config.h"
+#include "volume_tokens.h"
 
 #define DEFAULT_LISTEN "tcp://127.0.0.1:7700"
 #define MEMORY_SHARE 5
@@ -36,6 +37,7 @@
 struct serve_options {
     char *listen, *data_dir, *log_file, *log_level, *metrics_address;
     char *tls_cert, *tls_key, *tls_client_ca;
+    bool no_auth;
     uint32_t lease_ms;
     unsigned max_connections;
 };
@@ -52,6 +54,9 @@ static const struct option_spec specs[] = {
     {"tls-key", 0, OPTION_STRING, AT(tls_key), "FILE", "Its key, PEM"},
     {"tls-client-ca", 0, OPTION_STRING, AT(tls_client_ca), "FILE",
      "Ask every client for a certificate of one of these, PEM (clients need none)"},
+    {"no-auth", 0, OPTION_FLAG, AT(no_auth), NULL,
+     "Let everybody who reaches the service use volumes that have no tokens (only clients of this "
+     "host, and those with a certificate that --tls-client-ca asks for)"},
     {"lease", 0, OPTION_DURATION, AT(lease_ms), "TIME",
      "A client that is not heard of for so long has lost its session (10s)", .min = 1000,
      .max = 600000},
@@ -68,15 +73,16 @@ static const struct option_set serve_option_set = {
     .specs = specs,
     .count = ARRAY_LEN(specs),
     .usage = "",
-    .doc = "Serves the namespaces of volumes to many mounts, which stay coherent with each other. "
-           "Volumes are made by `sluice volume create`. Stays in the foreground; tells systemd "
-           "when it is ready."
-           "\vExample:\n"
-           "  sluice volume create logs s3://logs/2026 region=eu-central-1\n"
-           "  sluice serve --listen tcp://10.0.0.5:7700\n"
-           "  sluice mount sluice://10.0.0.5:7700/logs /mnt\n\n"
-           "SIGTERM ends it; mounts wait and go on when it is back. Whoever reaches the address "
-           "can use every volume: listen on addresses that only the hosts of mounts reach.",
+    .doc =
+        "Serves the namespaces of volumes to many mounts, which stay coherent with each other. "
+        "Volumes are made by `sluice volume create`. Stays in the foreground; tells systemd "
+        "when it is ready."
+        "\vExample:\n"
+        "  sluice volume create logs s3://logs/2026 region=eu-central-1\n"
+        "  sluice serve --listen tcp://10.0.0.5:7700\n"
+        "  sluice mount sluice://10.0.0.5:7700/logs /mnt\n\n"
+        "SIGTERM ends it; mounts wait and go on when it is back. Other hosts need a token of the "
+        "volume (sluice volume token create), and TLS to keep it to themselves.",
     .args_min = 0,
     .args_max = 0,
     .reads_config = true,
@@ -161,6 +167,16 @@ static int open_meta(struct serve *s, struct served *v, const struct mount_optio
     return meta_open(&config, &v->meta, error);
 }
 
+/* Tokens that cannot be read close the volume: they say who may not use it. */
+static int load_tokens(struct serve *s, struct served *v, struct error *error)
+{
+    struct token_set tokens = {0};
+    int r = volume_tokens_load(s->data_dir, v->name, &tokens, error);
+    if (r == 0)
+        meta_server_volume_tokens(v->volume, &tokens);
+    return r;
+}
+
 static int open_parts(struct serve *s, struct served *v, const struct volume_config *config,
                       struct error *error)
 {
@@ -179,6 +195,8 @@ static int open_parts(struct serve *s, struct served *v, const struct volume_con
         r = error_set(error, -ENOMEM, "out of memory");
     if (r == 0)
         r = open_meta(s, v, &options, &url, error);
+    if (r == 0)
+        r = load_tokens(s, v, error);
     if (r == 0)
         r = meta_server_volume_start(v->volume, v->meta, error);
     store_url_done(&url);
@@ -265,9 +283,28 @@ static int run_admin(struct serve *s, char *line, struct buf *out, struct error 
             close_volume(s, v, false);
         return open_volume(s, name, error);
     }
+    if (strcmp(word, "tokens") == 0) {
+        struct served *v = find(s, name);
+        int r = v ? load_tokens(s, v, error) : 0;
+        if (r == 0)
+            log_info("tokens read again", "volume=%s", name);
+        return r;
+    }
     if (strcmp(word, "delete") == 0)
         return delete_volume(s, name, flag && strcmp(flag, "force") == 0, error);
     return error_set(error, -EINVAL, "no such request");
+}
+
+/* The mode of the socket says so too; but a mode can be changed. */
+static bool is_own_user(int fd)
+{
+    struct ucred peer;
+    socklen_t len = sizeof(peer);
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 &&
+        (peer.uid == 0 || peer.uid == geteuid()))
+        return true;
+    log_warn("admin request refused", "reason=\"not of the service's user\"");
+    return false;
 }
 
 static void serve_admin(struct serve *s)
@@ -277,7 +314,7 @@ static void serve_admin(struct serve *s)
     char line[ADMIN_MAX + 1];
     struct timeval patience = {.tv_sec = ADMIN_WAIT_S};
     cleanup(close_fd) int fd = accept4(s->admin_fd, NULL, NULL, SOCK_CLOEXEC);
-    if (fd < 0)
+    if (fd < 0 || !is_own_user(fd))
         return;
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
@@ -391,6 +428,7 @@ static int start(struct serve *s, struct error *error)
     config.tls_cert = s->options.tls_cert;
     config.tls_key = s->options.tls_key;
     config.tls_client_ca = s->options.tls_client_ca;
+    config.no_auth = s->options.no_auth;
     if (config.tls_client_ca && !config.tls_cert)
         return error_set(error, -EINVAL, "--tls-client-ca needs --tls-cert and --tls-key");
     r = metrics_new(&s->metrics);

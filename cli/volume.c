@@ -15,10 +15,12 @@
 #include "base/loop.h"
 #include "places.h"
 #include "volume_config.h"
+#include "volume_tokens.h"
 
 struct volume_options {
     char *data_dir;
     bool force, no_check, if_missing;
+    struct token_options token;
 };
 
 #define AT(field) offsetof(struct volume_options, field)
@@ -31,13 +33,33 @@ static const struct option_spec specs[] = {
      .cli_only = true},
     {"no-check", 0, OPTION_FLAG, AT(no_check), NULL, "create, set: do not try the bucket",
      .cli_only = true},
+    {"rights", 0, OPTION_CHOICE, AT(token.rights), "RIGHTS",
+     "token create: read, write, or admin, who also sets limits (write)",
+     .choices = "read|write|admin", .cli_only = true},
+    {"path", 0, OPTION_STRING, AT(token.path), "DIR",
+     "token create: only for what is below this directory of the volume (all of it)",
+     .cli_only = true},
+    {"expires", 0, OPTION_STRING, AT(token.expires), "TIME",
+     "token create: good for so long, as 12h or 90d (for ever)", .cli_only = true},
+    {"squash", 0, OPTION_CHOICE, AT(token.squash), "WHOM",
+     "token create: what root, or everybody, makes belongs to the anonymous user (none)",
+     .choices = "none|root|all", .cli_only = true},
+    {"anonymous", 0, OPTION_STRING, AT(token.anonymous), "UID:GID",
+     "token create: who that is (65534:65534)", .cli_only = true},
+    {"uid-map", 0, OPTION_STRING, AT(token.uid_map), "LIST",
+     "token create: users of the client and those of the volume, CLIENT:VOLUME[:COUNT],…; others "
+     "are anonymous (the same)",
+     .cli_only = true},
+    {"gid-map", 0, OPTION_STRING, AT(token.gid_map), "LIST", "token create: the same for groups",
+     .cli_only = true},
 };
 
 static const struct option_set volume_option_set = {
     .specs = specs,
     .count = ARRAY_LEN(specs),
     .usage =
-        "create NAME URL [OPTION=VALUE…]\nset NAME OPTION=VALUE…\nshow NAME\nlist\ndelete NAME",
+        "create NAME URL [OPTION=VALUE…]\nset NAME OPTION=VALUE…\nshow NAME\nlist\ndelete NAME\n"
+        "token create NAME\ntoken list NAME\ntoken revoke NAME ID",
     .doc = "The volumes of `sluice serve`. A volume is a bucket or a prefix of one, with a "
            "namespace that the service keeps. OPTION is one of `sluice mount`: endpoint, region, "
            "profile, addressing, storage-class, sse, staging-patterns, inline-max, settle-delay, "
@@ -48,6 +70,8 @@ static const struct option_set volume_option_set = {
            "  sluice volume create logs s3://logs/2026 region=eu-central-1\n"
            "  sluice volume set logs settle-delay=30s\n"
            "  sluice volume list\n"
+           "  sluice volume token create logs --rights read --path /2026 --expires 90d > token\n"
+           "  sluice volume token revoke logs 5d1f0c2a77e3b940\n"
            "  sluice volume delete logs      # its settled files stay in the bucket\n\n"
            "Ends with 0, 1 if it failed (then nothing was changed), 2 for a wrong call.",
     .args_min = 1,
@@ -276,6 +300,12 @@ static int delete (const struct volume_options *o, char **words, unsigned count,
     return volume_remove(o->data_dir, words[0], error);
 }
 
+/* The service takes them over now; if it does not run, when it starts. */
+static int tell_tokens(const char *data_dir, const char *name, struct error *error)
+{
+    return MIN(ask_to(data_dir, "tokens", name, "", error), 0);
+}
+
 static int run(const struct volume_options *o, char **args, unsigned count, struct error *error)
 {
     const char *verb = args[0];
@@ -289,11 +319,14 @@ static int run(const struct volume_options *o, char **args, unsigned count, stru
         return show(o, args, count, error);
     if (strcmp(verb, "delete") == 0)
         return delete (o, args, count, error);
+    if (strcmp(verb, "token") == 0)
+        return volume_token(o->data_dir, &o->token, args, count, tell_tokens, error);
     if (strcmp(verb, "list") == 0 && count == 0)
         return access(o->data_dir, F_OK) < 0
                    ? 0
                    : volume_config_each(o->data_dir, list_one, o->data_dir, error);
-    return error_set(error, -EINVAL, "'%s': create, set, show, list or delete is needed", verb);
+    return error_set(error, -EINVAL, "'%s': create, set, show, list, delete or token is needed",
+                     verb);
 }
 
 int cli_volume(int argc, char **argv)

@@ -4,6 +4,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -476,6 +477,34 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *uv)
 
 /* Connecting */
 
+/* The token as it stands in its file now: it may have been replaced. 0 or -errno. */
+static int read_token(const char *path, char *room, size_t *len)
+{
+    cleanup(close_fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, room, WIRE_TOKEN_MAX);
+    if (n < 0)
+        return -errno;
+    while (n > 0 && strchr(" \t\r\n", room[n - 1]))
+        n--;
+    *len = (size_t)n;
+    return n == 0 || memchr(room, 0, (size_t)n) ? -EINVAL : 0;
+}
+
+static void put_hello(struct buf *b, struct wire_hello *hello, struct remote_link *link)
+{
+    const struct meta_remote_config *c = &link->remote->config;
+    char room[WIRE_TOKEN_MAX];
+    size_t len = 0;
+    int rc = c->token_file ? read_token(c->token_file, room, &len) : 0;
+    if (c->token_file && rc == 0)
+        hello->token = (struct wire_text){room, len};
+    if (rc < 0)
+        fail_text(link, c->token_file, rc, rc == -EINVAL ? "has no token" : strerror(-rc));
+    else
+        wire_put_hello(b, hello);
+    explicit_bzero(room, sizeof(room));
+}
+
 static void greet(struct remote_link *link)
 {
     struct remote *remote = link->remote;
@@ -496,11 +525,15 @@ static void greet(struct remote_link *link)
     struct buf b;
     memcpy(hello.key, remote->key, sizeof(hello.key));
     buf_init(&b, 0);
-    wire_put_hello(&b, &hello);
-    remote->state = REMOTE_GREET;
-    remote->ping_sent_ns = remote->heard_ns = clock_monotonic_ns();
-    link->greeted = true;
-    send_bytes(link, &b);
+    put_hello(&b, &hello, link);
+    if (!link->closing) {
+        remote->state = REMOTE_GREET;
+        remote->ping_sent_ns = remote->heard_ns = clock_monotonic_ns();
+        link->greeted = true;
+        send_bytes(link, &b);
+    }
+    if (b.data)
+        explicit_bzero(b.data, b.len);
     buf_done(&b);
 }
 

@@ -136,6 +136,7 @@ static void free_remote(struct remote *remote)
     if (remote->config.token)
         explicit_bzero((char *)remote->config.token, strlen(remote->config.token));
     free((char *)remote->config.token);
+    free((char *)remote->config.token_file);
     free((char *)remote->config.text);
     free((char *)remote->config.url);
     free((char *)remote->config.tls_name);
@@ -176,6 +177,7 @@ static int make(const struct meta_remote_config *config, struct remote **out, st
     remote->config.url = copy(config->url, &rc);
     remote->config.text = copy(config->text, &rc);
     remote->config.token = copy(config->token, &rc);
+    remote->config.token_file = copy(config->token_file, &rc);
     remote->config.tls_name = copy(config->tls_name, &rc);
     remote->next_id = remote->next_change = 1;
     pthread_mutex_init(&remote->lock, NULL);

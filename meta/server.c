@@ -36,6 +36,7 @@ static void on_conn_closed(uv_handle_t *handle)
     DL_DELETE(server->conns, conn);
     server->conn_count--;
     tls_free(conn->tls);
+    grant_done(&conn->grant);
     wire_input_done(&conn->in);
     buf_done(&conn->out);
     free(conn);
@@ -575,6 +576,7 @@ static void on_tick(struct loop_timer *timer)
             session->heard_ms += late;
         }
         sessions_tick(v, now);
+        auth_tick(v);
         volume_tick(v);
     }
     server->ticked_ms = now;

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "server_impl.h"
@@ -35,6 +36,8 @@ int guard_new(struct server *server, struct error *error)
     server->cipher = malloc(CIPHER_ROOM);
     if (!server->gate || !server->cipher)
         return error_set(error, -ENOMEM, "out of memory");
+    server->denied = metrics_counter(m, "sluice_serve_denied_total", "",
+                                     "Connections without a token that is good for what they ask.");
     server->handshakes = metrics_counter(m, "sluice_serve_tls_handshakes_total", "",
                                          "TLS handshakes that were finished.");
     server->gate_full =
@@ -79,6 +82,19 @@ static void name_local_peer(struct conn *conn)
     if (uv_fileno(&conn->u.handle, &fd) == 0 &&
         getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0)
         snprintf(conn->peer, sizeof(conn->peer), "unix:uid=%u,pid=%d", peer.uid, peer.pid);
+    else
+        return;
+    conn->owner = peer.uid == 0 || peer.uid == geteuid();
+}
+
+static bool is_loopback(const struct sockaddr *address)
+{
+    if (address->sa_family == AF_INET)
+        return ntohl(((const struct sockaddr_in *)address)->sin_addr.s_addr) >> 24 ==
+               IN_LOOPBACKNET;
+    const struct in6_addr *v6 = &((const struct sockaddr_in6 *)address)->sin6_addr;
+    return IN6_IS_ADDR_LOOPBACK(v6) ||
+           (IN6_IS_ADDR_V4MAPPED(v6) && v6->s6_addr[12] == IN_LOOPBACKNET);
 }
 
 static bool pass_gate(struct conn *conn, const struct sockaddr *address)
@@ -103,6 +119,7 @@ bool guard_enter(struct conn *conn, bool is_unix)
     int len = sizeof(address);
     char host[64] = "?";
     if (is_unix) {
+        conn->local = true;
         name_local_peer(conn);
         return true;
     }
@@ -113,6 +130,7 @@ bool guard_enter(struct conn *conn, bool is_unix)
     unsigned port = ntohs(v6 ? ((struct sockaddr_in6 *)&address)->sin6_port
                              : ((struct sockaddr_in *)&address)->sin_port);
     snprintf(conn->peer, sizeof(conn->peer), v6 ? "[%s]:%u" : "%s:%u", host, port);
+    conn->local = is_loopback((struct sockaddr *)&address);
     if (!pass_gate(conn, (struct sockaddr *)&address))
         return false;
     return !conn->server->tls || tls_new(conn->server->tls, NULL, &conn->tls) == 0;

@@ -4,6 +4,7 @@
  *
  * server.c           listening, connections, frames
  * server_guard.c     what stands before a connection is known: gate, TLS, who the peer is
+ * server_auth.c      what a connection may do: tokens, rights, users and groups
  * server_session.c   sessions, invalidations, who waits for whose confirmation
  * server_request.c   operations and tasks of sessions, and what they mean to the others
  * server_locks.c     locks
@@ -39,6 +40,15 @@ struct listener {
 #define PEER_MAX 96
 #define CIPHER_ROOM (64u << 10)
 
+/* What a connection may do, from its token or from where it comes. */
+struct grant {
+    char token[TOKEN_ID_LEN + 1]; /* "": none */
+    enum token_rights rights;
+    uint64_t expires_s; /* 0: never */
+    char *path;         /* owned; NULL: the whole volume */
+    struct token_ids ids;
+};
+
 struct conn {
     struct server *server;
     struct session *session;   /* NULL: has not said who it is */
@@ -53,6 +63,8 @@ struct conn {
     char peer[PEER_MAX];            /* address and port, or who is at the unix socket */
     uint8_t gate_key[GATE_KEY_LEN]; /* with `gated` */
     bool gated;                     /* counted as pending */
+    bool local, owner;              /* of this host; root or the service's user, by unix socket */
+    struct grant grant;             /* since its hello; the session's, when it has one */
     bool failed;                    /* by its own fault */
     struct wire_input in;
     struct buf out; /* frames of this turn of the loop */
@@ -110,6 +122,8 @@ struct session {
     struct conn *conn; /* NULL: lost; it may come back */
     uint64_t heard_ms;
     bool read_only;
+    struct grant grant;
+    char *bound;   /* the path of the token that it was begun with; NULL: none */
     bool restored; /* from the database, and did not come back yet */
     bool claiming; /* came back; has not said which objects it writes */
     bool ended;    /* waits for its last request only */
@@ -160,6 +174,7 @@ struct server_volume {
     struct server *server;
     struct meta *meta; /* NULL: not started */
     char *name, *url, *options;
+    struct token_set tokens;
     struct session *sessions;
     unsigned restored; /* sessions that may still come back */
     uint64_t next_session;
@@ -192,7 +207,7 @@ struct server {
     uint64_t ticked_ms;
     bool stopping;
     struct metric *accepted, *refused, *requests, *pushed, *held, *ended;
-    struct metric *handshakes, *gate_full, *gate_bad, *reloads, *reload_errors;
+    struct metric *denied, *handshakes, *gate_full, *gate_bad, *reloads, *reload_errors;
 };
 
 /* server.c */
@@ -220,6 +235,25 @@ bool guard_receive(struct conn *conn, size_t len);
 bool guard_is_tls(const struct conn *conn);
 /* Frames `out` of the connection as what goes over the wire: 0, or -errno. */
 int guard_seal(struct conn *conn, struct buf *out);
+
+/* server_auth.c */
+/* What a HELLO may have, into conn->grant, and `path`, the directory that it asks for, may become
+ * the token's. False: it was refused. `volume` NULL: there is none of that name. */
+bool auth_hello(struct conn *conn, const struct server_volume *volume,
+                const struct wire_hello *hello, const struct wire_text *name,
+                struct wire_text *path);
+/* The session was begun with the same restriction, or the grant has none. */
+bool auth_fits(const struct grant *grant, const struct session *session);
+/* The grant of its connection becomes the session's. */
+void auth_adopt(struct session *session, struct conn *conn);
+void grant_done(struct grant *grant);
+/* 0; -EROFS, -EACCES: its rights do not reach so far. Users and groups become the volume's. */
+int auth_op(const struct session *session, struct meta_op *op);
+int auth_task(const struct session *session, enum wire_task_kind kind);
+/* Users and groups become the client's. */
+void auth_reply(const struct session *session, struct meta_reply *reply);
+/* Closes connections whose token has expired or is gone. */
+void auth_tick(struct server_volume *volume);
 
 /* server_session.c */
 void session_hello(struct conn *conn, const struct wire_hello *hello);

@@ -78,6 +78,8 @@ void job_answer(struct job *job)
     } else if (conn) {
         if (job->result == 0)
             job->result = subtree_give(job->session, &job->request.op, &job->request.reply);
+        if (job->result == 0)
+            auth_reply(job->session, &job->request.reply);
         wire_put_reply(conn_out(conn), job->id, MIN(job->result, 0), &job->request.reply);
     }
     job_free(job);
@@ -364,7 +366,9 @@ static bool is_refused(struct job *job, const struct wire_request *m, int *rc)
         *rc = 0;
         return true;
     }
-    *rc = change && job->session->read_only ? -EROFS : subtree_take(job->session, &job->decoded.op);
+    *rc = change && job->session->read_only ? -EROFS : auth_op(job->session, op);
+    if (*rc == 0)
+        *rc = subtree_take(job->session, op);
     return *rc < 0;
 }
 
@@ -407,6 +411,12 @@ void task_take(struct session *session, const struct wire_task *m)
     memset(&job->task, 0, sizeof(job->task));
     job->task.ino = m->ino;
     job->task.done = task_done;
+    job->result = auth_task(session, m->kind);
+    if (job->result < 0) {
+        error_set(&job->task.error, job->result, "the token of this mount is for reading");
+        job_answer(job);
+        return;
+    }
     job->result = subtree_take_ino(session, &job->task.ino);
     if (job->result < 0) {
         error_set(&job->task.error, job->result, "this is not below the root of the mount");

@@ -12,12 +12,13 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "base/cleanup.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "server_locks.h"
 #include "server_subtree.h"
 
-#define RECORD_VERSION 2 /* 1: without the root */
+#define RECORD_VERSION 3 /* 1: without the root; 2: without the path of the token */
 #define NAMES_MARGIN 4   /* a quarter of the lease for clocks that run differently */
 
 static struct session *session_new(struct server_volume *volume, uint64_t id, const uint8_t *key,
@@ -51,6 +52,8 @@ void session_unref(struct session *session)
         id_set_remove(&session->reserved, session->reserved->id);
     lease_done(&session->lease);
     buf_done(&session->items);
+    grant_done(&session->grant);
+    free(session->bound);
     free(session->text);
     free(session);
 }
@@ -285,11 +288,13 @@ int session_restore(struct server_volume *volume, uint64_t id, const void *recor
     bool read_only = reader_u8(&r);
     text.bytes = (const char *)reader_bytes(&r, WIRE_TEXT_MAX, &text.len);
     uint64_t root = version > 1 ? reader_varint(&r) : 0;
+    cleanup(free_ptr) char *bound = version > 2 ? reader_str(&r, TOKEN_PATH_MAX) : NULL;
     if (reader_end(&r) < 0)
         return -EBADMSG;
     struct session *session = session_new(volume, id, key, &text);
     if (!session)
         return -ENOMEM;
+    session->bound = bound && *bound ? TAKE_PTR(bound) : NULL;
     session->read_only = read_only;
     session->root = root;
     session->restored = true;
@@ -307,6 +312,7 @@ static int begin(struct session *session)
     buf_put_u8(&b, session->read_only);
     buf_put_str(&b, session->text);
     buf_put_varint(&b, session->root);
+    buf_put_str(&b, session->bound ? session->bound : "");
     struct meta_op op = {
         .kind = META_SESSION_BEGIN, .session = session->id, .data = b.data, .data_len = b.len};
     int rc = buf_error(&b);
@@ -316,8 +322,8 @@ static int begin(struct session *session)
     return rc;
 }
 
-static struct session *make(struct server_volume *volume, const struct wire_hello *hello,
-                            uint64_t root)
+static struct session *make(struct server_volume *volume, const struct conn *conn,
+                            const struct wire_hello *hello, uint64_t root)
 {
     struct session *session;
     uint64_t id;
@@ -331,7 +337,8 @@ static struct session *make(struct server_volume *volume, const struct wire_hell
         return NULL;
     session->read_only = hello->read_only;
     session->root = root;
-    if (begin(session) < 0) {
+    session->bound = conn->grant.path ? strdup(conn->grant.path) : NULL;
+    if ((conn->grant.path && !session->bound) || begin(session) < 0) {
         HASH_DEL(volume->sessions, session);
         session_unref(session);
         return NULL;
@@ -364,6 +371,7 @@ static void welcome(struct conn *conn, struct session *session, bool restarted)
     };
     meta_contents(volume->meta, &m.contents);
     conn->session = session;
+    auth_adopt(session, conn);
     guard_known(conn);
     conn->in.max = WIRE_FRAME_MAX;
     session->conn = conn;
@@ -415,14 +423,15 @@ void session_hello(struct conn *conn, const struct wire_hello *hello)
         name.len = (size_t)(slash - name.bytes);
     }
     struct server_volume *volume = server_volume_find(server, &name);
-    if (!volume) {
-        conn_refuse(conn, -ENOENT, "there is no volume '%.*s'", (int)name.len, name.bytes);
+    if (!auth_hello(conn, volume, hello, &name, &path))
         return;
-    }
     if (hello->session) {
         HASH_FIND(hh, volume->sessions, &hello->session, sizeof(hello->session), session);
         if (!session || !same_key(session->key, hello->key))
             conn_refuse(conn, -ESTALE, "there is no such session any more");
+        else if (!auth_fits(&conn->grant, session))
+            conn_refuse(conn, -EACCES, "volume '%s': the token is for another directory",
+                        volume->name);
         else
             resume(conn, session);
         return;
@@ -436,7 +445,7 @@ void session_hello(struct conn *conn, const struct wire_hello *hello)
 void session_begin(struct conn *conn, struct server_volume *volume, const struct wire_hello *hello,
                    uint64_t root)
 {
-    struct session *session = make(volume, hello, root);
+    struct session *session = make(volume, conn, hello, root);
     if (!session) {
         conn_refuse(conn, -EAGAIN, "no session can be made now");
         return;

@@ -32,11 +32,12 @@ class Service:
         self.process = None
         self.port = None
         self.scheme = scheme
+        self.host = "127.0.0.1"
 
     def start(self):
         output = open(os.path.join(self.directory, "output"), "wb")
         self.process = subprocess.Popen(
-            [binary(), "serve", "--data-dir", self.data, "--listen", "tcp://127.0.0.1:%d" % (self.port or 0),
+            [binary(), "serve", "--data-dir", self.data, "--listen", "tcp://%s:%d" % (self.host, self.port or 0),
              "--log-file", self.log, *self.options],
             env=self.env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         output.close()
@@ -94,7 +95,7 @@ class Service:
                 reply += data
 
     def url(self, name):
-        return "%s://127.0.0.1:%d/%s" % (self.scheme, self.port, name)
+        return "%s://%s:%d/%s" % (self.scheme, self.host, self.port, name)
 
     def sessions(self, name):
         return json.loads(self.admin("status"))["volumes"][name]["sessions"]

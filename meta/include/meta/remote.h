@@ -28,8 +28,9 @@ void meta_remote_url_done(struct meta_remote_url *url);
 
 struct meta_remote_config {
     const char *url;
-    const char *text;  /* host and mount point: shown by the service */
-    const char *token; /* NULL: none */
+    const char *text;       /* host and mount point: shown by the service */
+    const char *token;      /* NULL: none */
+    const char *token_file; /* has the token, and is read again for each connection; NULL: none */
     /* sluices://: PEM files, read again with each connection if they changed. tls_ca NULL: whom the
      * system trusts. tls_cert and tls_key NULL: this side shows no certificate. tls_name NULL: the
      * service must prove to be the host of the URL. */

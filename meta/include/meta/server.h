@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/metrics.h"
 #include "meta/meta.h"
+#include "meta/token.h"
 
 struct server;
 struct server_volume;
@@ -25,6 +26,9 @@ struct server_config {
     /* TLS of all TCP addresses (docs/security.md): PEM files, copied. cert NULL: no TLS. client_ca
      * NULL: clients need no certificate. */
     const char *tls_cert, *tls_key, *tls_client_ca;
+    /* A volume without tokens is open to everybody who reaches the service; else to clients of this
+     * host, and to those with a certificate. */
+    bool no_auth;
 };
 void meta_server_config_init(struct server_config *config);
 
@@ -52,6 +56,8 @@ int meta_server_volume_new(struct server *server, const struct server_volume_con
                            struct server_volume **out);
 struct meta_events meta_server_volume_events(struct server_volume *volume);
 int meta_server_volume_start(struct server_volume *volume, struct meta *meta, struct error *error);
+/* Takes what `tokens` has. Connections whose token is not among them any more are closed. */
+void meta_server_volume_tokens(struct server_volume *volume, struct token_set *tokens);
 /* Its connections are closed, and nothing of it uses `meta` any more. `end`: its sessions are ended
  * for good (the volume is being deleted). */
 void meta_server_volume_stop(struct server_volume *volume, bool end);
