@@ -227,7 +227,7 @@ static void part_run(struct pool_task *task)
         .crc32c = job->crc32c,
         .upload_id = upload->single ? NULL : upload->upload_id,
         .part_number = upload->single ? 0 : job->index + 1,
-        .if_none_match = upload->single && store_caps(upload->data->store)->put_if_none_match,
+        .if_none_match = upload->single && store_caps_at(upload->data->store, upload->object.key)->put_if_none_match,
         .meta = upload->single ? upload->tags.pairs : NULL,
         .meta_count = upload->single ? upload->tag_count : 0,
         .done = part_sent,
@@ -310,7 +310,7 @@ static void head_done(struct store_op *op)
 void upload_create(struct upload *upload)
 {
     struct file *file = file_ref(upload->file);
-    const struct store_caps *caps = store_caps(upload->data->store);
+    const struct store_caps *caps = store_caps_at(upload->data->store, upload->object.key);
     bool head = !upload->head_done &&
                 !(upload->single ? caps->put_if_none_match : caps->complete_if_none_match);
     pthread_mutex_lock(&file->lock);
@@ -376,7 +376,7 @@ void upload_complete(struct upload *upload)
         .upload_id = upload->upload_id,
         .parts = upload->complete_parts,
         .part_count = upload->part_count,
-        .if_none_match = store_caps(upload->data->store)->complete_if_none_match,
+        .if_none_match = store_caps_at(upload->data->store, upload->object.key)->complete_if_none_match,
         .meta = upload->tags.pairs,
         .meta_count = upload->tag_count,
         .done = complete_done,

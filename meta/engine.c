@@ -49,6 +49,7 @@ int engine_open(const struct engine_options *options, struct engine **out, struc
     pthread_rwlock_init(&engine->gate, NULL);
     for (int i = 0; i < ENGINE_QUEUE_COUNT; i++)
         pthread_mutex_init(&engine->queues[i].lock, NULL);
+    pthread_mutex_init(&engine->stores.lock, NULL);
     engine->synced_fd = -1;
     engine->read_only = options->read_only;
     engine->no_reserve = options->rebuild_note;
@@ -88,6 +89,9 @@ void engine_close(struct engine *engine)
     engine_txn_done(&engine->txn);
     engine_cache_free(engine->cache);
     engine_quota_free(engine->quota);
+    engine_stores_free(engine);
+    free(engine->store_new);
+    pthread_mutex_destroy(&engine->stores.lock);
     pthread_rwlock_destroy(&engine->gate);
     for (int i = 0; i < ENGINE_QUEUE_COUNT; i++)
         pthread_mutex_destroy(&engine->queues[i].lock);
@@ -118,6 +122,8 @@ static bool makes_room(enum meta_kind kind)
     case META_CARRY_DONE:
     case META_GC_DONE:
     case META_GC_RETRY:
+    case META_STORE_DROP:
+    case META_STORE_EMPTY:
     case META_SESSION_END:
         return true;
     default:
@@ -182,6 +188,14 @@ static int dispatch(struct engine_txn *t, const struct meta_op *op, struct meta_
         return engine_apply_gc_done(t, op, reply);
     case META_GC_RETRY:
         return engine_apply_gc_retry(t, op, reply);
+    case META_STORE_SET:
+        return engine_apply_store_set(t, op, reply);
+    case META_STORE_DROP:
+        return engine_apply_store_drop(t, op, reply);
+    case META_STORE_PLACE:
+        return engine_apply_store_place(t, op, reply);
+    case META_STORE_EMPTY:
+        return engine_apply_store_empty(t, op, reply);
     case META_SESSION_BEGIN:
         return engine_apply_session_begin(t, op);
     case META_SESSION_END:
@@ -213,6 +227,8 @@ int engine_apply(struct engine *engine, const struct meta_op *op, struct meta_re
     engine_quota_end(&engine->txn, op, rc == 0);
     if (rc == 0)
         engine_session_note(engine, op);
+    if (rc == 0)
+        engine_stores_note(engine, op);
     if (rc == 0 && op->kind == META_FORMAT) {
         engine->volume = *op->volume;
         atomic_store(&engine->formatted, true);

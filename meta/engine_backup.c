@@ -34,13 +34,14 @@ int engine_checkpoint(struct engine *engine, const char *directory, struct error
 int engine_each_object(struct engine *engine,
                        int (*each)(void *arg, const struct engine_object *object), void *arg)
 {
-    static const struct record_key first = {.len = 0};
+    struct record_key first;
     struct engine_iter iter;
     struct arena arena = {0};
     const uint8_t *k, *v, *value;
     size_t k_len, v_len, len;
     int rc;
-    engine_iter_init(&iter, engine, NULL, TABLE_KEY, &first, NULL, 0);
+    record_key_store(&first, NULL, 0);
+    engine_iter_init(&iter, engine, NULL, TABLE_KEY, &first, NULL, first.len);
     while ((rc = engine_iter_get(&iter, &k, &k_len, &v, &v_len)) > 0) {
         struct record_object object = {0};
         struct record_key key;

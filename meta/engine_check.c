@@ -160,6 +160,9 @@ static int check_dir(struct check *c, uint64_t ino, const struct record_inode *i
     record_key_quota(&quota, ino);
     if (is_there(c, TABLE_SYSTEM, &quota) != !!(inode->flags & RECORD_QUOTA))
         bad(c, "directory %" PRIu64 ": quota record and flag differ", ino);
+    record_key_place(&quota, ino);
+    if (is_there(c, TABLE_SYSTEM, &quota) != !!(inode->flags & RECORD_PLACE))
+        bad(c, "directory %" PRIu64 ": place record and flag differ", ino);
     bool origin = get(c, TABLE_ORIGIN, &key, arena, &value, &len);
     if (origin != !!(inode->flags & RECORD_ORIGIN))
         bad(c, "directory %" PRIu64 ": origin record and flag differ", ino);
@@ -285,6 +288,14 @@ static void check_owner(struct check *c, const uint8_t *k, size_t k_len, const u
         bad(c, "%s of inode %" PRIu64 ", which is missing", (const char *)arg, ino);
 }
 
+/* Whether a row's key is that of a text with its store. */
+static bool is_at(const char *text, size_t len, const uint8_t *k, size_t k_len)
+{
+    struct record_key key;
+    record_key_store(&key, text, len);
+    return key.len == k_len && memcmp(key.bytes, k, k_len) == 0;
+}
+
 static void check_claim(struct check *c, const uint8_t *k, size_t k_len, const uint8_t *v,
                         size_t v_len, struct arena *arena, void *arg)
 {
@@ -295,8 +306,8 @@ static void check_claim(struct check *c, const uint8_t *k, size_t k_len, const u
     uint64_t ino = v_len == 9 ? record_get_u64(v + 1) : 0;
     record_key_u64(&key, ino);
     if (!get(c, TABLE_ORIGIN, &key, arena, &value, &len) ||
-        record_origin_decode(value, len, &origin) < 0 || origin.prefix_len + 2 != k_len ||
-        memcmp(origin.prefix, k + 2, origin.prefix_len) != 0)
+        record_origin_decode(value, len, &origin) < 0 ||
+        !is_at(origin.prefix, origin.prefix_len, k, k_len))
         bad(c, "claim of %.*s: not the origin of directory %" PRIu64, (int)k_len - 2, k + 2, ino);
 }
 
@@ -383,8 +394,7 @@ static void check_key(struct check *c, const uint8_t *k, size_t k_len, const uin
 {
     struct record_object o;
     uint64_t id = v_len == 9 ? record_get_u64(v + 1) : 0;
-    if (k_len < 2 || !get_object(c, id, arena, &o) || o.key_len != k_len - 2 ||
-        memcmp(o.key, k + 2, o.key_len) != 0)
+    if (k_len < 2 || !get_object(c, id, arena, &o) || !is_at(o.key, o.key_len, k, k_len))
         bad(c, "key %.*s: object %" PRIu64 " is not there", (int)k_len - 2, k + 2, id);
 }
 

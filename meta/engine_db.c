@@ -229,6 +229,8 @@ static int load_state(struct engine *engine, struct error *error)
         atomic_store(&engine->formatted, true);
     if (rc == 0 && engine->counters.applied < synced_note(engine))
         rc = -EILSEQ;
+    if (rc == 0)
+        rc = engine_stores_load(engine);
     return rc == 0 ? engine_quota_load(engine) : rc;
 }
 

@@ -14,6 +14,7 @@
 #include "base/buf.h"
 #include "engine_cache.h"
 #include "engine_quota.h"
+#include "engine_stores.h"
 #include "meta/engine.h"
 #include "records.h"
 
@@ -109,11 +110,13 @@ struct engine {
     int synced_fd; /* a note of what was synced: see engine_db.c */
     struct engine_queue queues[ENGINE_QUEUE_COUNT];
     struct engine_quota *quota;
+    struct engine_stores stores;
 
     /* Owned by the applying thread: */
     struct engine_session *sessions; /* those that may apply */
     struct record_counters counters;
     struct engine_txn txn;
+    struct meta_store *store_new; /* META_STORE_SET: known after its commit */
     bool stopped; /* RocksDB refuses writes until it is opened again */
     bool tight;   /* the disk is nearly full: only what frees is accepted */
     bool has_reserve;
@@ -310,8 +313,8 @@ int engine_key_neighbour(struct engine_txn *t, const char *key, size_t len, uint
 /* The directory that claims a prefix, or 0. */
 int engine_claim_get(struct engine_txn *t, const char *prefix, size_t len, uint64_t *ino);
 /* A new reserved object at a key; key NULL: an internal one. */
-int engine_object_reserve(struct engine_txn *t, uint64_t ino, const char *key, size_t len,
-                          uint64_t *id, struct record_object *out);
+int engine_object_reserve(struct engine_txn *t, struct engine_node *node, const char *key,
+                          size_t len, uint64_t *id, struct record_object *out);
 
 int engine_apply_reserve(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply);
 int engine_apply_abandon(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply);

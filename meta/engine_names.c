@@ -238,6 +238,8 @@ static int lost_last_link(struct engine_txn *t, struct engine_node *node, bool p
         rc = engine_origin_drop(t, node);
     if (rc == 0)
         rc = engine_quota_drop(t, node);
+    if (rc == 0)
+        rc = engine_place_drop(t, node);
     if (rc < 0)
         return rc;
     if (purge)
@@ -482,9 +484,17 @@ int engine_apply_link(struct engine_txn *t, const struct meta_op *op, struct met
     return 0;
 }
 
-/* A directory that is to go away: 0, -ENOTEMPTY, or -EAGAIN if its listing is not here. */
-static int check_empty(const struct engine_node *dir, struct meta_reply *reply)
+/* A directory that is to go away: 0, -ENOTEMPTY, -EBUSY if a store is attached there, or -EAGAIN if
+ * its listing is not here. */
+static int check_empty(struct engine_txn *t, const struct engine_node *dir,
+                       struct meta_reply *reply)
 {
+    struct record_place place;
+    int rc = engine_place_get(t, dir, &place);
+    if (rc < 0)
+        return rc;
+    if (rc > 0 && place.attached)
+        return -EBUSY;
     if (dir->now.children > 0)
         return -ENOTEMPTY;
     if (dir->now.flags & RECORD_ORIGIN && dir->now.listed_ns == 0) {
@@ -511,7 +521,7 @@ int engine_apply_unlink(struct engine_txn *t, const struct meta_op *op, struct m
     if (!(op->flags & META_RMDIR) != !S_ISDIR(node->now.mode))
         return S_ISDIR(node->now.mode) ? -EISDIR : -ENOTDIR;
     if (S_ISDIR(node->now.mode))
-        rc = check_empty(node, reply);
+        rc = check_empty(t, node, reply);
     if (rc == 0) {
         parent->now.flags |= RECORD_TOUCHED;
         rc = engine_name_remove(t, parent, op->name.bytes, op->name.len, node, false);
@@ -557,7 +567,7 @@ static int rename_check(struct engine_txn *t, const struct side *from, const str
     else if (other && dir != other_dir)
         rc = dir ? -ENOTDIR : -EISDIR;
     else if (other_dir)
-        rc = check_empty(other, reply);
+        rc = check_empty(t, other, reply);
     if (rc < 0)
         return rc;
     bool grows = dir && !other_dir && from->parent != to->parent;

@@ -124,12 +124,18 @@ int engine_object_discard(struct engine_txn *t, uint64_t id, struct record_objec
     /* Nothing in the store is this object's. */
     if (object->lost)
         return engine_object_forget(t, id, object);
+    const struct meta_store *store = engine_key_store(t->engine, object->key, object->key_len);
+    if (store && store->detaching)
+        return engine_object_forget(t, id, object);
     int rc = object->state == META_OBJECT_RESERVED ? reserved_row(t, id, false) : 0;
     if (rc < 0)
         return rc;
     object->state = META_OBJECT_GARBAGE;
     t->counters.garbage_objects++;
     t->counters.garbage_bytes += object->size;
+    /* What must not be deleted is kept as known, so that no listing brings the name back. */
+    if (store && store->read_only)
+        return engine_object_requeue(t, id, object, 0);
     uint64_t delay_ns = (uint64_t)t->engine->volume.gc_delay_ms * 1000000;
     return engine_object_requeue(t, id, object, t->time_ns + delay_ns);
 }
@@ -314,22 +320,31 @@ static bool is_staging(const struct meta_volume *volume, const uint8_t *name, si
     return false;
 }
 
-int engine_key_natural(struct engine_txn *t, struct engine_node *node, char *key, size_t *len)
+/* The names from the directory that stands for a store's prefix down to the node, joined by '/', at
+ * the end of `room`: where they begin; 0 if they cannot be a key. *place: what was found on the way
+ * up. */
+static int join_names(struct engine_txn *t, struct engine_node *node, char room[META_KEY_MAX],
+                      size_t *begin, struct record_place *place)
 {
     const struct meta_volume *volume = &t->engine->volume;
-    char room[META_KEY_MAX];
-    size_t at = sizeof(room), prefix_len = strlen(volume->prefix);
-    while (node->ino != META_ROOT_INO) {
+    size_t at = META_KEY_MAX;
+    bool placed = false;
+    *place = (struct record_place){0};
+    *begin = at;
+    for (;;) {
+        if (!placed && node->now.flags & RECORD_PLACE) {
+            int rc = engine_place_get(t, node, place);
+            if (rc < 0)
+                return rc;
+            placed = true;
+        }
+        if (node->ino == META_ROOT_INO || (placed && place->attached))
+            break;
         const struct record_inode *inode = &node->now;
-        if (inode->parent == 0)
-            return 0;
-        size_t slash = at < sizeof(room);
-        if (inode->name_len + slash + prefix_len > at ||
+        size_t slash = at < META_KEY_MAX;
+        if (inode->parent == 0 || inode->name_len + slash > at ||
             is_staging(volume, inode->name, inode->name_len) ||
             !name_can_be_key(inode->name, inode->name_len))
-            return 0;
-        if (inode->parent == META_ROOT_INO && inode->name_len == 7 &&
-            memcmp(inode->name, ".sluice", 7) == 0)
             return 0;
         if (slash)
             room[--at] = '/';
@@ -339,9 +354,32 @@ int engine_key_natural(struct engine_txn *t, struct engine_node *node, char *key
         if (rc < 0)
             return rc == -ENOENT ? -EIO : rc;
     }
-    memcpy(key, volume->prefix, prefix_len);
-    memcpy(key + prefix_len, room + at, sizeof(room) - at);
-    *len = prefix_len + sizeof(room) - at;
+    *begin = at;
+    return at < META_KEY_MAX;
+}
+
+int engine_key_natural(struct engine_txn *t, struct engine_node *node, char *key, size_t *len)
+{
+    static const char internal[] = ".sluice";
+    char room[META_KEY_MAX], base[META_KEY_MAX + 8];
+    struct record_place place;
+    size_t begin;
+    int rc = join_names(t, node, room, &begin, &place);
+    if (rc <= 0)
+        return rc;
+    size_t path_len = META_KEY_MAX - begin, own = sizeof(internal) - 1;
+    if (path_len >= own && memcmp(room + begin, internal, own) == 0 &&
+        (path_len == own || room[begin + own] == '/'))
+        return 0;
+    const struct meta_store *store = t->engine->stores.known[place.store];
+    if (store && (store->read_only || store->detaching))
+        return 0;
+    int base_len = engine_store_base(t->engine, (unsigned)place.store, base);
+    if (base_len < 0 || (size_t)base_len + path_len > META_KEY_MAX)
+        return 0;
+    memcpy(key, base, (size_t)base_len);
+    memcpy(key + base_len, room + begin, path_len);
+    *len = (size_t)base_len + path_len;
     key[*len] = '\0';
     return 1;
 }
@@ -409,8 +447,14 @@ int engine_key_claimed(struct engine_txn *t, struct engine_node *node, const cha
     int rc = chain_of(t, node, chain, &depth);
     if (rc < 0)
         return rc;
-    size_t i = strlen(t->engine->volume.prefix);
-    for (size_t level = 0;; level++) {
+    struct engine_home home;
+    size_t i = engine_key_base(t->engine, key, len), level = 0;
+    rc = engine_home(t, node, &home);
+    if (rc < 0)
+        return rc;
+    while (level < depth && chain[level] != home.top)
+        level++;
+    for (;; level++) {
         /* key[0, i) is the natural prefix of chain[level]. */
         rc = engine_claim_get(t, key, i, &owner);
         if (rc < 0 || (owner && (level >= depth || owner != chain[level])))
@@ -425,9 +469,9 @@ int engine_key_claimed(struct engine_txn *t, struct engine_node *node, const cha
 int engine_key_neighbour(struct engine_txn *t, const char *key, size_t len, uint64_t *id)
 {
     *id = 0;
-    if (t->engine->volume.file_beside_directory)
+    if (engine_beside(t->engine, key, len))
         return 0;
-    for (size_t i = strlen(t->engine->volume.prefix); i < len; i++) {
+    for (size_t i = engine_key_base(t->engine, key, len); i < len; i++) {
         if (key[i] != '/')
             continue;
         int rc = engine_key_holder(t, key, i, id);
@@ -449,17 +493,22 @@ int engine_key_free(struct engine_txn *t, struct engine_node *node, const char *
     return rc < 0 ? rc : !rc;
 }
 
-int engine_object_reserve(struct engine_txn *t, uint64_t ino, const char *key, size_t len,
-                          uint64_t *id, struct record_object *out)
+int engine_object_reserve(struct engine_txn *t, struct engine_node *node, const char *key,
+                          size_t len, uint64_t *id, struct record_object *out)
 {
-    char internal[META_KEY_MAX + 1];
+    char internal[META_KEY_MAX + 64], base[META_KEY_MAX + 8];
     *id = t->counters.next_object++;
-    *out = (struct record_object){.state = META_OBJECT_RESERVED, .ino = ino, .natural = key};
+    *out = (struct record_object){.state = META_OBJECT_RESERVED, .ino = node->ino, .natural = key};
     if (!key) {
+        struct engine_home home;
+        int got = engine_home(t, node, &home);
+        if (got == 0)
+            got = engine_store_base(t->engine, home.writable ? home.store : 0, base);
+        if (got < 0)
+            return got;
         /* With a part of the volume's id: another volume had this prefix before, or will have. */
-        int n = snprintf(internal, sizeof(internal), "%s.sluice/o/%.8s/%02x/%016llx",
-                         t->engine->volume.prefix, t->engine->volume.id, (unsigned)(*id & 0xff),
-                         (unsigned long long)*id);
+        int n = snprintf(internal, sizeof(internal), "%s.sluice/o/%.8s/%02x/%016llx", base,
+                         t->engine->volume.id, (unsigned)(*id & 0xff), (unsigned long long)*id);
         key = internal;
         len = (size_t)n;
     }
@@ -493,7 +542,7 @@ int engine_apply_reserve(struct engine_txn *t, const struct meta_op *op, struct 
     }
     if (natural < 0)
         return natural;
-    rc = engine_object_reserve(t, op->ino, natural ? key : NULL, len, &id, &object);
+    rc = engine_object_reserve(t, node, natural ? key : NULL, len, &id, &object);
     if (rc == 0)
         rc = engine_key_put(t, object.key, object.key_len, id);
     reply->objects = meta_reply_alloc(reply, sizeof(*reply->objects));

@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "engine_impl.h"
+#include "s3/mux.h"
 
 static void row_key(const struct engine_node *node, struct record_key *key)
 {
@@ -87,10 +88,26 @@ uint64_t engine_settle_delay_ns(const struct engine *engine)
 
 static bool is_internal(const struct engine *engine, const char *key, size_t len)
 {
-    size_t prefix_len = strlen(engine->volume.prefix);
+    size_t base = engine_key_base(engine, key, len);
     static const char internal[] = ".sluice/o/";
-    return len > prefix_len + sizeof(internal) - 1 &&
-           memcmp(key + prefix_len, internal, sizeof(internal) - 1) == 0;
+    return len > base + sizeof(internal) - 1 &&
+           memcmp(key + base, internal, sizeof(internal) - 1) == 0;
+}
+
+/* A whole object that is no natural one may stay where it is. */
+static int may_stay(struct engine_txn *t, struct engine_node *node,
+                    const struct record_object *object)
+{
+    struct engine_home home;
+    size_t skip;
+    unsigned store = store_route(object->key, object->key_len, &skip);
+    int rc = engine_home(t, node, &home);
+    if (rc < 0)
+        return rc;
+    if (!home.writable && store == home.store)
+        return 1;
+    return is_internal(t->engine, object->key, object->key_len) &&
+           store == (home.writable ? home.store : 0);
 }
 
 /* The whole file is one whole object. */
@@ -121,7 +138,7 @@ int engine_settle_is_done(struct engine_txn *t, struct engine_node *node)
     /* Without a natural key bytes may stay in the metadata. */
     if (node->now.body == RECORD_BODY_EMPTY || node->now.body == RECORD_BODY_INLINE)
         return 1;
-    return one && is_internal(t->engine, object.key, object.key_len);
+    return one ? may_stay(t, node, &object) : 0;
 }
 
 int engine_settle_changed(struct engine_txn *t, struct engine_node *node)

@@ -14,10 +14,12 @@
 
 #include "base/cleanup.h"
 #include "engine_impl.h"
+#include "s3/mux.h"
 
 #define MS ((uint64_t)1000000)
 #define WAIT_NS (200 * MS)          /* for another file, or for gc */
 #define CLAIMED_WAIT_NS (5000 * MS) /* for a renamed directory's subtree */
+#define HELD_WAIT_NS (5000 * MS)    /* for a migration that is paused */
 #define CHAIN_MAX 64
 #define UPLOAD_MAX ((uint64_t)5 << 20)
 #define SUBTREE_DEFAULT 256
@@ -316,7 +318,7 @@ static int record_new_step(struct engine_txn *t, struct engine_node *node, struc
     uint64_t cid;
     int rc = choose_action(t, node, &step.action, &cid);
     if (rc == 0)
-        rc = engine_object_reserve(t, node->ino, target->natural ? target->key : NULL, target->len,
+        rc = engine_object_reserve(t, node, target->natural ? target->key : NULL, target->len,
                                    &step.target, &object);
     if (rc < 0)
         return rc;
@@ -335,6 +337,21 @@ static int record_new_step(struct engine_txn *t, struct engine_node *node, struc
     if (rc == 0)
         fill_settle(node, &step, &object, out);
     return rc;
+}
+
+/* It is one object of another store than its directory's, and is to stay there for now: 1. */
+static int is_held(struct engine_txn *t, struct engine_node *node)
+{
+    struct engine_home home;
+    struct record_object object;
+    size_t skip;
+    int rc = engine_home(t, node, &home);
+    if (rc < 0 || !home.paused || node->now.body != RECORD_BODY_OBJECT)
+        return rc;
+    rc = engine_object_get(t, node->now.object, &object);
+    if (rc < 0)
+        return rc == -ENOENT ? -EIO : rc;
+    return store_route(object.key, object.key_len, &skip) != home.store;
 }
 
 int engine_apply_settle_begin(struct engine_txn *t, const struct meta_op *op,
@@ -363,6 +380,9 @@ int engine_apply_settle_begin(struct engine_txn *t, const struct meta_op *op,
     if (!is_quiet(t, node))
         return engine_settle_requeue(
             t, node, node->now.changed_ns + engine_settle_delay_ns(t->engine), NULL, 0);
+    rc = is_held(t, node);
+    if (rc != 0)
+        return rc < 0 ? rc : wait_with_reason(t, node, HELD_WAIT_NS, "its migration is paused");
     rc = choose_target(t, node, &target);
     if (rc > 0)
         rc = record_new_step(t, node, &target, &reply->settle);
@@ -495,6 +515,10 @@ static int subtree_end(struct engine_txn *t, struct engine_node *dir)
     int rc = engine_settle_unqueue(t, dir);
     if (rc < 0 || !(dir->now.flags & RECORD_ORIGIN))
         return rc;
+    struct record_place place;
+    rc = engine_place_get(t, dir, &place);
+    if (rc < 0 || (rc > 0 && place.attached))
+        return rc < 0 ? rc : 0;
     rc = engine_origin_prefix(t, dir->ino, &prefix, &prefix_len);
     if (rc == 0)
         rc = engine_key_natural(t, dir, key, &len);

@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/crash.h"
 #include "base/log.h"
+#include "s3/mux.h"
 #include "volume.h"
 
 #define ROUND_MAX STORE_DELETE_MANY_MAX
@@ -67,7 +68,7 @@ static void advance(struct collector *c);
 
 static bool is_internal(const struct collector *c, const char *key)
 {
-    return !strncmp(key, c->meta->internal, strlen(c->meta->internal));
+    return engine_key_is_internal(c->meta->engine, key);
 }
 
 /* One item ends */
@@ -303,11 +304,23 @@ static void batch_deleted(struct work_op *work)
     advance(c);
 }
 
+static unsigned store_of(const struct item *item)
+{
+    size_t skip;
+    return store_route(item->object.key, strlen(item->object.key), &skip);
+}
+
 static void start_batch(struct collector *c)
 {
+    unsigned store = 0;
     for (size_t i = 0; i < c->count; i++) {
         struct item *item = &c->items[i];
         if (!item->internal || !item->object.etag[0])
+            continue;
+        /* One request goes to one store: what is in others is looked at one by one. */
+        if (!c->batch_count)
+            store = store_of(item);
+        else if (store_of(item) != store)
             continue;
         item->state = ITEM_WORKING;
         c->keys[c->batch_count] = item->object.key;

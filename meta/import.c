@@ -74,8 +74,11 @@ bool import_is_internal(const struct importer *importer, const char *prefix, con
                         size_t len)
 {
     size_t own = strlen(VOLUME_INTERNAL) - 1;
-    return len == own && !memcmp(name, VOLUME_INTERNAL, own) &&
-           !strcmp(prefix, importer->meta->format.prefix);
+    char key[META_KEY_MAX + 16];
+    if (len != own || memcmp(name, VOLUME_INTERNAL, own) != 0)
+        return false;
+    int key_len = snprintf(key, sizeof(key), "%s" VOLUME_INTERNAL "volume", prefix);
+    return key_len < (int)sizeof(key) && engine_key_is_internal(importer->meta->engine, key);
 }
 
 struct import_dir *import_dir_get(struct importer *importer, uint64_t ino)

@@ -97,6 +97,14 @@ const char *meta_kind_name(enum meta_kind kind)
         return "settle_retry";
     case META_SETTLE_SUBTREE:
         return "settle_subtree";
+    case META_STORE_SET:
+        return "store_set";
+    case META_STORE_DROP:
+        return "store_drop";
+    case META_STORE_PLACE:
+        return "store_place";
+    case META_STORE_EMPTY:
+        return "store_empty";
     case META_SESSION_BEGIN:
         return "session_begin";
     case META_SESSION_END:

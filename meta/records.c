@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "s3/mux.h"
 
 #define VERSION 1
 
@@ -50,10 +51,12 @@ void record_key_link(struct record_key *key, uint64_t ino, uint64_t parent, cons
 
 void record_key_store(struct record_key *key, const void *bytes, size_t len)
 {
-    static const uint8_t own[2] = {0, 0};
+    size_t skip;
+    unsigned number = store_route(bytes, len, &skip);
+    uint8_t id[2] = {(uint8_t)(number >> 8), (uint8_t)number};
     key->len = 0;
-    key_put(key, own, sizeof(own));
-    key_put(key, bytes, len);
+    key_put(key, id, sizeof(id));
+    key_put(key, (const char *)bytes + skip, len - skip);
 }
 
 void record_key_work(struct record_key *key, uint8_t kind, uint64_t a)
@@ -78,6 +81,18 @@ void record_key_text(struct record_key *key, const char *text)
 void record_key_quota(struct record_key *key, uint64_t ino)
 {
     record_key_text(key, RECORD_QUOTA_PREFIX);
+    key_put_u64(key, ino);
+}
+
+void record_key_store_row(struct record_key *key, uint64_t number)
+{
+    record_key_text(key, RECORD_STORE_PREFIX);
+    key_put_u64(key, number);
+}
+
+void record_key_place(struct record_key *key, uint64_t ino)
+{
+    record_key_text(key, RECORD_PLACE_PREFIX);
     key_put_u64(key, ino);
 }
 

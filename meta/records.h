@@ -30,7 +30,8 @@ void record_key_named(struct record_key *key, uint64_t a, const void *name, size
 /* ino, parent, name */
 void record_key_link(struct record_key *key, uint64_t ino, uint64_t parent, const void *name,
                      size_t len);
-/* Store id (0: the volume's own), then the bytes: key and claim. */
+/* The number of the store that the text is in (0: the volume's own; "/2/a" is "a" in store 2), then
+ * the rest: key and claim. */
 void record_key_store(struct record_key *key, const void *bytes, size_t len);
 /* A letter of enum record_work, then one or two numbers. */
 void record_key_work(struct record_key *key, uint8_t kind, uint64_t a);
@@ -38,6 +39,9 @@ void record_key_work2(struct record_key *key, uint8_t kind, uint64_t a, uint64_t
 void record_key_text(struct record_key *key, const char *text);
 /* RECORD_QUOTA_PREFIX, then the number, in the system column family. */
 void record_key_quota(struct record_key *key, uint64_t ino);
+/* RECORD_STORE_PREFIX or RECORD_PLACE_PREFIX, then the number, in the system column family. */
+void record_key_store_row(struct record_key *key, uint64_t number);
+void record_key_place(struct record_key *key, uint64_t ino);
 /* The first key after all that begin with `key`: 0, or -ENOENT if there is none. */
 int record_key_next_prefix(struct record_key *key);
 uint64_t record_get_u64(const uint8_t *bytes);
@@ -70,6 +74,7 @@ enum record_inode_flag {
     RECORD_QUOTA = 1 << 6,     /* directory: has a record of its limits */
     RECORD_CARRIED = 1 << 7,   /* there may be an entry of it in the bucket */
     RECORD_CARRY_DUE = 1 << 8, /* has a row of RECORD_WORK_CARRY */
+    RECORD_PLACE = 1 << 10,    /* directory: has a record of its store */
     RECORD_NAMELESS = 1 << 9,  /* sustained, but was never unlinked: may get a name */
 };
 
@@ -174,6 +179,20 @@ struct record_quota {
 };
 void record_quota_encode(struct buf *b, const struct record_quota *quota);
 int record_quota_decode(const void *data, size_t len, struct record_quota *out);
+
+#define RECORD_STORE_PREFIX "store/"
+void record_store_encode(struct buf *b, const struct meta_store *store);
+int record_store_decode(const void *data, size_t len, struct meta_store *out);
+
+/* Where files below a directory have their keys. */
+#define RECORD_PLACE_PREFIX "place/"
+struct record_place {
+    uint64_t store;
+    bool attached; /* at their paths below this directory; else below the root */
+    bool paused;   /* what is in another store stays there */
+};
+void record_place_encode(struct buf *b, const struct record_place *place);
+int record_place_decode(const void *data, size_t len, struct record_place *out);
 
 struct record_counters {
     uint64_t next_ino, next_object, applied, inodes;

@@ -2,7 +2,7 @@
  * Writing the object of a settle step, in the one way that is allowed for its key (I2):
  *
  *   internal key, bytes small or inline     PUT
- *   internal key, one object                CopyObject
+ *   internal key, one object                CopyObject, if it is in the same store
  *   natural key                             PUT or CompleteMultipartUpload with If-None-Match: *,
  * or with If-Match of our own unreferenced object there natural key, no conditional writes HEAD,
  * then the same without a condition
@@ -13,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/crash.h"
+#include "s3/mux.h"
 #include "settle.h"
 
 #define PART_UNIT (8ull << 20)
@@ -21,7 +22,7 @@
 
 static const struct store_caps *caps_of(const struct settle_job *job)
 {
-    return store_caps(job->meta->store);
+    return store_caps_at(job->meta->store, job->plan.target.key);
 }
 
 static bool needs_condition(const struct settle_job *job)
@@ -384,6 +385,27 @@ static void created(struct work_op *work)
         settle_job_fail(job, NS_PER_S, "out of memory");
 }
 
+/* A store copies what it has itself. */
+static bool is_in_one_store(const struct settle_job *job)
+{
+    size_t skip;
+    const char *key = job->plan.target.key;
+    unsigned store = store_route(key, strlen(key), &skip);
+    for (size_t i = 0; i < job->body.object_count; i++) {
+        key = job->body.objects[i].key;
+        if (store_route(key, strlen(key), &skip) != store)
+            return false;
+    }
+    return true;
+}
+
+static bool may_copy(const struct settle_job *job)
+{
+    const struct store_caps *caps = caps_of(job);
+    return caps->server_copy && caps->copy_if_match && is_in_one_store(job) &&
+           sources_have_etags(job);
+}
+
 /* Ranges of objects that are at least one part long are copied by the store. `unit`: of the parts
  * whose bytes go through us. */
 static void multipart(struct settle_job *job, uint64_t unit)
@@ -392,9 +414,7 @@ static void multipart(struct settle_job *job, uint64_t unit)
     struct settle_limits limits = {
         .part_min = MAX(caps->part_min, 1),
         .part_unit = unit,
-        .copy_max = caps->server_copy && caps->copy_if_match && sources_have_etags(job)
-                        ? MIN(caps->copy_max, MAX(caps->part_max, 1))
-                        : 0,
+        .copy_max = may_copy(job) ? MIN(caps->copy_max, MAX(caps->part_max, 1)) : 0,
         .count_max = caps->part_count_max ? caps->part_count_max : 10000,
     };
     int rc = settle_plan(job->body.extents, job->body.extent_count, job->plan.size, &limits,
@@ -439,13 +459,14 @@ static void write_object(struct settle_job *job)
 {
     const struct store_caps *caps = caps_of(job);
     const struct meta_object *source = whole_object(job);
-    bool may_copy = caps->server_copy && caps->copy_if_match && sources_have_etags(job);
-    if (job->plan.size <= SMALL_COPY || (!has_objects(job) && job->plan.size <= PART_UNIT))
+    bool copies = may_copy(job);
+    if (job->plan.size <= SMALL_COPY ||
+        ((!has_objects(job) || !copies) && job->plan.size <= PART_UNIT))
         collect(job, 0, job->plan.size, put);
-    else if (source && may_copy && !needs_condition(job) && source->size <= caps->copy_max)
+    else if (source && copies && !needs_condition(job) && source->size <= caps->copy_max)
         copy_whole(job, source);
     else
-        multipart(job, source && may_copy ? 0 : PART_UNIT);
+        multipart(job, source && copies ? 0 : PART_UNIT);
 }
 
 /* Where a condition cannot be had: look, then write. */

@@ -280,11 +280,19 @@ void store_complete(struct store_op *op, int result)
     }
 }
 
+/* What says in which of several stores it is. */
+static const char *place_of(const struct store_op *op)
+{
+    if (op->kind == STORE_DELETE_MANY)
+        return op->keys && op->key_count && op->keys[0] ? op->keys[0] : "";
+    return op->key ? op->key : op->prefix ? op->prefix : "";
+}
+
 static void start(struct store_op *op)
 {
     struct store *store = op->store;
     op->task.run = in_backend;
-    int rc = op->cancelled ? -ECANCELED : store_check(&store->caps, op);
+    int rc = op->cancelled ? -ECANCELED : store_check(store_caps_at(store, place_of(op)), op);
     if (rc)
         store_complete(op, rc);
     else
@@ -381,6 +389,11 @@ void store_free(struct store *store)
 const struct store_caps *store_caps(const struct store *store)
 {
     return &store->caps;
+}
+
+const struct store_caps *store_caps_at(const struct store *store, const char *key)
+{
+    return store->backend->caps ? store->backend->caps(store, key) : &store->caps;
 }
 
 const char *store_name(const struct store *store)

@@ -118,6 +118,16 @@ enum meta_kind {
     META_CARRY_DONE, /* ino, length = stamp of the row that was worked on, flags META_NOT_WRITTEN:
                         the bucket has no entry of it */
 
+    META_STORE_SET,  /* length = number, store: another store is known by this number, or what is known
+                        of it changes. With ino, an empty directory: it is attached there */
+    META_STORE_DROP, /* length = number: forgotten, if nothing is there: -EBUSY */
+    META_STORE_PLACE, /* ino of a directory, length = number (0: the volume's own), flags
+                         META_PLACE_PAUSED, META_PLACE_NONE: files below it have their keys in this
+                         store from now on, at their paths below its prefix → attr */
+    META_STORE_EMPTY, /* length = number, count: forgets up to so many names below the directory that
+                         the store is attached at, and leaves their objects in the store → entries as
+                         in IMPORT_DIR; end = nothing is left */
+
     META_SESSION_BEGIN = 120, /* session, data = its record: may apply from now on */
     META_SESSION_END,         /* session: its later operations are refused; kept answers are gone */
 };
@@ -135,6 +145,8 @@ enum {
     META_QUOTA_ABOVE = 1 << 14, /* QUOTA */
     META_QUOTA_BELOW = 1 << 15, /* QUOTA */
     META_NAMELESS = 1 << 16,    /* MKNOD */
+    META_PLACE_PAUSED = 1 << 17, /* STORE_PLACE: what is not there yet stays where it is */
+    META_PLACE_NONE = 1 << 18,   /* STORE_PLACE: as the directory above it again */
 };
 
 /* valid */
@@ -246,6 +258,23 @@ struct meta_volume {
     char staging[1024];         /* patterns (fnmatch) of path components, separated by ':' */
 };
 
+/* Another store than the volume's own (number 0). Keys there are "/NUMBER/KEY" in all that speaks of
+ * keys (s3/mux.h). */
+#define META_STORES_MAX 63
+#define META_STORE_NAME_MAX 63
+#define META_STORE_TEXT_MAX 2047
+struct meta_store {
+    uint32_t number;
+    char name[META_STORE_NAME_MAX + 1];    /* letters, digits, '-', '_', '.' */
+    char url[META_STORE_TEXT_MAX + 1];     /* "s3://bucket/prefix/", "file:///dir" */
+    char options[META_STORE_TEXT_MAX + 1]; /* JSON: how it is reached. No secrets */
+    char prefix[META_KEY_MAX + 1];         /* in its bucket: "" or ends in '/' */
+    uint64_t root;                         /* the directory it was attached at; 0: none */
+    bool read_only;             /* nothing is ever written or deleted there */
+    bool file_beside_directory; /* of its abilities */
+    bool detaching;             /* its names are being forgotten */
+};
+
 /* What a cache of contents may still believe when a volume is opened. */
 struct meta_contents {
     char database[17]; /* names the database: another one gives the same cids to other contents */
@@ -275,6 +304,7 @@ struct meta_op {
     size_t entry_count;
     const struct meta_settle *settle;
     const struct meta_volume *volume;
+    const struct meta_store *store;
     /* Who asks (0: nobody of whom is known), and which of its changes this is, counted from 1: a
      * change is applied once, however often it is sent, as long as not META_SESSION_WINDOW later
      * ones were. `retry`: it may have been applied before; then the answer of that time is given.

@@ -18,6 +18,8 @@ struct store_backend {
     void (*submit)(struct store *store, struct store_op *op);
     void (*cancel)(struct store *store, struct store_op *op);
     void (*free)(struct store *store); /* not on the loop thread */
+    /* Abilities that depend on the key; NULL: store->caps. Any thread. */
+    const struct store_caps *(*caps)(const struct store *store, const char *key);
 };
 
 struct store {

@@ -213,6 +213,8 @@ struct store_caps {
 
 /* What the store can do. Before a probe: what its kind promises. Immutable after start-up. */
 const struct store_caps *store_caps(const struct store *store);
+/* The same of the store that a key is in (s3/mux.h): of many stores behind one. Any thread. */
+const struct store_caps *store_caps_at(const struct store *store, const char *key);
 /* "s3://bucket" or "file:///dir": names the store in messages; no secrets. */
 const char *store_name(const struct store *store);
 struct loop *store_loop(const struct store *store);
