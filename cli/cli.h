@@ -14,6 +14,8 @@ int cli_refresh(int argc, char **argv);
 int cli_settle(int argc, char **argv);
 int cli_du(int argc, char **argv);
 int cli_quota(int argc, char **argv);
+int cli_store(int argc, char **argv);
+int cli_migrate(int argc, char **argv);
 int cli_backup(int argc, char **argv);
 int cli_restore(int argc, char **argv);
 int cli_doctor(int argc, char **argv);

@@ -24,6 +24,8 @@ static const struct command {
     {"unpin", cli_unpin, "let the cache evict them again"},
     {"cache", cli_cache, "status, verify or clear the cache of a mount"},
     {"quota", cli_quota, "limits on bytes and inodes of a directory"},
+    {"store", cli_store, "attach other buckets to a mount, list and detach them"},
+    {"migrate", cli_migrate, "move the data of a directory to another store while it is used"},
     {"doctor", cli_doctor, "check this host and a bucket, and say what to do"},
     {"fsck", cli_fsck, "check the metadata of a volume, and with the bucket"},
     {"gc", cli_gc, "find and delete what crashes left in the bucket"},

@@ -25,6 +25,7 @@
 #include "mount_metrics.h"
 #include "mount_options.h"
 #include "places.h"
+#include "s3/mux.h"
 #include "volume_config.h"
 
 #define META_MEMORY_SHARE 5 /* one part of --memory for the database… */
@@ -228,7 +229,12 @@ static int open_store(struct mount *m, struct error *error)
     r = store_open(&m->url, &options, m->loop, m->metrics, &m->store, error);
     if (r == 0 && !m->options.read_only)
         r = store_probe(m->store, m->url.prefix, note_probe, m, error);
-    return r;
+    if (r < 0 || m->remote)
+        return r;
+    /* Others may be attached to it. */
+    struct store *own = m->store;
+    r = store_mux_new(own, &m->store);
+    return r < 0 ? error_set(error, r, "cannot start: %s", strerror(-r)) : 0;
 }
 
 static void name_owner(struct mount *m)

@@ -13,7 +13,8 @@
 static const struct {
     const char *name;
     enum control_op op;
-    bool needs_path, takes_path, needs_to, takes_list, needs_ino, needs_quota;
+    bool needs_path, takes_path, needs_to, takes_list, needs_ino, needs_quota, takes_store,
+        takes_migrate;
 } ops[] = {
     {.name = "status", .op = CONTROL_STATUS},
     {.name = "metrics", .op = CONTROL_METRICS},
@@ -36,6 +37,10 @@ static const struct {
     {.name = "unpin", .op = CONTROL_UNPIN, .needs_path = true},
     {.name = "cache-verify", .op = CONTROL_CACHE_VERIFY, .takes_path = true},
     {.name = "cache-clear", .op = CONTROL_CACHE_CLEAR, .takes_path = true},
+    {.name = "store-attach", .op = CONTROL_STORE_ATTACH, .takes_path = true, .takes_store = true},
+    {.name = "store-detach", .op = CONTROL_STORE_DETACH, .takes_store = true},
+    {.name = "store-list", .op = CONTROL_STORE_LIST},
+    {.name = "migrate", .op = CONTROL_MIGRATE, .needs_path = true, .takes_migrate = true},
     {.name = "stop", .op = CONTROL_STOP},
 };
 
@@ -48,6 +53,9 @@ void control_request_done(struct control_request *request)
 {
     free(request->path.bytes);
     free(request->to.bytes);
+    free(request->url);
+    free(request->name);
+    free(request->options);
     memset(request, 0, sizeof(*request));
 }
 
@@ -182,6 +190,66 @@ static int take_quota(json_t *root, struct control_request *out, struct error *e
     return 0;
 }
 
+/* Text without NUL: 0 also if it is not there. */
+static int take_text(json_t *root, const char *key, size_t max, char **out, struct error *error)
+{
+    json_t *value = json_object_get(root, key);
+    if (!value)
+        return 0;
+    if (!json_is_string(value) || json_string_length(value) > max)
+        return error_set(error, -EINVAL, "%s must be a string of at most %zu bytes", key, max);
+    *out = strdup(json_string_value(value));
+    return *out ? 0 : error_set(error, -ENOMEM, "no memory");
+}
+
+static int take_store(json_t *root, struct control_request *out, struct error *error)
+{
+    bool attach = out->op == CONTROL_STORE_ATTACH;
+    json_t *options = json_object_get(root, "options"), *flag = json_object_get(root, "read_only");
+    int result = take_text(root, "url", META_STORE_TEXT_MAX, &out->url, error);
+    if (result == 0)
+        result = take_text(root, "name", META_STORE_NAME_MAX, &out->name, error);
+    if (result < 0)
+        return result;
+    if (attach && !out->url)
+        return error_set(error, -EINVAL, "url is missing");
+    if (!attach && !out->name)
+        return error_set(error, -EINVAL, "name is missing");
+    if (flag && !json_is_boolean(flag))
+        return error_set(error, -EINVAL, "read_only must be true or false");
+    out->read_only = json_is_true(flag);
+    out->has_path = json_object_get(root, "path") || json_object_get(root, "path64");
+    if (options && !json_is_object(options))
+        return error_set(error, -EINVAL, "options must be an object");
+    out->options = options ? json_dumps(options, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    if (options && !out->options)
+        return error_set(error, -ENOMEM, "no memory");
+    if (out->options && strlen(out->options) > META_STORE_TEXT_MAX)
+        return error_set(error, -EINVAL, "options are too long");
+    return 0;
+}
+
+static int take_migrate(json_t *root, struct control_request *out, struct error *error)
+{
+    static const char *const words[] = {[META_MIGRATE_PAUSE] = "pause",
+                                        [META_MIGRATE_RESUME] = "resume",
+                                        [META_MIGRATE_CANCEL] = "cancel"};
+    const char *word = json_string_value(json_object_get(root, "do"));
+    int result = take_text(root, "to", META_STORE_NAME_MAX, &out->name, error);
+    if (result < 0)
+        return result;
+    out->migrate = META_MIGRATE_TO;
+    for (size_t i = META_MIGRATE_PAUSE; word && i < ARRAY_LEN(words); i++)
+        if (strcmp(words[i], word) == 0)
+            out->migrate = (enum meta_migrate)i;
+    bool to = out->migrate == META_MIGRATE_TO;
+    if (json_object_get(root, "do") && to)
+        return error_set(error, -EINVAL, "do is none of pause, resume, cancel");
+    if (to != (out->name != NULL))
+        return error_set(error, -EINVAL, "one of to and do is needed");
+    return 0;
+}
+
 static int take_members(json_t *root, struct control_request *out, struct error *error)
 {
     const char *name = json_string_value(json_object_get(root, "op"));
@@ -202,6 +270,10 @@ static int take_members(json_t *root, struct control_request *out, struct error 
         result = take_list(root, out, error);
     if (result == 0 && ops[i].needs_quota)
         result = take_quota(root, out, error);
+    if (result == 0 && ops[i].takes_store)
+        result = take_store(root, out, error);
+    if (result == 0 && ops[i].takes_migrate)
+        result = take_migrate(root, out, error);
     if (result == 0 && ops[i].needs_ino) {
         result = take_number(root, "ino", 1, INT64_MAX, &out->ino, error);
         if (result == 0)

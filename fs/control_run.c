@@ -511,6 +511,14 @@ void control_run(struct control_handle *h)
     case CONTROL_CACHE_CLEAR:
         control_run_cache(h);
         break;
+    case CONTROL_STORE_ATTACH:
+    case CONTROL_STORE_DETACH:
+    case CONTROL_STORE_LIST:
+        control_run_store(h);
+        break;
+    case CONTROL_MIGRATE:
+        control_run_migrate(h);
+        break;
     case CONTROL_STOP:
         run_stop(h);
         break;

@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include "meta/op.h"
+#include "meta/stores.h"
 
 struct error;
 
@@ -41,6 +42,10 @@ enum control_op {
     CONTROL_UNPIN,
     CONTROL_CACHE_VERIFY,
     CONTROL_CACHE_CLEAR,
+    CONTROL_STORE_ATTACH,
+    CONTROL_STORE_DETACH,
+    CONTROL_STORE_LIST,
+    CONTROL_MIGRATE,
     CONTROL_STOP,
 };
 
@@ -58,6 +63,10 @@ struct control_request {
     uint32_t limit;
     uint32_t quota_valid; /* META_QUOTA_BYTES, META_QUOTA_INODES */
     uint64_t max_bytes, max_inodes;
+    /* Stores: owned, NULL where not given. */
+    char *url, *name, *options;
+    bool has_path, read_only;
+    enum meta_migrate migrate;
 };
 
 /* 0, or -EINVAL / -ENOMEM with `error`; *out is filled on success only. */

@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "engine_impl.h"
 #include "meta/engine.h"
+#include "meta/stores.h"
 #include "s3/mux.h"
 
 #define EMPTY_DEFAULT 256
@@ -81,6 +82,14 @@ int engine_stores(struct engine *engine, struct meta_store *out, int max)
             out[count++] = *engine->stores.known[i];
     pthread_mutex_unlock(&engine->stores.lock);
     return count;
+}
+
+void engine_store_name(struct engine *engine, unsigned number, char out[META_STORE_NAME_MAX + 1])
+{
+    pthread_mutex_lock(&engine->stores.lock);
+    const struct meta_store *store = engine->stores.known[number];
+    strcpy(out, store ? store->name : number ? "?" : META_STORE_OWN);
+    pthread_mutex_unlock(&engine->stores.lock);
 }
 
 bool engine_key_is_internal(struct engine *engine, const char *key)
@@ -456,6 +465,35 @@ static int empty_dir(struct emptying *e, struct engine_node **into)
     return rc < 0 ? rc : rc > 0 && *into != NULL;
 }
 
+/* What a read-only store has of deleted names is known only as long as it is attached. */
+static int forget_garbage(struct engine_txn *t, const struct meta_store *store, uint32_t max,
+                          uint32_t *forgotten)
+{
+    char route[STORE_ROUTE_MAX + 1];
+    struct record_key key;
+    struct engine_iter iter;
+    const uint8_t *k, *v;
+    size_t k_len, v_len;
+    int rc = 0;
+    *forgotten = 0;
+    record_key_store(&key, route, store_route_print(store->number, route));
+    engine_iter_init(&iter, t->engine, NULL, TABLE_KEY, &key, NULL, key.len);
+    while (*forgotten < max && (rc = engine_iter_get(&iter, &k, &k_len, &v, &v_len)) > 0) {
+        struct record_object object;
+        uint64_t id = v_len == 9 ? record_get_u64(v + 1) : 0;
+        rc = engine_object_get(t, id, &object);
+        if (rc == 0 && object.state == META_OBJECT_GARBAGE && !object.due_ns) {
+            rc = engine_object_forget(t, id, &object);
+            ++*forgotten;
+        }
+        if (rc < 0)
+            break;
+        engine_iter_next(&iter);
+    }
+    engine_iter_done(&iter);
+    return rc < 0 ? rc : 0;
+}
+
 int engine_apply_store_empty(struct engine_txn *t, const struct meta_op *op,
                              struct meta_reply *reply)
 {
@@ -481,5 +519,74 @@ int engine_apply_store_empty(struct engine_txn *t, const struct meta_op *op,
     }
     reply->attr.ino = e.dir->ino;
     reply->end = rc == 0 && e.dir->ino == e.store->root && e.dir->now.children == 0;
-    return rc < 0 ? rc : 0;
+    if (rc < 0 || !reply->end || !e.store->read_only)
+        return rc < 0 ? rc : 0;
+    uint32_t forgotten;
+    rc = forget_garbage(t, e.store, e.max, &forgotten);
+    reply->end = forgotten < e.max;
+    return rc;
+}
+
+/* Reading: any thread */
+
+/* Whether a directory at or below `top` still waits to have its files queued: 1 or 0. */
+static int has_queued(struct engine *engine, uint64_t top)
+{
+    struct record_key key;
+    struct engine_iter iter;
+    const uint8_t *k, *v;
+    size_t k_len, v_len;
+    int found = 0;
+    record_key_work(&key, RECORD_WORK_SETTLE, 0);
+    engine_iter_init(&iter, engine, NULL, TABLE_WORK, &key, NULL, 1);
+    while (!found && engine_iter_get(&iter, &k, &k_len, &v, &v_len) > 0) {
+        struct record_queue row;
+        if (k_len == 17 && record_queue_decode(v, v_len, &row) == 0 && row.subtree)
+            found = engine_read_below(engine, record_get_u64(k + 9), top) > 0;
+        engine_iter_next(&iter);
+    }
+    engine_iter_done(&iter);
+    return found;
+}
+
+static int read_places(struct engine *engine, struct buf *out)
+{
+    struct record_key key;
+    struct engine_iter iter;
+    const uint8_t *k, *v;
+    size_t k_len, v_len;
+    int rc;
+    record_key_text(&key, RECORD_PLACE_PREFIX);
+    engine_iter_init(&iter, engine, NULL, TABLE_SYSTEM, &key, NULL, key.len);
+    while ((rc = engine_iter_get(&iter, &k, &k_len, &v, &v_len)) > 0) {
+        struct record_place row;
+        if (k_len != key.len + 8 || record_place_decode(v, v_len, &row) < 0) {
+            rc = -EIO;
+            break;
+        }
+        struct engine_place place = {.ino = record_get_u64(k + key.len),
+                                     .store = (unsigned)row.store,
+                                     .attached = row.attached,
+                                     .paused = row.paused};
+        place.queued = !row.attached && has_queued(engine, place.ino);
+        buf_put(out, &place, sizeof(place));
+        engine_iter_next(&iter);
+    }
+    engine_iter_done(&iter);
+    return rc;
+}
+
+int engine_places(struct engine *engine, struct engine_place **out)
+{
+    struct buf list;
+    size_t len;
+    buf_init(&list, 0);
+    pthread_rwlock_rdlock(&engine->gate);
+    int rc = engine->db ? read_places(engine, &list) : -EIO;
+    pthread_rwlock_unlock(&engine->gate);
+    if (rc == 0 && buf_error(&list))
+        rc = -ENOMEM;
+    *out = rc == 0 ? (struct engine_place *)(void *)buf_take(&list, &len) : NULL;
+    buf_done(&list);
+    return rc < 0 ? rc : *out ? (int)(len / sizeof(**out)) : 0;
 }

@@ -33,6 +33,9 @@ void engine_stores_free(struct engine *engine);
 /* After the commit of what changes a store. */
 void engine_stores_note(struct engine *engine, const struct meta_op *op);
 
+/* "main" for the volume's own. Any thread. */
+void engine_store_name(struct engine *engine, unsigned number, char out[META_STORE_NAME_MAX + 1]);
+
 /* Applying thread. */
 
 /* For a file: where its directory belongs. For a directory: where its names do. */
@@ -49,7 +52,8 @@ struct record_place;
 int engine_place_get(struct engine_txn *t, const struct engine_node *dir, struct record_place *out);
 int engine_place_drop(struct engine_txn *t, struct engine_node *dir);
 
-int engine_apply_store_set(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply);
+int engine_apply_store_set(struct engine_txn *t, const struct meta_op *op,
+                           struct meta_reply *reply);
 int engine_apply_store_drop(struct engine_txn *t, const struct meta_op *op,
                             struct meta_reply *reply);
 int engine_apply_store_place(struct engine_txn *t, const struct meta_op *op,

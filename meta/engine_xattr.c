@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "engine_impl.h"
+#include "s3/mux.h"
 
 #define PREFIX "user.sluice."
 
@@ -101,8 +102,14 @@ int engine_read_virtual_xattr(struct engine *engine, const struct meta_op *op,
     rc = object_of(engine, &inode, &object);
     if (rc < 0)
         return rc;
+    size_t skip;
+    unsigned store = store_route(object.key, strlen(object.key), &skip);
     if (is(op, "key"))
-        return answer(reply, object.key);
+        return answer(reply, object.key + skip);
+    if (is(op, "store")) {
+        engine_store_name(engine, store, text);
+        return answer(reply, text);
+    }
     if (is(op, "etag"))
         return object.etag[0] ? answer(reply, object.etag) : -ENODATA;
     if (!is(op, "cid"))

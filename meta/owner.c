@@ -11,11 +11,13 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "owner_record.h"
+#include "s3/mux.h"
 #include "volume.h"
 
 #define LEASE_NS (90 * NS_PER_S) /* of a holder on another host */
@@ -25,13 +27,16 @@
 
 struct owner {
     struct meta *meta;
-    char key[META_KEY_MAX + 16];
-    char etag[STORE_ETAG_MAX]; /* of the object as we wrote it last */
+    struct store *store;         /* borrowed; what it calls `bare` is `key` to the volume */
+    char key[META_KEY_MAX + 48]; /* with the store's number */
+    const char *bare;            /* in `key` */
+    char etag[STORE_ETAG_MAX];   /* of the object as we wrote it last */
     struct owner_record self;
 
     /* Work thread. */
     struct loop_timer timer;
-    bool timer_open, stopping, lost;
+    bool timer_open, stopping, lost, busy, drained;
+    atomic_bool closing; /* the timer still is */
     struct work_op op;
     char *body; /* being written */
     struct iovec iov;
@@ -88,16 +93,16 @@ static int read_now(struct owner *owner, struct owner_record *found, char etag[S
     if (!data)
         return -ENOMEM;
     struct store_op op = {.kind = STORE_GET,
-                          .key = owner->key,
+                          .key = owner->bare,
                           .buf = data,
                           .buf_len = OWNER_RECORD_MAX,
                           .length = OWNER_RECORD_MAX};
-    int rc = store_wait(owner->meta->store, &op);
+    int rc = store_wait(owner->store, &op);
     if (rc == -ERANGE) {
         /* An empty object: has nothing to get, but an ETag. */
         store_op_reset(&op);
-        op = (struct store_op){.kind = STORE_HEAD, .key = owner->key};
-        rc = store_wait(owner->meta->store, &op);
+        op = (struct store_op){.kind = STORE_HEAD, .key = owner->bare};
+        rc = store_wait(owner->store, &op);
     }
     if (!rc)
         memcpy(etag, op.info.etag, STORE_ETAG_MAX);
@@ -121,16 +126,16 @@ static int write_now(struct owner *owner, const char *etag, struct error *error)
     if (!body)
         return -ENOMEM;
     struct iovec iov = {.iov_base = body, .iov_len = strlen(body)};
-    bool conditional = store_caps(owner->meta->store)->put_if_none_match;
+    bool conditional = store_caps(owner->store)->put_if_none_match;
     struct store_op op = {.kind = STORE_PUT,
-                          .key = owner->key,
+                          .key = owner->bare,
                           .iov = &iov,
                           .iov_count = 1,
                           .content_type = "application/json",
                           .timeout_ms = owner->self.held ? 0 : GIVE_BACK_MS,
                           .if_match = conditional ? etag : NULL,
                           .if_none_match = conditional && !etag};
-    int rc = store_wait(owner->meta->store, &op);
+    int rc = store_wait(owner->store, &op);
     if (!rc) {
         memcpy(owner->etag, op.info.etag, sizeof(owner->etag));
     } else if (rc != -EEXIST && rc != -ENOENT && error) {
@@ -166,7 +171,7 @@ static int take_once(struct owner *owner, struct error *error)
     rc = write_now(owner, there ? etag : NULL, error);
     if (rc == -EEXIST || rc == -ENOENT)
         return -EAGAIN; /* somebody was faster */
-    if (rc || store_caps(owner->meta->store)->put_if_none_match)
+    if (rc || store_caps(owner->store)->put_if_none_match)
         return rc;
     /* Without conditional writes the last writer wins, and looks again whether it was he. */
     rc = read_now(owner, &found, etag, error);
@@ -177,6 +182,12 @@ static int take_once(struct owner *owner, struct error *error)
 
 int owner_take(struct meta *meta, struct owner **out, struct error *error)
 {
+    return owner_take_at(meta, meta->store, meta->internal, out, error);
+}
+
+int owner_take_at(struct meta *meta, struct store *store, const char *base, struct owner **out,
+                  struct error *error)
+{
     struct owner *owner = calloc(1, sizeof(*owner));
     if (!owner)
         return -ENOMEM;
@@ -185,8 +196,12 @@ int owner_take(struct meta *meta, struct owner **out, struct error *error)
         free(owner);
         return -ENOMEM;
     }
+    size_t skip;
     owner->meta = meta;
-    snprintf(owner->key, sizeof(owner->key), "%svolume", meta->internal);
+    owner->store = store;
+    snprintf(owner->key, sizeof(owner->key), "%svolume", base);
+    store_route(owner->key, strlen(owner->key), &skip);
+    owner->bare = owner->key + skip;
     struct owner_record *self = &owner->self;
     memcpy(self->volume, meta->format.id, sizeof(self->volume));
     snprintf(self->owner, sizeof(self->owner), "%s", meta->config.owner_text);
@@ -232,6 +247,7 @@ static void reread_done(struct work_op *work)
     struct owner *owner = work->arg;
     struct store_op *op = &work->op;
     struct owner_record found;
+    owner->busy = false;
     int rc = op->result == -ERANGE ? 0 : op->result;
     if (!rc && owner_record_parse(owner->read, op->got, &found))
         found = (struct owner_record){.owner = "unreadable"};
@@ -262,6 +278,7 @@ static void read_again(struct owner *owner)
                                      .buf_len = OWNER_RECORD_MAX,
                                      .length = OWNER_RECORD_MAX};
     owner->op.done = reread_done;
+    owner->busy = true;
     work_op_submit(owner->meta, &owner->op);
 }
 
@@ -271,6 +288,7 @@ static void write_done(struct work_op *work)
     struct owner *owner = work->arg;
     struct store_op *op = &work->op;
     int rc = op->result;
+    owner->busy = false;
     free(TAKE_PTR(owner->body));
     if (!rc) {
         memcpy(owner->etag, op->info.etag, sizeof(owner->etag));
@@ -305,6 +323,7 @@ static void write_again(struct owner *owner, const char *etag)
                                      .if_match = etag,
                                      .if_none_match = !etag};
     owner->op.done = write_done;
+    owner->busy = true;
     work_op_submit(owner->meta, &owner->op);
 }
 
@@ -314,7 +333,7 @@ static void renew(struct loop_timer *timer)
     struct owner *owner = container_of(timer, struct owner, timer);
     if (owner->stopping || owner->lost)
         return;
-    if (store_caps(owner->meta->store)->put_if_none_match)
+    if (store_caps(owner->store)->put_if_none_match)
         write_again(owner, owner->etag);
     else
         read_again(owner);
@@ -328,13 +347,42 @@ void owner_start(struct owner *owner)
     next_renewal(owner, owner->meta->config.owner_renew_ms);
 }
 
+static void timer_closed(struct loop_timer *timer)
+{
+    struct owner *owner = container_of(timer, struct owner, timer);
+    atomic_store(&owner->closing, false);
+}
+
 void owner_stop(struct owner *owner)
 {
     owner->stopping = true;
     if (!owner->timer_open)
         return;
     owner->timer_open = false;
-    loop_timer_close(&owner->timer, NULL);
+    atomic_store(&owner->closing, true);
+    loop_timer_close(&owner->timer, timer_closed);
+}
+
+static void look_busy(void *arg)
+{
+    struct owner *owner = arg;
+    owner->drained = !owner->busy && !atomic_load(&owner->closing);
+}
+
+void owner_drain(struct owner *owner)
+{
+    const struct timespec pause = {.tv_nsec = 5 * NS_PER_MS};
+    for (;;) {
+        loop_call(owner->meta->work, look_busy, owner);
+        if (owner->drained)
+            return;
+        nanosleep(&pause, NULL);
+    }
+}
+
+const char *owner_instance(const struct owner *owner)
+{
+    return owner->self.instance;
 }
 
 void owner_give_back(struct owner *owner)

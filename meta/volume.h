@@ -35,6 +35,7 @@ struct collector;
 struct carrier;
 struct owner;
 struct remote;
+struct stores;
 
 struct meta {
     /* A volume of the service (remote_impl.h): then only it, format and the clock are used. */
@@ -57,6 +58,7 @@ struct meta {
     struct collector *collector;
     struct carrier *carrier;
     struct owner *owner; /* NULL: read_only */
+    struct stores *stores;
     struct metric *requests[META_LAST_READ + 128], *imports;
 
     struct settle_load load; /* what users ask for */
@@ -226,10 +228,18 @@ int collector_recover(struct meta *meta, struct error *error);
 
 /* Blocking: takes `<prefix>.sluice/volume`. -EBUSY with the owner's name. */
 int owner_take(struct meta *meta, struct owner **out, struct error *error);
+/* The same in another store, which calls keys below `base` so without its number. */
+int owner_take_at(struct meta *meta, struct store *store, const char *base, struct owner **out,
+                  struct error *error);
+/* Names this taking. */
+const char *owner_instance(const struct owner *owner);
 /* Work thread: begins to renew. */
 void owner_start(struct owner *owner);
 void owner_stop(struct owner *owner); /* work thread */
-/* Blocking, after the work thread has stopped its work: says in the bucket that nobody has it. */
+/* Blocking, after owner_stop while the volume works on: nothing of it is under way. */
+void owner_drain(struct owner *owner);
+/* Blocking, after the work thread has stopped its work (or owner_drain): says in the bucket that
+ * nobody has it. */
 void owner_give_back(struct owner *owner);
 void owner_free(struct owner *owner);
 void owner_status(struct owner *owner, json_t *out);

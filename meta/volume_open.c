@@ -13,6 +13,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "remote_impl.h"
+#include "stores.h"
 #include "volume.h"
 
 #define SCRATCH "sluice-scratch-"
@@ -264,6 +265,7 @@ static int start_parts(struct meta *meta, struct error *error)
 
 static void free_meta(struct meta *meta)
 {
+    stores_free(meta->stores); /* its threads use the work thread */
     loop_free(meta->work);
     syncer_free(meta->syncer);
     importer_free(meta->importer);
@@ -280,6 +282,12 @@ static void free_meta(struct meta *meta)
     free((char *)meta->config.prefix);
     free((char *)meta->config.owner_text);
     free(meta);
+}
+
+static void stop_stores(void *arg)
+{
+    struct meta *meta = arg;
+    stores_stop(meta->stores);
 }
 
 int meta_open(const struct meta_config *config, struct meta **out, struct error *error)
@@ -300,11 +308,18 @@ int meta_open(const struct meta_config *config, struct meta **out, struct error 
         rc = loop_new(&meta->work, "meta-work");
     if (!rc) {
         add_metrics(meta);
+        rc = stores_start(meta, &meta->stores, error);
+    }
+    if (!rc) {
         rc = start_parts(meta, error);
     }
     if (rc) {
         if (error && !error->code)
             error_set(error, rc, "cannot open the volume: %s", strerror(-rc));
+        if (meta->stores)
+            loop_call(meta->work, stop_stores, meta);
+        if (meta->stores)
+            stores_give_back(meta->stores);
         if (meta->owner)
             owner_give_back(meta->owner);
         free_meta(meta);
@@ -328,6 +343,7 @@ static void stop_work(void *arg)
     carrier_stop(meta->carrier);
     if (meta->owner)
         owner_stop(meta->owner);
+    stores_stop(meta->stores);
     work_cancel_all(meta);
     work_end(meta);
 }
@@ -345,6 +361,7 @@ void meta_close(struct meta *meta)
         ;
     if (syncer_free(TAKE_PTR(meta->syncer)))
         log_error("metadata was not synced at close", "directory=%s", meta->directory);
+    stores_give_back(meta->stores);
     if (meta->owner)
         owner_give_back(meta->owner);
     free_meta(meta);

@@ -91,7 +91,9 @@ static bool is_one_store(const struct store_op *op, unsigned number)
 {
     if (op->source_key && number_of(op->source_key) != number)
         return false;
-    if (op->start_after && number_of(op->start_after) != number)
+    /* One before all keys of the store is as none. */
+    if (number && op->start_after && number_of(op->start_after) != number &&
+        strcmp(op->start_after, text_of(op)) > 0)
         return false;
     for (unsigned i = 0; op->kind == STORE_DELETE_MANY && i < op->key_count; i++)
         if (number_of(op->keys[i]) != number)
@@ -147,6 +149,8 @@ static int make_sub(struct call *call)
     sub->key = strip(sub->key);
     sub->source_key = strip(sub->source_key);
     sub->prefix = strip(sub->prefix);
+    if (sub->start_after && number_of(sub->start_after) != call->number)
+        sub->start_after = NULL;
     sub->start_after = strip(sub->start_after);
     if (sub->kind != STORE_DELETE_MANY || !sub->key_count)
         return 0;

@@ -114,7 +114,8 @@ int engine_checkpoint(struct engine *engine, const char *directory, struct error
  * after the backup are not given out again, and nothing is deleted or written on account of what
  * was under way. No operation of the log: a restored database begins a log of its own. */
 int engine_restored(struct engine *engine);
-/* Every live object of the volume's own store, in the order of their keys, until `each` returns something else than 0. */
+/* Every live object of the volume's own store, in the order of their keys, until `each` returns
+ * something else than 0. */
 struct engine_object {
     const char *key, *etag; /* not NUL-terminated */
     size_t key_len, etag_len;
@@ -130,11 +131,20 @@ int engine_sessions(struct engine *engine,
                     int (*each)(void *arg, uint64_t session, const void *record, size_t len),
                     void *arg);
 
-/* Objects of the volume's own store by their keys, ascending after `after` (NULL: from the first): those that hold their key.
- * The number; less than `max` at the end. */
+/* Objects of the volume's own store by their keys, ascending after `after` (NULL: from the first):
+ * those that hold their key. The number; less than `max` at the end. */
 int engine_keys(struct engine *engine, const char *after, struct meta_object *out, int max);
 /* The other stores, by number: how many. Any thread. */
 int engine_stores(struct engine *engine, struct meta_store *out, int max);
+/* Directories whose files belong to a store of their own: how many, in *out (free()). Any thread.
+ */
+struct engine_place {
+    uint64_t ino;
+    unsigned store;
+    bool attached, paused;
+    bool queued; /* some of what is below may not be counted in its drift yet */
+};
+int engine_places(struct engine *engine, struct engine_place **out);
 /* A key below ".sluice/" of its store's prefix. Any thread. */
 bool engine_key_is_internal(struct engine *engine, const char *key);
 /* Whether an object of any state holds the key: 1, 0 or -errno. */

@@ -1,0 +1,211 @@
+/* sluice migrate: moves the data of a directory to another store while it is used. */
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "cli.h"
+#include "control_client.h"
+#include "options.h"
+#include "progress.h"
+
+#define LOOK_NS (250 * NS_PER_MS)
+
+struct migrate_options {
+    char *to;
+    bool wait, pause, resume, cancel, json;
+};
+
+#define AT(field) offsetof(struct migrate_options, field)
+
+static const struct option_spec specs[] = {
+    {"to", 0, OPTION_STRING, AT(to), "STORE",
+     "The store that files below PATH belong to from now on; main is the volume's own"},
+    {"wait", 0, OPTION_FLAG, AT(wait), NULL,
+     "Return when all is moved, and show how far it is; files in use are not waited to be quiet"},
+    {"pause", 0, OPTION_FLAG, AT(pause), NULL, "Move nothing more for now"},
+    {"resume", 0, OPTION_FLAG, AT(resume), NULL, "Go on"},
+    {"cancel", 0, OPTION_FLAG, AT(cancel), NULL,
+     "Files belong where those of the directory above do again: what was moved goes back"},
+    {"json", 0, OPTION_FLAG, AT(json), NULL, "Print how far it is as JSON"},
+};
+
+static const struct option_set option_set = {
+    .specs = specs,
+    .count = ARRAY_LEN(specs),
+    .usage = "PATH",
+    .doc =
+        "Moves the data of a directory, with all below it, to another store in the background. "
+        "Names, open files and what is read and written stay as they are.\v"
+        "Without an option it says how far it is. Every file is copied, compared, taken over and "
+        "only then deleted at its old place; after a crash it goes on where it was. `sluice store "
+        "add` makes the place to move to.\nExamples:\n"
+        "  sluice migrate /mnt/data --to new --wait\n"
+        "  sluice migrate /mnt/data\n"
+        "  sluice migrate /mnt/data --pause",
+    .args_min = 1,
+    .args_max = 1,
+};
+
+struct waiting {
+    const char *path;
+    struct error error;
+    int result;
+    sem_t done;
+};
+
+static int ask(const char *path, const struct migrate_options *o, struct error *error)
+{
+    struct control_client client;
+    json_t *reply = NULL;
+    int r = control_client_open(path, &client, error);
+    if (r < 0)
+        return r;
+    json_t *request = json_pack("{s:s}", "op", "migrate");
+    if (o->to)
+        json_object_set_new(request, "to", json_string(o->to));
+    else
+        json_object_set_new(request, "do",
+                            json_string(o->pause    ? "pause"
+                                        : o->resume ? "resume"
+                                                    : "cancel"));
+    control_client_set_path(&client, request);
+    r = control_client_call(&client, request, &reply, error);
+    json_decref(reply);
+    control_client_close(&client);
+    return r;
+}
+
+/* The migration of the directory, a new reference; NULL: there is none. */
+static int look(const char *path, json_t **out, struct error *error)
+{
+    struct control_client client;
+    json_t *reply = NULL, *move;
+    size_t i;
+    *out = NULL;
+    int r = control_client_open(path, &client, error);
+    if (r < 0)
+        return r;
+    r = control_client_call(&client, json_pack("{s:s}", "op", "store-list"), &reply, error);
+    json_array_foreach(json_object_get(reply, "migrations"), i, move)
+    {
+        const char *at = json_string_value(json_object_get(move, "path"));
+        if (at && strcmp(at, client.inside + 1) == 0)
+            *out = json_incref(move);
+    }
+    json_decref(reply);
+    control_client_close(&client);
+    return r;
+}
+
+static uint64_t number(json_t *move, const char *key)
+{
+    return (uint64_t)json_integer_value(json_object_get(move, key));
+}
+
+static int show(const char *path, bool json, struct error *error)
+{
+    char left[32], all[32];
+    json_t *move;
+    int r = look(path, &move, error);
+    if (r < 0)
+        return r;
+    if (!move)
+        return error_set(error, -ENODATA, "%s was not migrated", path);
+    if (json) {
+        json_dumpf(move, stdout, JSON_INDENT(2));
+        putchar('\n');
+    } else {
+        printf("to %s: %llu of %llu files, %s of %s left%s%s\n",
+               json_string_value(json_object_get(move, "to")),
+               (unsigned long long)number(move, "left_files"),
+               (unsigned long long)number(move, "files"),
+               progress_bytes(number(move, "left_bytes"), left),
+               progress_bytes(number(move, "bytes"), all),
+               json_is_true(json_object_get(move, "listing")) ? " at least" : "",
+               json_is_true(json_object_get(move, "paused")) ? " (paused)" : "");
+    }
+    json_decref(move);
+    return 0;
+}
+
+static void *settle(void *arg)
+{
+    struct waiting *w = arg;
+    json_t *reply = NULL;
+    w->result = control_client_simple(w->path, "settle", &reply, &w->error);
+    json_decref(reply);
+    sem_post(&w->done);
+    return NULL;
+}
+
+static bool wait_a_little(sem_t *done)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    uint64_t ns = (uint64_t)until.tv_nsec + LOOK_NS;
+    until.tv_sec += (time_t)(ns / NS_PER_S);
+    until.tv_nsec = (long)(ns % NS_PER_S);
+    return sem_timedwait(done, &until) == 0;
+}
+
+/* The barrier of settle is that of a migration too: nothing below is anywhere else. */
+static int wait_for(const char *path, struct error *error)
+{
+    struct waiting w = {.path = path};
+    struct progress progress;
+    pthread_t thread;
+    progress_init(&progress, "moving", true);
+    sem_init(&w.done, 0, 0);
+    if (!progress.on || pthread_create(&thread, NULL, settle, &w) != 0) {
+        settle(&w);
+    } else {
+        while (!wait_a_little(&w.done)) {
+            json_t *move;
+            if (look(path, &move, NULL) == 0 && move)
+                progress_show(&progress, number(move, json_is_true(json_object_get(move, "listing"))
+                                                          ? "bytes"
+                                                          : "left_bytes"));
+            json_decref(move);
+        }
+        pthread_join(thread, NULL);
+        progress_end(&progress);
+    }
+    sem_destroy(&w.done);
+    if (w.result < 0)
+        *error = w.error;
+    return w.result;
+}
+
+static int run(const char *path, const struct migrate_options *o, struct error *error)
+{
+    int words = (o->to != NULL) + o->pause + o->resume + o->cancel;
+    if (words > 1)
+        return error_set(error, -EINVAL, "--to, --pause, --resume and --cancel exclude each other");
+    int r = words ? ask(path, o, error) : 0;
+    if (r == 0 && o->wait)
+        r = wait_for(path, error);
+    if (r < 0 || ((words || o->wait) && !o->json))
+        return r;
+    return show(path, o->json, error);
+}
+
+int cli_migrate(int argc, char **argv)
+{
+    struct migrate_options options = {0};
+    struct option_result result;
+    struct error error = {0};
+    int r = options_parse(&option_set, "sluice migrate", argc, argv, &options, &result);
+    if (r)
+        return r - 1;
+    r = run(result.args[0], &options, &error);
+    options_free(&option_set, &options);
+    if (r < 0)
+        return cli_fail("migrate", &error) + (error.code == -EINVAL);
+    return 0;
+}
