@@ -120,15 +120,16 @@ static int show(const char *path, bool json, struct error *error)
     if (json) {
         json_dumpf(move, stdout, JSON_INDENT(2));
         putchar('\n');
+    } else if (json_is_true(json_object_get(move, "paused"))) {
+        printf("to %s: paused\n", json_string_value(json_object_get(move, "to")));
     } else {
-        printf("to %s: %llu of %llu files, %s of %s left%s%s\n",
+        printf("to %s: %llu of %llu files, %s of %s left%s\n",
                json_string_value(json_object_get(move, "to")),
                (unsigned long long)number(move, "left_files"),
                (unsigned long long)number(move, "files"),
                progress_bytes(number(move, "left_bytes"), left),
                progress_bytes(number(move, "bytes"), all),
-               json_is_true(json_object_get(move, "listing")) ? " at least" : "",
-               json_is_true(json_object_get(move, "paused")) ? " (paused)" : "");
+               json_is_true(json_object_get(move, "listing")) ? " at least" : "");
     }
     json_decref(move);
     return 0;

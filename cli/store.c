@@ -160,12 +160,13 @@ static void print_move(json_t *move)
     uint64_t left = (uint64_t)json_integer_value(json_object_get(move, "left_bytes"));
     bool listing = json_is_true(json_object_get(move, "listing"));
     printf("/%s belongs to %s: ", text(move, "path"), text(move, "to"));
-    if (files == 0 && !listing)
-        printf("all is there");
+    if (json_is_true(json_object_get(move, "paused")))
+        printf("paused\n");
+    else if (files == 0 && !listing)
+        printf("all is there\n");
     else
-        printf("%lld files, %s left%s", (long long)files, progress_bytes(left, bytes),
+        printf("%lld files, %s left%s\n", (long long)files, progress_bytes(left, bytes),
                listing ? " at least" : "");
-    printf("%s\n", json_is_true(json_object_get(move, "paused")) ? " (paused)" : "");
 }
 
 static int list(const char *path, bool json, struct error *error)

@@ -19,7 +19,6 @@
 #define MS ((uint64_t)1000000)
 #define WAIT_NS (200 * MS)          /* for another file, or for gc */
 #define CLAIMED_WAIT_NS (5000 * MS) /* for a renamed directory's subtree */
-#define HELD_WAIT_NS (5000 * MS)    /* for a migration that is paused */
 #define CHAIN_MAX 64
 #define UPLOAD_MAX ((uint64_t)5 << 20)
 #define SUBTREE_DEFAULT 256
@@ -339,7 +338,8 @@ static int record_new_step(struct engine_txn *t, struct engine_node *node, struc
     return rc;
 }
 
-/* It is one object of another store than its directory's, and is to stay there for now: 1. */
+/* It is one object of another store than its directory's, and is to stay there until its migration
+ * goes on, which queues it again: 1. */
 static int is_held(struct engine_txn *t, struct engine_node *node)
 {
     struct engine_home home;
@@ -382,7 +382,7 @@ int engine_apply_settle_begin(struct engine_txn *t, const struct meta_op *op,
             t, node, node->now.changed_ns + engine_settle_delay_ns(t->engine), NULL, 0);
     rc = is_held(t, node);
     if (rc != 0)
-        return rc < 0 ? rc : wait_with_reason(t, node, HELD_WAIT_NS, "its migration is paused");
+        return rc < 0 ? rc : engine_settle_unqueue(t, node);
     rc = choose_target(t, node, &target);
     if (rc > 0)
         rc = record_new_step(t, node, &target, &reply->settle);
