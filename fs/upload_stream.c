@@ -227,7 +227,8 @@ static void part_run(struct pool_task *task)
         .crc32c = job->crc32c,
         .upload_id = upload->single ? NULL : upload->upload_id,
         .part_number = upload->single ? 0 : job->index + 1,
-        .if_none_match = upload->single && store_caps_at(upload->data->store, upload->object.key)->put_if_none_match,
+        .if_none_match = upload->single &&
+                         store_caps_at(upload->data->store, upload->object.key)->put_if_none_match,
         .meta = upload->single ? upload->tags.pairs : NULL,
         .meta_count = upload->single ? upload->tag_count : 0,
         .done = part_sent,
@@ -376,7 +377,8 @@ void upload_complete(struct upload *upload)
         .upload_id = upload->upload_id,
         .parts = upload->complete_parts,
         .part_count = upload->part_count,
-        .if_none_match = store_caps_at(upload->data->store, upload->object.key)->complete_if_none_match,
+        .if_none_match =
+            store_caps_at(upload->data->store, upload->object.key)->complete_if_none_match,
         .meta = upload->tags.pairs,
         .meta_count = upload->tag_count,
         .done = complete_done,

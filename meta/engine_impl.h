@@ -117,8 +117,8 @@ struct engine {
     struct record_counters counters;
     struct engine_txn txn;
     struct meta_store *store_new; /* META_STORE_SET: known after its commit */
-    bool stopped; /* RocksDB refuses writes until it is opened again */
-    bool tight;   /* the disk is nearly full: only what frees is accepted */
+    bool stopped;                 /* RocksDB refuses writes until it is opened again */
+    bool tight;                   /* the disk is nearly full: only what frees is accepted */
     bool has_reserve;
     unsigned since_space_check, since_squeeze;
     uint64_t bytes_since_space_check;

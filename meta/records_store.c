@@ -66,8 +66,8 @@ int record_store_decode(const void *data, size_t len, struct meta_store *out)
 void record_place_encode(struct buf *b, const struct record_place *place)
 {
     buf_put_u8(b, VERSION);
-    buf_put_u8(b, (uint8_t)((place->attached ? FLAG_ATTACHED : 0) |
-                            (place->paused ? FLAG_PAUSED : 0)));
+    buf_put_u8(
+        b, (uint8_t)((place->attached ? FLAG_ATTACHED : 0) | (place->paused ? FLAG_PAUSED : 0)));
     buf_put_varint(b, place->store);
 }
 

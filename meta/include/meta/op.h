@@ -118,15 +118,15 @@ enum meta_kind {
     META_CARRY_DONE, /* ino, length = stamp of the row that was worked on, flags META_NOT_WRITTEN:
                         the bucket has no entry of it */
 
-    META_STORE_SET,  /* length = number, store: another store is known by this number, or what is known
-                        of it changes. With ino, an empty directory: it is attached there */
-    META_STORE_DROP, /* length = number: forgotten, if nothing is there: -EBUSY */
+    META_STORE_SET,   /* length = number, store: another store is known by this number, or what is
+                         known   of it changes. With ino, an empty directory: it is attached there */
+    META_STORE_DROP,  /* length = number: forgotten, if nothing is there: -EBUSY */
     META_STORE_PLACE, /* ino of a directory, length = number (0: the volume's own), flags
                          META_PLACE_PAUSED, META_PLACE_NONE: files below it have their keys in this
                          store from now on, at their paths below its prefix → attr */
-    META_STORE_EMPTY, /* length = number, count: forgets up to so many names below the directory that
-                         the store is attached at, and leaves their objects in the store → entries as
-                         in IMPORT_DIR; end = nothing is left */
+    META_STORE_EMPTY, /* length = number, count: forgets up to so many names below the directory
+                         that the store is attached at, and leaves their objects in the store →
+                         entries as in IMPORT_DIR; end = nothing is left */
 
     META_SESSION_BEGIN = 120, /* session, data = its record: may apply from now on */
     META_SESSION_END,         /* session: its later operations are refused; kept answers are gone */
@@ -258,8 +258,8 @@ struct meta_volume {
     char staging[1024];         /* patterns (fnmatch) of path components, separated by ':' */
 };
 
-/* Another store than the volume's own (number 0). Keys there are "/NUMBER/KEY" in all that speaks of
- * keys (s3/mux.h). */
+/* Another store than the volume's own (number 0). Keys there are "/NUMBER/KEY" in all that speaks
+ * of keys (s3/mux.h). */
 #define META_STORES_MAX 63
 #define META_STORE_NAME_MAX 63
 #define META_STORE_TEXT_MAX 2047
@@ -270,9 +270,9 @@ struct meta_store {
     char options[META_STORE_TEXT_MAX + 1]; /* JSON: how it is reached. No secrets */
     char prefix[META_KEY_MAX + 1];         /* in its bucket: "" or ends in '/' */
     uint64_t root;                         /* the directory it was attached at; 0: none */
-    bool read_only;             /* nothing is ever written or deleted there */
-    bool file_beside_directory; /* of its abilities */
-    bool detaching;             /* its names are being forgotten */
+    bool read_only;                        /* nothing is ever written or deleted there */
+    bool file_beside_directory;            /* of its abilities */
+    bool detaching;                        /* its names are being forgotten */
 };
 
 /* What a cache of contents may still believe when a volume is opened. */

@@ -14,8 +14,8 @@
 #define STORE_MUX_MAX 63
 #define STORE_ROUTE_MAX 4 /* bytes of "/63/" */
 
-/* The number of the store that a key, or a prefix, is in: 0, the mux's own. *skip: where the store's
- * own key begins. The key need not end in NUL. */
+/* The number of the store that a key, or a prefix, is in: 0, the mux's own. *skip: where the
+ * store's own key begins. The key need not end in NUL. */
 unsigned store_route(const char *key, size_t len, size_t *skip);
 /* Writes what keys of a store begin with, "" for 0, with NUL. Returns its length. */
 size_t store_route_print(unsigned number, char out[STORE_ROUTE_MAX + 1]);
