@@ -37,7 +37,8 @@
 struct serve_options {
     char *listen, *data_dir, *log_file, *log_level, *metrics_address;
     char *tls_cert, *tls_key, *tls_client_ca;
-    bool no_auth;
+    char *audit;
+    bool no_auth, audit_reads;
     uint32_t lease_ms;
     unsigned max_connections;
 };
@@ -57,6 +58,10 @@ static const struct option_spec specs[] = {
     {"no-auth", 0, OPTION_FLAG, AT(no_auth), NULL,
      "Let everybody who reaches the service use volumes that have no tokens (only clients of this "
      "host, and those with a certificate that --tls-client-ca asks for)"},
+    {"audit", 0, OPTION_STRING, AT(audit), "FILE",
+     "Append who did what there, as JSON lines: sessions, refusals and changes (nowhere)"},
+    {"audit-reads", 0, OPTION_FLAG, AT(audit_reads), NULL,
+     "Also reads that reach the service: what a mount has in its cache does not"},
     {"lease", 0, OPTION_DURATION, AT(lease_ms), "TIME",
      "A client that is not heard of for so long has lost its session (10s)", .min = 1000,
      .max = 600000},
@@ -429,6 +434,8 @@ static int start(struct serve *s, struct error *error)
     config.tls_key = s->options.tls_key;
     config.tls_client_ca = s->options.tls_client_ca;
     config.no_auth = s->options.no_auth;
+    config.audit_file = s->options.audit;
+    config.audit_reads = s->options.audit_reads;
     if (config.tls_client_ca && !config.tls_cert)
         return error_set(error, -EINVAL, "--tls-client-ca needs --tls-cert and --tls-key");
     r = metrics_new(&s->metrics);
@@ -466,6 +473,7 @@ static void run(struct serve *s)
                            {.fd = s->admin_fd, .events = POLLIN}};
     for (;;) {
         struct signalfd_siginfo info;
+        int r;
         int ready = poll(fds, ARRAY_LEN(fds), s->options.tls_cert ? CERTIFICATES_MS : -1);
         if (ready < 0 && errno != EINTR)
             return;
@@ -482,6 +490,9 @@ static void run(struct serve *s)
             return;
         }
         log_reopen();
+        if ((r = meta_server_reopen_audit(s->server)) < 0)
+            log_error("audit log not opened again", "file=%s error=\"%s\"", s->options.audit,
+                      strerror(-r));
         reload_certificates(s);
     }
 }

@@ -203,6 +203,7 @@ void conn_refuse(struct conn *conn, int code, const char *fmt, ...)
     if (conn->closing)
         return;
     metric_add(conn->server->refused, 1);
+    audit_refused(conn, code, text);
     log_info("client refused", "error=%d peer=%s reason=\"%s\"", -code, conn->peer, text);
     conn->failed |= code != -EAGAIN;
     wire_put_refused(&conn->out, code, text);

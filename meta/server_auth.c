@@ -112,6 +112,7 @@ void auth_adopt(struct session *session, struct conn *conn)
     grant_done(&session->grant);
     session->grant = conn->grant;
     conn->grant = (struct grant){0};
+    memcpy(session->peer, conn->peer, sizeof(session->peer));
 }
 
 /* Operations */

@@ -52,13 +52,16 @@ int guard_new(struct server *server, struct error *error)
         metrics_counter(m, "sluice_serve_tls_reloads_total", "result=\"refused\"", "");
     metrics_callback(m, "sluice_serve_connections_pending", "",
                      "Connections that are not known yet.", read_pending, server);
-    return files.cert || files.key || files.ca ? tls_setup_new(true, &files, &server->tls, error)
-                                               : 0;
+    int rc =
+        files.cert || files.key || files.ca ? tls_setup_new(true, &files, &server->tls, error) : 0;
+    struct audit_config audit = {.path = c->audit_file, .metrics = m};
+    return rc == 0 && audit.path ? audit_open(&audit, &server->audit, error) : rc;
 }
 
 void guard_free(struct server *server)
 {
     tls_setup_free(server->tls);
+    audit_free(server->audit);
     gate_free(server->gate);
     free(server->cipher);
 }
@@ -69,6 +72,11 @@ int meta_server_reload_tls(struct server *server, struct error *error)
     if (rc)
         metric_add(rc > 0 ? server->reloads : server->reload_errors, 1);
     return rc;
+}
+
+int meta_server_reopen_audit(struct server *server)
+{
+    return server->audit ? audit_reopen(server->audit) : 0;
 }
 
 /* Coming and going */
@@ -173,6 +181,7 @@ static bool refuse_tls(struct conn *conn, const char *why, const char *text)
 {
     metric_add(conn->server->refused, 1);
     count_failure(conn, why);
+    audit_refused(conn, -EPROTO, text);
     log_info("client refused", "error=%d peer=%s reason=\"%s\"", EPROTO, conn->peer, text);
     conn->failed = true;
     buf_reset(&conn->out);

@@ -5,6 +5,7 @@
  * server.c           listening, connections, frames
  * server_guard.c     what stands before a connection is known: gate, TLS, who the peer is
  * server_auth.c      what a connection may do: tokens, rights, users and groups
+ * server_audit.c     what goes to the audit log
  * server_session.c   sessions, invalidations, who waits for whose confirmation
  * server_request.c   operations and tasks of sessions, and what they mean to the others
  * server_locks.c     locks
@@ -17,6 +18,7 @@
 
 #include <uthash.h>
 
+#include "audit.h"
 #include "gate.h"
 #include "lease.h"
 #include "meta/codec.h"
@@ -122,6 +124,7 @@ struct session {
     struct conn *conn; /* NULL: lost; it may come back */
     uint64_t heard_ms;
     bool read_only;
+    char peer[PEER_MAX]; /* of its last connection */
     struct grant grant;
     char *bound;   /* the path of the token that it was begun with; NULL: none */
     bool restored; /* from the database, and did not come back yet */
@@ -149,6 +152,7 @@ struct job {
     uint64_t id;
     struct conn *conn; /* that it is counted for; NULL when that is gone */
     bool is_task, posted;
+    enum wire_task_kind task_kind;
     int result;
     uint8_t *bytes; /* that the operation points into */
     struct meta_decoded_op decoded;
@@ -200,7 +204,8 @@ struct server {
     unsigned conn_count, jobs;
     struct tls_setup *tls; /* NULL: none */
     struct gate *gate;
-    uint8_t *cipher; /* CIPHER_ROOM bytes: what a connection with TLS has just received */
+    struct audit *audit; /* NULL: none */
+    uint8_t *cipher;     /* CIPHER_ROOM bytes: what a connection with TLS has just received */
     struct server_volume *volumes;
     uv_prepare_t prepare;
     struct loop_timer timer;
@@ -254,6 +259,12 @@ int auth_task(const struct session *session, enum wire_task_kind kind);
 void auth_reply(const struct session *session, struct meta_reply *reply);
 /* Closes connections whose token has expired or is gone. */
 void auth_tick(struct server_volume *volume);
+
+/* server_audit.c */
+/* event: "begin", "resume", "end". */
+void audit_session(const struct session *session, const char *event, const char *reason);
+void audit_refused(const struct conn *conn, int code, const char *reason);
+void audit_job(const struct job *job);
 
 /* server_session.c */
 void session_hello(struct conn *conn, const struct wire_hello *hello);

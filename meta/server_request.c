@@ -82,6 +82,7 @@ void job_answer(struct job *job)
             auth_reply(job->session, &job->request.reply);
         wire_put_reply(conn_out(conn), job->id, MIN(job->result, 0), &job->request.reply);
     }
+    audit_job(job);
     job_free(job);
 }
 
@@ -409,6 +410,7 @@ void task_take(struct session *session, const struct wire_task *m)
     job->is_task = true;
     job->reported = 0;
     memset(&job->task, 0, sizeof(job->task));
+    job->task_kind = m->kind;
     job->task.ino = m->ino;
     job->task.done = task_done;
     job->result = auth_task(session, m->kind);

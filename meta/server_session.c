@@ -233,6 +233,7 @@ void session_end(struct session *session, const char *why)
     if (rc < 0 && rc != -ESTALE)
         log_error("session cannot be ended in the database",
                   "volume=%s session=%" PRIu64 " error=%d", volume->name, session->id, -rc);
+    audit_session(session, "end", why ? why : "unmounted");
     log_info("session ended", "volume=%s session=%" PRIu64 " client=\"%s\" reason=\"%s\"",
              volume->name, session->id, session->text, why ? why : "unmounted");
     struct conn *conn = session->conn;
@@ -402,6 +403,7 @@ static void resume(struct conn *conn, struct session *session)
                 if (g->holders[i] == session->id)
                     session_push(session, WIRE_ITEM_GONE, g->ino, NULL);
     }
+    audit_session(session, "resume", NULL);
     log_info("session goes on", "volume=%s session=%" PRIu64 " client=\"%s\"", volume->name,
              session->id, session->text);
 }
@@ -451,6 +453,7 @@ void session_begin(struct conn *conn, struct server_volume *volume, const struct
         return;
     }
     welcome(conn, session, false);
+    audit_session(session, "begin", NULL);
     log_info("session begun", "volume=%s session=%" PRIu64 " client=\"%s\"", volume->name,
              session->id, session->text);
 }

@@ -1,7 +1,9 @@
 """Tokens of a service's volumes: who may do what, and what happens when that changes while mounts live."""
 
 import errno
+import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -291,6 +293,55 @@ class Owners(Auth):
         self.assertEqual(os.stat(v.path("f")).st_uid, 65534)
         with os.scandir(v.path("")) as entries:
             self.assertEqual({e.name: e.stat().st_uid for e in entries}, {"f": 65534, "d": 0})
+
+
+class Audit(unittest.TestCase):
+    def test_who_did_what(self):
+        service = Service()
+        self.addCleanup(service.close)
+        log = os.path.join(service.directory, "audit")
+        service.options += ["--audit", log]
+        service.start()
+        bucket = os.path.join(service.directory, "bucket")
+        service.volume("create", "v", "file://" + bucket, "settle-delay=200ms", "gc-delay=500ms")
+        token = service.volume("token", "create", "v").stdout.strip()
+        name = token.split("_")[1]
+
+        def records():
+            with open(log) as f:
+                return [json.loads(line) for line in f.read().splitlines()]
+
+        def find(**fields):
+            return [r for r in records() if all(r.get(k) == v for k, v in fields.items())]
+
+        self.assertEqual(answer(("127.0.0.1", service.port), hello("v", token[:-1] + "x"))[0], REFUSED)
+        with ServiceVolume(service=service, bucket=bucket, env={"SLUICE_TOKEN": token}) as v:
+            os.mkdir(v.path("d"))
+            v.write("d/f", b"x")
+            os.rename(v.path("d/f"), v.path("d/g"))
+            d = os.stat(v.path("d")).st_ino
+            os.rename(log, log + ".1")
+            service.process.send_signal(signal.SIGHUP)
+            wait_until("the new file", lambda: os.path.exists(log))
+            with open(log + ".1") as f:
+                old = f.read()
+            os.unlink(v.path("d/g"))
+            with self.assertRaises(OSError):
+                os.rmdir(v.path("d/nothing"))
+            session = service.sessions("v")[0]["session"]
+        wait_until("the end", lambda: find(event="end", session=session))
+        new = records()
+        self.assertNotIn(token, old + str(new))
+        self.assertEqual([(r["parent"], r["token"], r["result"]) for r in new if r.get("op") == "unlink"], [(d, name, "ok")])
+        new += [json.loads(line) for line in old.splitlines()]
+        self.assertEqual([r["result"] for r in new if r["event"] == "refused"], ["EACCES"])
+        self.assertEqual([r["token"] for r in new if r["event"] == "begin"], [name])
+        moved = [r for r in new if r.get("op") == "rename"]
+        self.assertEqual([(r["name"], r["new_name"], r["parent"], r["new_parent"], r["session"], r["volume"], r["result"])
+                          for r in moved], [("f", "g", d, d, session, "v", "ok")])
+        self.assertTrue(moved[0]["peer"].startswith("127.0.0.1:"))
+        self.assertGreater(moved[0]["request"], 0)
+        self.assertEqual([r for r in new if r.get("op") == "lookup"], [])
 
 
 # Runs in a network of its own, where an address that is not 127.0.0.1 is at hand.

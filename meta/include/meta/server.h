@@ -29,6 +29,10 @@ struct server_config {
     /* A volume without tokens is open to everybody who reaches the service; else to clients of this
      * host, and to those with a certificate. */
     bool no_auth;
+    /* Audit log, JSON lines (copied; NULL: none): sessions and changes; `audit_reads`: also reads
+     * that reach the service. */
+    const char *audit_file;
+    bool audit_reads;
 };
 void meta_server_config_init(struct server_config *config);
 
@@ -40,6 +44,9 @@ void meta_server_free(struct server *server);
 /* Reads the certificates again if their files have changed. 1: taken over, 0: nothing new, -errno
  * with a sentence: they are wrong, and those from before stay. Any thread; reads files. */
 int meta_server_reload_tls(struct server *server, struct error *error);
+
+/* Goes on in a new audit file of the same name. 0 or -errno. */
+int meta_server_reopen_audit(struct server *server);
 
 /* tcp://ADDRESS:PORT or unix:///PATH (made with mode 0660; a socket that nobody serves is
  * replaced). `bound` (may be NULL, 128 bytes): what it became, with the port that was chosen for 0.
