@@ -174,6 +174,15 @@ static struct stream *begin_candidate(struct stream_set *set, uint64_t position,
     return stream;
 }
 
+/* A request costs as much time as hundreds of KiB: a small file that is read from its start, as
+ * nearly all are, comes whole. */
+static bool wants_whole(const struct stream_set *set, uint64_t offset, uint64_t length,
+                        uint64_t file_size)
+{
+    return !set->whole_seen && set->window_max > 0 && length < file_size &&
+           (file_size <= STREAM_WHOLE_ANY || (offset == 0 && file_size <= STREAM_WHOLE_START));
+}
+
 static void begin(struct stream_set *set, uint64_t offset, uint64_t length, uint64_t file_size,
                   struct stream_plan *plan)
 {
@@ -185,14 +194,18 @@ static void begin(struct stream_set *set, uint64_t offset, uint64_t length, uint
         set->lone[0] = offset;
         set->lone_count = MIN(set->lone_count + 1, 2);
         stream = begin_candidate(set, offset + length, plan);
-        if (offset == 0 && length >= STREAM_START_LENGTH)
+        if (wants_whole(set, offset, length, file_size)) {
+            set->whole_seen = plan->keep = true;
+            plan->demand = (struct stream_range){0, file_size};
+            stream->ahead = file_size;
+        } else if (offset == 0 && length >= STREAM_START_LENGTH)
             plan_forwards(set, stream, file_size, plan);
     }
     stream->last_use = set->uses;
     plan->stream = (unsigned)(stream - set->streams);
     /* Columnar formats have their index at the end, and its length in the last bytes. */
-    if (!set->footer_seen && set->window_max > 0 && file_size >= STREAM_FOOTER_FILE_MIN &&
-        offset >= file_size - STREAM_FOOTER) {
+    if (!plan->keep && !set->footer_seen && set->window_max > 0 &&
+        file_size >= STREAM_FOOTER_FILE_MIN && offset >= file_size - STREAM_FOOTER) {
         set->footer_seen = true;
         plan->keep = true;
         plan->demand.offset = file_size - STREAM_FOOTER;

@@ -22,6 +22,9 @@
 #define STREAM_START_LENGTH (128u << 10)  /* a first read at 0 of this length begins a window */
 #define STREAM_FOOTER (128u << 10)        /* fetched with a first read that touches the end */
 #define STREAM_FOOTER_FILE_MIN (1u << 20) /* in files of at least this size */
+/* Files whose first read fetches all of them, by one request: from any place, from the start. */
+#define STREAM_WHOLE_ANY (128u << 10)
+#define STREAM_WHOLE_START (1u << 20)
 
 struct stream {
     unsigned hits;     /* reads that belong to it; 0: unused */
@@ -40,7 +43,7 @@ struct stream_set {
     uint64_t uses;
     uint64_t lone[2]; /* offsets of the last two reads that continued nothing, newest first */
     unsigned lone_count;
-    bool footer_seen;
+    bool footer_seen, whole_seen;
 };
 
 struct stream_range {
@@ -49,11 +52,11 @@ struct stream_range {
 
 struct stream_plan {
     struct stream_range demand; /* fetch at least this; holds what was asked */
-    bool keep;                  /* keep the fetched bytes for later reads of this handle (footer) */
-    unsigned stream;            /* that the read belongs to */
-    uint64_t position;          /* of that stream now: what lies STREAM_SLACK before it was passed;
-                                   0 with a stride */
-    uint32_t forget;            /* bit i: what was fetched ahead for stream i is not wanted */
+    bool keep; /* keep the fetched bytes for later reads of this handle (footer, whole file) */
+    unsigned stream;   /* that the read belongs to */
+    uint64_t position; /* of that stream now: what lies STREAM_SLACK before it was passed;
+                          0 with a stride */
+    uint32_t forget;   /* bit i: what was fetched ahead for stream i is not wanted */
     struct stream_range ahead[STREAM_AHEAD_MAX];
     unsigned ahead_count;
 };

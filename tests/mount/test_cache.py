@@ -101,6 +101,19 @@ class CacheTest(unittest.TestCase):
         self.again(v)
         return v
 
+    def test_cold_small_file_costs_one_request(self):
+        for options in ([], ["--no-cache"]):
+            v = self.volume(*options)
+            for size, first in ((900 << 10, 0), (1 << 20, 0), (100 << 10, 70000)):
+                name = "f%d" % size
+                data = noise(size, size)
+                v.put_object(name, data)
+                before = gets(v)
+                with open(v.path(name), "rb", buffering=0) as f:
+                    self.assertEqual(os.pread(f.fileno(), 1000, first), data[first:first + 1000])
+                    self.assertEqual(b"".join(iter(lambda: f.read(50000), b"")), data)
+                self.assertEqual(gets(v) - before, 1, (size, options))
+
     def test_idle_mount_holds_no_buffers_and_knows_its_disk(self):
         v = self.volume()
         self.assertGreater(cache(v)["directories"][0]["disk_free_bytes"], 0)

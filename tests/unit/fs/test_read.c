@@ -342,7 +342,7 @@ TEST(data_read, cut_and_grown_again_is_zeros_behind_the_cut, .init = begin, .fin
 TEST(data_read, changed_from_outside_is_stale_for_old_handles_and_new_for_new_ones, .init = begin,
      .fini = end)
 {
-    uint64_t size = MIB;
+    uint64_t size = 2 * MIB;
     uint8_t *bytes = make_bytes(size, 6), *changed = make_bytes(size, 7), got[4096];
     put("f", bytes, size);
     struct data_handle *handle = open_name("f");
@@ -450,8 +450,8 @@ static void *run_reader(void *arg)
 
 TEST(data_read, readers_of_one_block_share_one_get, .init = begin, .fini = end)
 {
-    uint8_t *bytes = make_bytes(MIB, 11);
-    put("f", bytes, MIB);
+    uint8_t *bytes = make_bytes(2 * MIB, 11);
+    put("f", bytes, 2 * MIB);
     struct data_handle *handle = open_name("f");
     check_read(handle, 0, 4096, bytes);
     struct store_fault_rule rule = {.kind = STORE_GET, .delay_ms = 1000};

@@ -1,4 +1,5 @@
 /* What is read ahead for which reads: tables of reads and plans, no store, no disk. */
+#include "base/cleanup.h"
 #include "stream.h"
 #include "test.h"
 
@@ -180,6 +181,38 @@ TEST(stream_read, small_files_have_no_footer, .init = begin)
     read_at(500 * KIB, 4096, 512 * KIB);
     check(!plan.keep);
     check_uint(plan.demand.length, 4096);
+}
+
+TEST(stream_read, small_file_comes_whole_with_the_first_read, .init = begin)
+{
+    static const struct {
+        uint64_t size, offset, length;
+        bool whole;
+    } cases[] = {
+        {MIB, 0, 4096, true},
+        {MIB, 0, 128 * KIB, true},
+        {MIB, 4096, 4096, false},
+        {MIB + 1, 0, 4096, false},
+        {128 * KIB, 60 * KIB, 100, true},
+        {128 * KIB + 1, 60 * KIB, 100, false},
+        {100, 0, 100, false}, /* that is all of it */
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        begin();
+        read_at(cases[i].offset, cases[i].length, cases[i].size);
+        check_int(plan.keep, cases[i].whole);
+        check_uint(plan.demand.length, cases[i].whole ? cases[i].size : cases[i].length);
+        check_uint(plan.ahead_count, 0);
+        if (!cases[i].whole)
+            continue;
+        /* What follows needs nothing more, and does not begin again. */
+        uint64_t next = cases[i].offset + cases[i].length;
+        read_at(next, 4096, cases[i].size);
+        check(!plan.keep);
+        check_uint(plan.ahead_count, 0);
+        read_at(0, 4096, cases[i].size);
+        check(!plan.keep);
+    }
 }
 
 TEST(stream_read, window_zero_never_reads_ahead)
