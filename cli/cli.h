@@ -25,6 +25,7 @@ int cli_rebuild(int argc, char **argv);
 int cli_prefix(int argc, char **argv);
 int cli_csi(int argc, char **argv);
 int cli_bench(int argc, char **argv);
+int cli_bench_service(int argc, char **argv);
 int cli_bench_store(int argc, char **argv);
 int cli_trace(int argc, char **argv);
 int cli_serve(int argc, char **argv);

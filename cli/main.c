@@ -35,6 +35,7 @@ static const struct command {
     {"restore", cli_restore, "bring the metadata of a volume back from a backup"},
     {"csi", cli_csi, "the CSI driver: volumes for Kubernetes"},
     {"bench", cli_bench, "measure a directory of any filesystem"},
+    {"bench-service", cli_bench_service, "measure a metadata service, without mounts"},
     {"bench-store", cli_bench_store, "measure a bucket, and show what it supports"},
     {"trace", cli_trace, "record what programs do with a directory, and do it again elsewhere"},
     {"serve", cli_serve, "serve the metadata of volumes to many mounts"},

@@ -64,14 +64,17 @@ bool lease_note(struct lease *lease, uint64_t ino, unsigned what, uint64_t now_m
         slot->self = true;
     if (what & LEASE_NAMES)
         slot->names_until_ms = now_ms + lease->horizon_ms;
+    if (what & LEASE_ABSENT)
+        slot->absent_until_ms = now_ms + lease->horizon_ms;
     return true;
 }
 
-enum lease_answer lease_change(struct lease *lease, uint64_t ino, bool name, uint64_t now_ms,
+enum lease_answer lease_change(struct lease *lease, uint64_t ino, unsigned names, uint64_t now_ms,
                                uint64_t batch, uint64_t confirmed, uint64_t *sequence)
 {
     struct lease_slot *slot = find_used(lease, ino);
-    if (slot && (slot->self || (name && now_ms < slot->names_until_ms))) {
+    if (slot && (slot->self || (names & LEASE_NAMES && now_ms < slot->names_until_ms) ||
+                 (names & LEASE_ABSENT && now_ms < slot->absent_until_ms))) {
         slot->self = false;
         slot->sequence = batch;
         *sequence = batch;

@@ -20,14 +20,15 @@
 #include <stdint.h>
 
 enum lease_what {
-    LEASE_SELF = 1 << 0,  /* attributes, content, listing of an inode */
-    LEASE_NAMES = 1 << 1, /* names in it, and that there are none */
+    LEASE_SELF = 1 << 0,   /* attributes, content, listing of an inode */
+    LEASE_NAMES = 1 << 1,  /* names in it */
+    LEASE_ABSENT = 1 << 2, /* that it has no such name */
 };
 
 struct lease_slot {
     uint64_t ino;      /* 0: free */
     uint64_t sequence; /* of the last push */
-    uint64_t names_until_ms;
+    uint64_t names_until_ms, absent_until_ms;
     bool self;
 };
 
@@ -45,9 +46,10 @@ void lease_init(struct lease *lease, size_t max, uint64_t horizon_ms);
 void lease_done(struct lease *lease);
 /* The session was told of it. False: there are too many (or no memory): tell it to drop all. */
 bool lease_note(struct lease *lease, uint64_t ino, unsigned what, uint64_t now_ms);
-/* `ino` changes; `name`: one of its names. `batch`: the number of the batch that is being filled;
+/* `ino` changes; `names` not 0: one of its names, that was there (LEASE_NAMES), was not
+ * (LEASE_ABSENT), or nobody knows (both). `batch`: the number of the batch that is being filled;
  * `confirmed`: all batches up to it are. *sequence: what to wait for, with WAIT and PUSH. */
-enum lease_answer lease_change(struct lease *lease, uint64_t ino, bool name, uint64_t now_ms,
+enum lease_answer lease_change(struct lease *lease, uint64_t ino, unsigned names, uint64_t now_ms,
                                uint64_t batch, uint64_t confirmed, uint64_t *sequence);
 /* The batch that must be confirmed before others may see `ino` as it is now; 0: none. */
 uint64_t lease_pending(const struct lease *lease, uint64_t ino, uint64_t confirmed);

@@ -15,11 +15,12 @@
 
 void change_init(struct change *change, struct server_volume *volume, struct job *job)
 {
+    change->number = ++volume->change_count;
     change->volume = volume;
     change->job = job;
     change->published = change->made = false;
     change->holds = NULL;
-    change->touch_count = 0;
+    change->ino_count = 0;
 }
 
 struct change *change_new(struct server_volume *volume)
@@ -32,65 +33,101 @@ struct change *change_new(struct server_volume *volume)
 
 void change_hold(struct change *change, struct session *session, uint64_t sequence)
 {
-    const struct hold *hold;
-    DL_FOREACH2(change->holds, hold, mine_next)
-    {
-        if (hold->session == session && hold->sequence >= sequence)
-            return;
-    }
+    if (session->held_by == change->number && session->held_upto >= sequence)
+        return;
+    session->held_by = change->number;
+    session->held_upto = sequence;
     session_hold(session, sequence, change);
-}
-
-static void wait_as(struct change *change, const struct session *by, const struct change *before)
-{
-    struct hold *hold, *next;
-    DL_FOREACH_SAFE2(before->holds, hold, next, mine_next)
-    {
-        if (hold->session != by)
-            change_hold(change, hold->session, hold->sequence);
-    }
 }
 
 void change_saw(struct change *change, struct session *by, uint64_t ino)
 {
     struct server_volume *volume = change->volume;
-    struct touch *touch;
+    const struct touched *touched = NULL;
+    const struct hold *hold, *next;
     if (volume->recovery)
-        wait_as(change, by, volume->recovery);
-    if (!ino || !volume->touched)
-        return;
-    HASH_FIND(hh, volume->touched, &ino, sizeof(ino), touch);
-    for (; touch; touch = touch->next)
-        wait_as(change, by, touch->change);
+        DL_FOREACH_SAFE2(volume->recovery->holds, hold, next, mine_next)
+        {
+            if (hold->session != by)
+                change_hold(change, hold->session, hold->sequence);
+        }
+    if (ino && volume->touched)
+        HASH_FIND(hh, volume->touched, &ino, sizeof(ino), touched);
+    for (unsigned i = 0; touched && i < touched->count; i++) {
+        const struct wait *wait = &touched->waits[i];
+        if (wait->session != by && wait->sequence > wait->session->confirmed)
+            change_hold(change, wait->session, wait->sequence);
+    }
 }
 
 void change_touch(struct change *change, uint64_t ino)
 {
     if (!ino)
         return;
-    for (unsigned i = 0; i < change->touch_count; i++)
-        if (change->touches[i].ino == ino)
+    for (unsigned i = 0; i < change->ino_count; i++)
+        if (change->inos[i] == ino)
             return;
-    if (change->touch_count < CHANGE_INOS_MAX)
-        change->touches[change->touch_count++].ino = ino;
+    if (change->ino_count < CHANGE_INOS_MAX)
+        change->inos[change->ino_count++] = ino;
 }
 
+static bool add_wait(struct touched *touched, unsigned *at, const struct hold *hold)
+{
+    unsigned i = *at;
+    /* Changes of one time wait for the same sessions in the same order. */
+    if (i >= touched->count || touched->waits[i].session != hold->session)
+        for (i = 0; i < touched->count && touched->waits[i].session != hold->session; i++)
+            ;
+    if (i == touched->cap) {
+        unsigned cap = touched->cap ? touched->cap * 2 : 8;
+        struct wait *waits = realloc(touched->waits, cap * sizeof(*waits));
+        if (!waits)
+            return false;
+        touched->waits = waits;
+        touched->cap = cap;
+    }
+    if (i == touched->count)
+        touched->waits[touched->count++] = (struct wait){.session = hold->session};
+    touched->waits[i].sequence = MAX(touched->waits[i].sequence, hold->sequence);
+    *at = i + 1;
+    return true;
+}
+
+static struct touched *find_or_make(struct server_volume *volume, uint64_t ino)
+{
+    struct touched *touched;
+    HASH_FIND(hh, volume->touched, &ino, sizeof(ino), touched);
+    if (!touched) {
+        touched = calloc(1, sizeof(*touched));
+        if (!touched)
+            return NULL;
+        touched->ino = ino;
+        HASH_ADD(hh, volume->touched, ino, sizeof(touched->ino), touched);
+    }
+    touched->refs++;
+    return touched;
+}
+
+/* Without memory others may see it a moment too early; whoever caches it is waited for all the
+ * same.
+ */
 void change_publish(struct change *change)
 {
     struct server_volume *volume = change->volume;
+    const struct hold *hold;
     if (change->published || !change->holds)
         return;
     change->published = true;
-    for (unsigned i = 0; i < change->touch_count; i++) {
-        struct touch *touch = &change->touches[i], *first;
-        touch->change = change;
-        touch->prev = touch;
-        touch->next = NULL;
-        HASH_FIND(hh, volume->touched, &touch->ino, sizeof(touch->ino), first);
-        if (first)
-            DL_APPEND(first, touch);
-        else
-            HASH_ADD(hh, volume->touched, ino, sizeof(touch->ino), touch);
+    for (unsigned i = 0; i < change->ino_count; i++) {
+        struct touched *touched = change->touched[i] = find_or_make(volume, change->inos[i]);
+        unsigned at = 0;
+        if (!touched)
+            continue;
+        DL_FOREACH2(change->holds, hold, mine_next)
+        {
+            if (!add_wait(touched, &at, hold))
+                break;
+        }
     }
 }
 
@@ -100,16 +137,22 @@ static void withdraw(struct change *change)
     if (!change->published)
         return;
     change->published = false;
-    for (unsigned i = 0; i < change->touch_count; i++) {
-        struct touch *touch = &change->touches[i], *first;
-        HASH_FIND(hh, volume->touched, &touch->ino, sizeof(touch->ino), first);
-        if (first == touch)
-            HASH_DEL(volume->touched, first);
-        struct touch *list = first;
-        DL_DELETE(list, touch);
-        if (first == touch && list)
-            HASH_ADD(hh, volume->touched, ino, sizeof(list->ino), list);
+    for (unsigned i = 0; i < change->ino_count; i++) {
+        struct touched *touched = change->touched[i];
+        if (!touched || --touched->refs)
+            continue;
+        HASH_DEL(volume->touched, touched);
+        free(touched->waits);
+        free(touched);
     }
+}
+
+void change_forget(struct server_volume *volume, const struct session *session)
+{
+    for (struct touched *touched = volume->touched; touched; touched = touched->hh.next)
+        for (unsigned i = 0; i < touched->count; i++)
+            if (touched->waits[i].session == session)
+                touched->waits[i--] = touched->waits[--touched->count];
 }
 
 static void done(struct change *change)

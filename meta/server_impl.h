@@ -90,24 +90,32 @@ struct hold {
     struct hold *mine_prev, *mine_next; /* change->holds */
 };
 
-/* An inode by which a change can be seen that others have not confirmed. */
-struct touch {
+struct wait {
+    struct session *session;
+    uint64_t sequence;
+};
+
+/* An inode by which changes can be seen that others have not confirmed. */
+struct touched {
     uint64_t ino;
-    struct change *change;
-    struct touch *prev, *next; /* all of this inode; the first one is in the table */
-    UT_hash_handle hh;         /* volume->touched */
+    unsigned refs; /* such changes */
+    unsigned count, cap;
+    struct wait *waits;
+    UT_hash_handle hh; /* volume->touched */
 };
 
 #define CHANGE_INOS_MAX 5
 
 /* What is not answered, or not to be seen by others, before some sessions have confirmed. */
 struct change {
+    uint64_t number; /* of all changes of the volume */
     struct server_volume *volume;
     struct job *job; /* answered then; NULL: made by the service itself, and freed then */
     bool published, made;
     struct hold *holds;
-    unsigned touch_count;
-    struct touch touches[CHANGE_INOS_MAX];
+    unsigned ino_count;
+    uint64_t inos[CHANGE_INOS_MAX];
+    struct touched *touched[CHANGE_INOS_MAX]; /* while it is published */
 };
 
 struct id_entry { /* a set of numbers */
@@ -138,11 +146,15 @@ struct session {
     struct buf items;
     uint32_t item_count;
     bool dirty;
-    struct hold *holds;        /* ascending */
+    struct hold *holds; /* ascending */
+    /* The newest change that waits for it, and how far: so that it does not twice. */
+    uint64_t held_by, held_upto;
     struct job *jobs;          /* by id, in flight */
     struct locker *lockers;    /* by id: requests for locks that are not answered */
     struct id_entry *reserved; /* objects */
     UT_hash_handle hh;         /* volume->sessions */
+    bool caches;               /* it is in volume->caching */
+    struct session *caching_prev, *caching_next;
     struct session *dirty_prev, *dirty_next;
 };
 
@@ -180,10 +192,12 @@ struct server_volume {
     char *name, *url, *options;
     struct token_set tokens;
     struct session *sessions;
-    unsigned restored; /* sessions that may still come back */
+    struct session *caching; /* those that may have something in a cache */
+    unsigned restored;       /* sessions that may still come back */
     uint64_t next_session;
     struct gone *gone;
-    struct touch *touched;   /* what was changed and is not confirmed */
+    uint64_t change_count;
+    struct touched *touched; /* what was changed and is not confirmed */
     struct change *recovery; /* sessions of before a restart that have not dropped what they have */
     struct locks *locks;
     struct locker *parked;    /* requests for locks that came before all sessions were back */
@@ -323,15 +337,19 @@ void change_publish(struct change *change);
 void change_made(struct change *change);
 /* It waits for nobody any more. */
 void change_let_go(struct change *change);
+/* Nothing waits for that session any more. */
+void change_forget(struct server_volume *volume, const struct session *session);
 /* A hold of it is gone, and freed. */
 void change_released(struct change *change);
 
 /* server_volume.c */
 struct server_volume *server_volume_find(struct server *server, const struct wire_text *name);
 /* What `by` (NULL: the service itself) did, told to all other sessions that may have it cached; a
- * change (NULL: nobody) waits for them. `name` NULL: the inode itself. */
+ * change (NULL: nobody) waits for them. `name` NULL: the inode itself;
+ * else `names` says which sessions have it wrong now: LEASE_NAMES, LEASE_ABSENT, or both. */
 void volume_tell(struct server_volume *volume, struct session *by, struct change *change,
-                 enum wire_item_kind kind, uint64_t ino, const struct meta_name *name);
+                 enum wire_item_kind kind, uint64_t ino, const struct meta_name *name,
+                 unsigned names);
 /* An inode has no name any more; `by` may use it. */
 void volume_gone(struct server_volume *volume, struct session *by, uint64_t ino);
 /* DROP of a session. */

@@ -112,7 +112,7 @@ static void note_read(struct job *job)
     struct session *session = job->session;
     switch (op->kind) {
     case META_LOOKUP:
-        session_note(session, op->parent, LEASE_NAMES);
+        session_note(session, op->parent, job->result == 0 ? LEASE_NAMES : LEASE_ABSENT);
         saw(job, op->parent);
         if (job->result == 0) {
             session_note(session, job->request.reply.attr.ino, LEASE_SELF);
@@ -136,16 +136,23 @@ static void note_read(struct job *job)
 
 /* What a change means to the others. */
 
-static void tell(struct job *job, enum wire_item_kind kind, uint64_t ino,
-                 const struct meta_name *name)
+static void tell(struct job *job, enum wire_item_kind kind, uint64_t ino)
 {
-    volume_tell(job->session->volume, job->session, &job->change, kind, ino, name);
+    volume_tell(job->session->volume, job->session, &job->change, kind, ino, NULL, 0);
+}
+
+/* `names`: what was true of it before. */
+static void tell_name(struct job *job, uint64_t parent, const struct meta_name *name,
+                      unsigned names)
+{
+    volume_tell(job->session->volume, job->session, &job->change, WIRE_ITEM_ENTRY, parent, name,
+                names);
 }
 
 /* An inode that lost a name. */
 static void tell_unlinked(struct job *job, const struct meta_attr *attr)
 {
-    tell(job, WIRE_ITEM_ATTR, attr->ino, NULL);
+    tell(job, WIRE_ITEM_ATTR, attr->ino);
     if (attr->nlink == 0)
         volume_gone(job->session->volume, job->session, attr->ino);
 }
@@ -154,9 +161,10 @@ static void tell_rename(struct job *job)
 {
     const struct meta_op *op = &job->request.op;
     const struct meta_reply *reply = &job->request.reply;
-    tell(job, WIRE_ITEM_ENTRY, op->parent, &op->name);
-    tell(job, WIRE_ITEM_ENTRY, op->new_parent, &op->new_name);
-    tell(job, WIRE_ITEM_ATTR, reply->attr.ino, NULL);
+    tell_name(job, op->parent, &op->name, LEASE_NAMES);
+    tell_name(job, op->new_parent, &op->new_name,
+              reply->replaced.ino || op->flags & RENAME_EXCHANGE ? LEASE_NAMES : LEASE_ABSENT);
+    tell(job, WIRE_ITEM_ATTR, reply->attr.ino);
     session_note(job->session, op->new_parent, LEASE_NAMES);
     if (op->flags & RENAME_EXCHANGE)
         session_note(job->session, op->parent, LEASE_NAMES);
@@ -189,34 +197,34 @@ static void note_change(struct job *job)
             volume_gone(session->volume, session, reply->attr.ino);
             break;
         }
-        tell(job, WIRE_ITEM_ENTRY, op->parent, &op->name);
+        tell_name(job, op->parent, &op->name, LEASE_ABSENT);
         if (op->kind == META_LINK)
-            tell(job, WIRE_ITEM_ATTR, op->ino, NULL);
+            tell(job, WIRE_ITEM_ATTR, op->ino);
         session_note(session, op->parent, LEASE_NAMES);
         session_note(session, reply->attr.ino, LEASE_SELF);
         break;
     case META_UNLINK:
-        tell(job, WIRE_ITEM_ENTRY, op->parent, &op->name);
+        tell_name(job, op->parent, &op->name, LEASE_NAMES);
         tell_unlinked(job, &reply->attr);
         break;
     case META_RENAME:
         tell_rename(job);
         break;
     case META_SETATTR:
-        tell(job, op->valid & META_SET_SIZE ? WIRE_ITEM_CONTENT : WIRE_ITEM_ATTR, op->ino, NULL);
+        tell(job, op->valid & META_SET_SIZE ? WIRE_ITEM_CONTENT : WIRE_ITEM_ATTR, op->ino);
         session_note(session, op->ino, LEASE_SELF);
         break;
     case META_SETXATTR:
     case META_REMOVEXATTR:
-        tell(job, WIRE_ITEM_ATTR, op->ino, NULL);
+        tell(job, WIRE_ITEM_ATTR, op->ino);
         break;
     case META_COMMIT:
     case META_PUNCH:
-        tell(job, WIRE_ITEM_CONTENT, op->ino, NULL);
+        tell(job, WIRE_ITEM_CONTENT, op->ino);
         session_note(session, op->ino, LEASE_SELF);
         break;
     case META_CLONE:
-        tell(job, WIRE_ITEM_CONTENT, op->new_ino, NULL);
+        tell(job, WIRE_ITEM_CONTENT, op->new_ino);
         session_note(session, op->new_ino, LEASE_SELF);
         break;
     default:

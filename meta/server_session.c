@@ -127,8 +127,16 @@ void session_push(struct session *session, enum wire_item_kind kind, uint64_t in
     put_item(session, &item);
 }
 
+static void may_cache(struct session *session)
+{
+    if (!session->caches && !session->ended)
+        DL_APPEND2(session->volume->caching, session, caching_prev, caching_next);
+    session->caches = !session->ended;
+}
+
 void session_push_all(struct session *session)
 {
+    may_cache(session);
     struct wire_item item = {.kind = WIRE_ITEM_ALL};
     put_item(session, &item);
     lease_clear(&session->lease, session->sent + 1);
@@ -136,7 +144,10 @@ void session_push_all(struct session *session)
 
 void session_note(struct session *session, uint64_t ino, unsigned what)
 {
-    if (ino == 0 || lease_note(&session->lease, ino, what, clock_monotonic_ms()))
+    if (ino == 0)
+        return;
+    may_cache(session);
+    if (lease_note(&session->lease, ino, what, clock_monotonic_ms()))
         return;
     /* The answer that is being made comes before or after that word: both are right. */
     session_push_all(session);
@@ -218,6 +229,10 @@ static void detach(struct session *session)
         session_lost(session);
         conn->session = NULL;
     }
+    if (session->caches)
+        DL_DELETE2(session->volume->caching, session, caching_prev, caching_next);
+    session->caches = false;
+    change_forget(session->volume, session);
     release(session, UINT64_MAX);
     session_locks_over(session);
 }

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -45,17 +46,18 @@ bool id_set_remove(struct id_entry **set, uint64_t id)
 /* Telling */
 
 void volume_tell(struct server_volume *volume, struct session *by, struct change *change,
-                 enum wire_item_kind kind, uint64_t ino, const struct meta_name *name)
+                 enum wire_item_kind kind, uint64_t ino, const struct meta_name *name,
+                 unsigned names)
 {
     struct session *session, *next;
     uint64_t now = clock_monotonic_ms();
-    HASH_ITER(hh, volume->sessions, session, next)
+    DL_FOREACH_SAFE2(volume->caching, session, next, caching_next)
     {
         uint64_t sequence;
         if (session == by)
             continue;
         enum lease_answer found =
-            lease_change(&session->lease, ino, name != NULL, now, session_batch(session),
+            lease_change(&session->lease, ino, names, now, session_batch(session),
                          session->confirmed, &sequence);
         if (found == LEASE_NOTHING)
             continue;
@@ -239,7 +241,7 @@ static void run_event(struct loop_task *task)
         change_touch(change, event->ino);
     switch (event->kind) {
     case WIRE_ITEM_GONE:
-        volume_tell(volume, NULL, change, WIRE_ITEM_ATTR, event->ino, NULL);
+        volume_tell(volume, NULL, change, WIRE_ITEM_ATTR, event->ino, NULL, 0);
         volume_gone(volume, NULL, event->ino);
         break;
     case WIRE_ITEM_EXTENTS:
@@ -249,7 +251,8 @@ static void run_event(struct loop_task *task)
         break;
     default:
         volume_tell(volume, NULL, change, event->kind, event->ino,
-                    event->kind == WIRE_ITEM_ENTRY ? &name : NULL);
+                    event->kind == WIRE_ITEM_ENTRY ? &name : NULL,
+                    event->kind == WIRE_ITEM_ENTRY ? LEASE_NAMES | LEASE_ABSENT : 0);
         break;
     }
     if (change)

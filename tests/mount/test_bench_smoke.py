@@ -12,6 +12,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path[:0] = [os.path.join(ROOT, "tests", "lib"), os.path.join(ROOT, "bench", "lib")]
 import results
 from gateway import Gateway
+from service import ServiceVolume
 from volume import WAIT_S, Volume, binary, wait_until
 
 GROUPS = ["metadata", "rename-dir", "list", "csi", "source", "tool", "memory"]
@@ -256,6 +257,27 @@ class BenchStore(unittest.TestCase):
                               ["--ops", "get", url], ["gopher://x"]):
                 done = sluice("bench-store", "--no-probe", *arguments)
                 self.assertIn(done.returncode, (1, 2), arguments)
+                self.assertLessEqual(done.stderr.count("\n"), 2, done.stderr)
+
+
+class BenchService(unittest.TestCase):
+    def test_rows_and_nothing_is_left(self):
+        with ServiceVolume() as volume:
+            done = sluice("bench-service", "--json", "--connections", "3", "--depth", "4", "--count", "20", volume.service.url("v"))
+            self.assertEqual(done.returncode, 0, done.stderr)
+            data = json.loads(done.stdout)
+            self.assertEqual(data["schema"], "sluice-bench-service/1")
+            self.assertEqual([r["op"] for r in data["rows"]], ["create-shared", "create", "lookup", "rename", "unlink", "unlink-shared"])
+            for row in data["rows"]:
+                self.assertEqual((row["operations"], row["failed"], row["connections"], row["depth"]), (60, 0, 3, 4), row)
+                self.assertGreater(row["per_second"], 0, row)
+            self.assertEqual(os.listdir(volume.mountpoint), [])
+            done = sluice("bench-service", "--connections", "40", "--idle", "10ms", volume.service.url("v"))
+            self.assertEqual((done.returncode, done.stdout), (0, "40 sessions are there\n"))
+            for bad in (["sluice://127.0.0.1:%d/nothing" % volume.service.port], ["sluices://127.0.0.1:1/v"], ["nonsense"],
+                        ["--depth", "999", volume.service.url("v")]):
+                done = sluice("bench-service", *bad)
+                self.assertIn(done.returncode, (1, 2), bad)
                 self.assertLessEqual(done.stderr.count("\n"), 2, done.stderr)
 
 

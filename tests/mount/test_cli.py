@@ -39,6 +39,7 @@ COMMANDS = [
     "rebuild",
     "csi",
     "bench",
+    "bench-service",
     "bench-store",
     "trace",
     "du",

@@ -7,7 +7,8 @@
 static enum lease_answer change(struct lease *lease, uint64_t ino, bool name, uint64_t now,
                                 uint64_t batch, uint64_t confirmed, uint64_t *sequence)
 {
-    return lease_change(lease, ino, name, now, batch, confirmed, sequence);
+    return lease_change(lease, ino, name ? LEASE_NAMES | LEASE_ABSENT : 0, now, batch, confirmed,
+                        sequence);
 }
 
 TEST(lease, knows_nothing_at_first)
@@ -67,5 +68,20 @@ TEST(lease, says_when_there_are_too_many)
     check_int(change(&lease, 1, false, 0, 10, 9, &sequence), LEASE_NOTHING);
     check(lease_knows(&lease, 77777));
     check(lease_note(&lease, 201, LEASE_SELF, 0));
+    lease_done(&lease);
+}
+
+TEST(lease_change, tells_of_names_those_who_have_them_otherwise)
+{
+    struct lease lease;
+    uint64_t sequence;
+    lease_init(&lease, 100, 5000);
+    check(lease_note(&lease, 5, LEASE_NAMES, 1000));
+    check_int(lease_change(&lease, 5, LEASE_ABSENT, 1000, 1, 0, &sequence), LEASE_NOTHING);
+    check_int(lease_change(&lease, 5, LEASE_NAMES, 1000, 1, 0, &sequence), LEASE_PUSH);
+    check(lease_note(&lease, 6, LEASE_ABSENT, 1000));
+    check_int(lease_change(&lease, 6, LEASE_NAMES, 1000, 1, 1, &sequence), LEASE_NOTHING);
+    check_int(lease_change(&lease, 6, LEASE_ABSENT, 1000, 2, 1, &sequence), LEASE_PUSH);
+    check_int(lease_change(&lease, 6, LEASE_ABSENT, 6000, 3, 2, &sequence), LEASE_NOTHING);
     lease_done(&lease);
 }
