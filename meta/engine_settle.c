@@ -19,6 +19,7 @@
 #define MS ((uint64_t)1000000)
 #define WAIT_NS (200 * MS)          /* for another file, or for gc */
 #define CLAIMED_WAIT_NS (5000 * MS) /* for a renamed directory's subtree */
+#define LISTED_LONG_AGO 1
 #define CHAIN_MAX 64
 #define UPLOAD_MAX ((uint64_t)5 << 20)
 #define SUBTREE_DEFAULT 256
@@ -505,6 +506,31 @@ static int queue_name(struct engine_txn *t, uint64_t dir, const uint8_t *name, s
     return rc == 0 ? engine_settle_queue(t, node, t->time_ns) : rc < 0 ? rc : 0;
 }
 
+/* The root is in no listing that could give it an origin again: its store's prefix is. */
+static int root_origin(struct engine_txn *t, struct engine_node *root)
+{
+    char base[META_KEY_MAX + 8];
+    const char *prefix;
+    size_t prefix_len;
+    struct engine_home home;
+    uint64_t owner;
+    int rc = engine_home(t, root, &home);
+    int len = rc < 0 ? rc : engine_store_base(t->engine, home.store, base);
+    if (len < 0)
+        return len;
+    rc = engine_origin_prefix(t, root->ino, &prefix, &prefix_len);
+    if (rc < 0 || (prefix_len == (size_t)len && memcmp(prefix, base, prefix_len) == 0))
+        return rc;
+    rc = engine_claim_get(t, base, (size_t)len, &owner);
+    if (rc < 0 || owner)
+        return rc;
+    rc = engine_origin_drop(t, root);
+    if (rc == 0)
+        rc = engine_origin_set(t, root, arena_copy(&t->arena, base, (size_t)len), (size_t)len);
+    root->now.listed_ns = LISTED_LONG_AGO;
+    return rc;
+}
+
 /* All names of the directory itself are queued: it has nothing at its origin any more that is not
  * in the tables, if it has moved away from there. */
 static int subtree_end(struct engine_txn *t, struct engine_node *dir)
@@ -519,6 +545,8 @@ static int subtree_end(struct engine_txn *t, struct engine_node *dir)
     rc = engine_place_get(t, dir, &place);
     if (rc < 0 || (rc > 0 && place.attached))
         return rc < 0 ? rc : 0;
+    if (dir->ino == META_ROOT_INO)
+        return root_origin(t, dir);
     rc = engine_origin_prefix(t, dir->ino, &prefix, &prefix_len);
     if (rc == 0)
         rc = engine_key_natural(t, dir, key, &len);

@@ -371,6 +371,38 @@ TEST(stores, migrate_moves_all_below, .init = begin, .fini = end)
     check_int(meta_store_detach(v.meta, "new", &error), 0);
 }
 
+TEST(stores, the_whole_volume_moves, .init = begin, .fini = end)
+{
+    uint64_t dir;
+    bucket_put(&v, "theirs", "foreign");
+    check_int(name_mkdir(&v, META_ROOT_INO, "dir", &dir), 0);
+    uint64_t one = file_object(&v, dir, "one", "first", 5, false);
+    uint64_t foreign = name_ino(&v, META_ROOT_INO, "theirs");
+    settle(META_ROOT_INO);
+    check_int(attach(third, "new", 0, false), 0);
+    check_int(meta_migrate(v.meta, META_ROOT_INO, META_MIGRATE_TO, "new", &error), 0);
+    settle(META_ROOT_INO);
+    key_is(one, "/1/dir/one");
+    key_is(foreign, "/1/theirs");
+    read_is(foreign, "foreign");
+    eventually(bucket_count(&v, "") == bucket_count(&v, ".sluice/"));
+    check_uint(bucket_count(&v, ".sluice/o/"), 0);
+    /* What others put there is seen. */
+    put(third, "outside", "seen");
+    check_int(volume_refresh_now(&v, META_ROOT_INO), 0);
+    read_is(name_ino(&v, META_ROOT_INO, "outside"), "seen");
+    volume_again(&v);
+    read_is(one, "first");
+    check_int(meta_migrate(v.meta, META_ROOT_INO, META_MIGRATE_CANCEL, NULL, &error), 0);
+    settle(META_ROOT_INO);
+    key_is(one, "dir/one");
+    key_is(foreign, "theirs");
+    bucket_put(&v, "again", "here");
+    check_int(volume_refresh_now(&v, META_ROOT_INO), 0);
+    read_is(name_ino(&v, META_ROOT_INO, "again"), "here");
+    check_int(meta_store_detach(v.meta, "new", &error), 0);
+}
+
 TEST(stores, attached_directory_moves_home, .init = begin, .fini = end)
 {
     uint64_t at = attached(false);
