@@ -40,8 +40,11 @@ static int cursor_drop(struct engine_txn *t, struct engine_node *node)
 int engine_settle_queue(struct engine_txn *t, struct engine_node *node, uint64_t due_ns)
 {
     int rc = cursor_drop(t, node);
-    if (rc < 0 || node->now.due_ns)
+    if (rc < 0)
         return rc;
+    /* What failed waits long; with the change it may not fail any more. */
+    if (node->now.due_ns)
+        return node->now.due_ns <= due_ns ? 0 : engine_settle_requeue(t, node, due_ns, NULL, 0);
     struct record_queue queue = {.subtree = S_ISDIR(node->now.mode), .since_ns = t->time_ns};
     return row_put(t, node, due_ns, &queue);
 }
@@ -156,9 +159,7 @@ int engine_settle_changed(struct engine_txn *t, struct engine_node *node)
         return done;
     if (done && !(node->now.flags & RECORD_HAS_STEP))
         return engine_settle_unqueue(t, node);
-    return node->now.due_ns
-               ? 0
-               : engine_settle_queue(t, node, t->time_ns + engine_settle_delay_ns(t->engine));
+    return engine_settle_queue(t, node, t->time_ns + engine_settle_delay_ns(t->engine));
 }
 
 int engine_step_get(struct engine_txn *t, const struct engine_node *node, struct record_step *out)

@@ -98,9 +98,26 @@ static int evict(struct engine_txn *t, struct engine_node *node)
     return engine_settle_requeue(t, node, t->time_ns, NULL, 0);
 }
 
-/* The file in front of `node` is to move on: it is queued if it was not. */
+/* Its last try failed, and the next one is not due yet. */
+static bool has_failed(struct engine_txn *t, const struct engine_node *node)
+{
+    struct record_key key;
+    struct record_queue row;
+    const uint8_t *value;
+    size_t len;
+    if (node->now.due_ns <= t->time_ns)
+        return false;
+    record_key_work2(&key, RECORD_WORK_SETTLE, node->now.due_ns, node->ino);
+    return engine_txn_get(t, TABLE_WORK, &key, &value, &len) == 0 &&
+           record_queue_decode(value, len, &row) == 0 && row.reason_len > 0;
+}
+
+/* The file in front of `node` is to move on: it is queued if it was not. One that failed has its
+ * time, however often somebody else needs its place. */
 static int urge(struct engine_txn *t, struct engine_node *node)
 {
+    if (node->now.nlink && has_failed(t, node))
+        return 0;
     if (!is_quiet(t, node) || node->now.nlink == 0)
         return evict(t, node);
     return node->now.due_ns && node->now.due_ns <= t->time_ns
@@ -157,7 +174,8 @@ static int blocked(struct engine_txn *t, struct engine_node *node, uint64_t id,
             break;
         }
     }
-    return wait_with_reason(t, node, WAIT_NS, "another file's object is in the way of its key");
+    uint64_t wait_ns = at && has_failed(t, at) ? CLAIMED_WAIT_NS : WAIT_NS;
+    return wait_with_reason(t, node, wait_ns, "another file's object is in the way of its key");
 }
 
 /* Our garbage is at the key: it is replaced, if what is there is known. 1, or 0 to wait. */

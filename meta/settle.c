@@ -22,6 +22,7 @@
 #define WAIT_LOOK_NS (10 * NS_PER_MS) /* while somebody waits */
 #define LOOK_NS (50 * NS_PER_MS)
 #define GAUGES_NS NS_PER_S
+#define IDLE_MAX 20 /* looks, of HOLD_NS each: then a file waits for one that cannot move */
 #define MEMORY_MAX (48ull << 20)
 
 static void pump(struct settler *settler);
@@ -95,6 +96,23 @@ static uint64_t asked_ns(const struct meta_task *task)
     return (uint64_t)(uintptr_t)task->impl;
 }
 
+/* Why the wait for `ino`, the first that is not settled, will not end: it failed, or it has waited
+ * for a while, surely for another file, and one failed. NULL: it may still come. */
+static const struct settle_failure *failed_for(struct settler *settler,
+                                               const struct meta_task *task, uint64_t ino)
+{
+    const struct settle_failure *f = failure_find(settler, ino);
+    if (f && f->attempts)
+        return f->time_ns >= asked_ns(task) ? f : NULL;
+    if (!f || f->idle < IDLE_MAX)
+        return NULL;
+    for (f = settler->failures; f; f = f->hh.next)
+        if (f->attempts && f->time_ns >= asked_ns(task) &&
+            engine_below(settler->meta->engine, f->ino, task->ino) > 0)
+            return f;
+    return NULL;
+}
+
 /* One waiter, when nothing is being settled (idle) or after a step. */
 static void wait_check(struct settler *settler, struct meta_task *task, bool idle)
 {
@@ -119,10 +137,10 @@ static void wait_check(struct settler *settler, struct meta_task *task, bool idl
     meta_reply_done(&reply);
     if (!idle)
         return;
-    struct settle_failure *f = failure_find(settler, ino);
-    if (f && f->attempts && f->time_ns >= asked_ns(task)) {
+    const struct settle_failure *f = failed_for(settler, task, ino);
+    if (f) {
         char path[256], text[512];
-        path_of(settler->meta, ino, path, sizeof(path));
+        path_of(settler->meta, f->ino, path, sizeof(path));
         snprintf(text, sizeof(text), "%s: %s", path, f->reason);
         wait_end(settler, task, -EIO, text);
         return;
@@ -418,6 +436,7 @@ static void note_end(struct settle_job *job, enum settle_end end)
         f = failure_get(settler, job->ino);
         if (f) {
             f->attempts = 0;
+            f->idle++;
             f->hold_until_ns = clock_monotonic_ns() + HOLD_NS;
         }
         break;
@@ -427,6 +446,7 @@ static void note_end(struct settle_job *job, enum settle_end end)
         f = failure_get(settler, job->ino);
         if (f) {
             f->attempts++;
+            f->idle = 0;
             f->time_ns = clock_monotonic_ns();
             if (job->hold)
                 f->hold_until_ns = f->time_ns + HOLD_ERROR_NS;

@@ -19,6 +19,7 @@
 struct settle_failure {
     uint64_t ino;
     unsigned attempts;
+    unsigned idle;                   /* looks in a row that found nothing to do for it */
     uint64_t time_ns, hold_until_ns; /* monotonic */
     char reason[SETTLE_REASON_MAX];
     UT_hash_handle hh;
@@ -90,6 +91,7 @@ struct settle_job {
     void (*after_fill)(struct settle_job *job);
 
     /* Why it failed. */
+    bool stray;   /* an upload to its key may be left: gc sees to it before the next try */
     bool changed; /* the file was changed meanwhile: no failure */
     bool hold;    /* it could not be recorded: wait in memory */
     uint64_t delay_ns;

@@ -73,8 +73,19 @@ static void retry_recorded(struct work_call *done)
     settle_job_ended(job, job->changed && !job->hold ? SETTLE_END_SUPERSEDED : SETTLE_END_FAILED);
 }
 
+/* The next try gets another object: the record of this one leads gc to what is left of it. */
+static void abandon_target(struct settle_job *job)
+{
+    struct meta_op op = {.kind = META_ABANDON, .object = job->plan.target.id};
+    struct meta_reply reply;
+    volume_apply(job->meta, &op, &reply);
+    meta_reply_done(&reply);
+}
+
 static void record_retry(struct settle_job *job)
 {
+    if (job->stray)
+        abandon_target(job);
     struct meta_op op = {.kind = META_SETTLE_RETRY,
                          .ino = job->ino,
                          .data = job->reason,
@@ -86,13 +97,13 @@ static void record_retry(struct settle_job *job)
 static void aborted(struct work_op *work)
 {
     struct settle_job *job = work->arg;
+    job->stray = work->op.result && work->op.result != -ENOENT;
     store_op_reset(&work->op);
     free(TAKE_PTR(job->upload_id));
     record_retry(job);
 }
 
-/* Ends the try: an upload that was begun is given up first. If that fails, the object's record in
- * gc sees to it. */
+/* Ends the try: an upload that was begun is given up first. */
 static void give_up(struct settle_job *job)
 {
     ticket_back(job);

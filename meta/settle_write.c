@@ -373,6 +373,7 @@ static void created(struct work_op *work)
 {
     struct settle_job *job = work->arg;
     if (work->op.result) {
+        job->stray = true; /* the reply may have been lost */
         settle_job_fail_op(job);
         return;
     }

@@ -491,3 +491,29 @@ TEST(settle, close_does_not_wait_for_turns, .init = init, .fini = fini)
     check_object("a", big, 16384);
     check_object("b", big, 16384);
 }
+
+/* A file whose key is held by one that cannot move: who waits is told, and does not wait for ever.
+ */
+TEST(settle, waiting_for_a_file_that_cannot_move_ends, .init = init, .fini = fini)
+{
+    struct error error = {0};
+    volume_open(&v);
+    file_inline(&v, META_ROOT_INO, "x", "first");
+    settle_all();
+    bucket_put(&v, "y", "somebody's");
+    check_int(name_rename(&v, META_ROOT_INO, "x", META_ROOT_INO, "y"), 0);
+    file_inline(&v, META_ROOT_INO, "x", "second");
+    check_int(volume_settle(&v, META_ROOT_INO, &error), -EIO);
+    check(strstr(error.message, "y: the key y is taken") != NULL);
+    /* Nobody waits: the one that cannot move is not tried again for the sake of the other. */
+    uint64_t puts = store_fault_seen(v.store, STORE_PUT);
+    v.config.no_settle = false;
+    volume_again(&v);
+    file_inline(&v, META_ROOT_INO, "z", "third");
+    eventually(bucket_has(&v, "z"));
+    sleep_ms(500);
+    check(store_fault_seen(v.store, STORE_PUT) - puts < 8);
+    /* A new name may be free: it does not wait for the time of the old one. */
+    check_int(name_rename(&v, META_ROOT_INO, "y", META_ROOT_INO, "free"), 0);
+    eventually(bucket_has(&v, "free") && bucket_has(&v, "x"));
+}

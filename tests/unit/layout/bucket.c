@@ -1,0 +1,478 @@
+#include "bucket.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "meta/engine.h"
+#include "model.h"
+#include "sim.h"
+
+#define HELD_MAX 128
+#define WRITTEN_MAX 1024
+#define INTERNAL ".sluice/"
+#define FAIL_ONE_IN 60
+
+struct held {
+    struct store_op *op;
+    struct store_op sub;
+    bool done; /* took effect: the answer is on its way */
+};
+
+struct past {
+    char name[STORE_KEY_MAX + STORE_ETAG_MAX];
+    uint8_t *data;
+    size_t len;
+    UT_hash_handle hh;
+};
+
+struct taken {
+    UT_hash_handle hh;
+    char name[];
+};
+
+static struct {
+    struct store store; /* what the volume has */
+    struct store *memory;
+    struct loop *loop;
+    char volume_id[33];
+    enum bucket_fault fault;
+    struct engine *engine;
+    struct held *held[HELD_MAX];
+    unsigned held_count;
+    struct bucket_object *objects;
+    struct past *past;
+    struct taken *taken;
+    struct {
+        uint64_t object, sequence;
+        uint8_t *data;
+        size_t len;
+    } written[WRITTEN_MAX];
+    bool dead, calm;
+} b;
+
+/* The memory store, now */
+
+static void ignore_done(struct store_op *op)
+{
+}
+
+static int call(struct store_op *op)
+{
+    struct loop *before = sim_loop_enter(b.loop);
+    op->done = ignore_done;
+    sim_capture_begin(b.loop);
+    store_submit(b.memory, op);
+    sim_capture_end();
+    sim_loop_enter(before);
+    return op->result;
+}
+
+/* What is at the keys */
+
+const struct bucket_object *bucket_find(const char *key)
+{
+    struct bucket_object *o;
+    HASH_FIND_STR(b.objects, key, o);
+    return o;
+}
+
+struct bucket_object *bucket_all(void)
+{
+    return b.objects;
+}
+
+static void forget(const char *key)
+{
+    struct bucket_object *o;
+    HASH_FIND_STR(b.objects, key, o);
+    if (!o)
+        return;
+    HASH_DEL(b.objects, o);
+    free(o->key);
+    free(o->data);
+    free(o);
+}
+
+/* Looks at the memory store. */
+static struct bucket_object *look(const char *key)
+{
+    struct store_op head = {.kind = STORE_HEAD, .key = key};
+    forget(key);
+    if (call(&head)) {
+        store_op_reset(&head);
+        return NULL;
+    }
+    struct bucket_object *o = calloc(1, sizeof(*o));
+    o->key = strdup(key);
+    o->len = head.info.size;
+    o->data = malloc(o->len + 1);
+    memcpy(o->etag, head.info.etag, sizeof(o->etag));
+    const char *volume = store_op_meta(&head, "sluice-volume");
+    const char *id = store_op_meta(&head, "sluice-object");
+    o->foreign = !volume || strcmp(volume, b.volume_id) != 0 || !id;
+    o->id = o->foreign ? 0 : strtoull(id, NULL, 10);
+    store_op_reset(&head);
+    struct store_op get = {
+        .kind = STORE_GET, .key = key, .buf = o->data, .buf_len = o->len, .length = o->len};
+    if (o->len && call(&get))
+        abort();
+    store_op_reset(&get);
+    HASH_ADD_KEYPTR(hh, b.objects, o->key, strlen(o->key), o);
+    return o;
+}
+
+/* Checks */
+
+static bool is_control(const char *key)
+{
+    return !strcmp(key, INTERNAL "volume") || !strncmp(key, INTERNAL "e/", 10);
+}
+
+void bucket_recorded(uint64_t object, uint64_t sequence)
+{
+    unsigned at = object % WRITTEN_MAX;
+    if (b.written[at].object != object)
+        free(TAKE_PTR(b.written[at].data));
+    b.written[at].object = object;
+    b.written[at].sequence = sequence;
+}
+
+static void note_written(const struct bucket_object *o)
+{
+    unsigned at = o->id % WRITTEN_MAX;
+    if (b.written[at].object != o->id)
+        return;
+    free(b.written[at].data);
+    b.written[at].data = malloc(o->len + 1);
+    b.written[at].len = o->len;
+    memcpy(b.written[at].data, o->data, o->len);
+}
+
+const uint8_t *bucket_written(uint64_t object, size_t *len)
+{
+    unsigned at = object % WRITTEN_MAX;
+    if (b.written[at].object != object)
+        return NULL;
+    *len = b.written[at].len;
+    return b.written[at].data;
+}
+
+/* The volume made `now`. */
+static void check_made(const struct store_op *op, const struct bucket_object *now)
+{
+    if (now->foreign)
+        sim_violation("I2: %s was written without our tags", op->key);
+    unsigned at = now->id % WRITTEN_MAX;
+    if (b.written[at].object != now->id)
+        sim_violation("I4: %s was written as object %llu, which was never recorded", op->key,
+                      (unsigned long long)now->id);
+    if (b.written[at].sequence > sim_synced_to())
+        sim_violation("I4: %s was written before the record of object %llu was synced", op->key,
+                      (unsigned long long)now->id);
+    if (strncmp(op->key, INTERNAL, strlen(INTERNAL)) != 0 && !op->if_match && !op->if_none_match)
+        sim_violation("I2: the natural key %s was written without a condition", op->key);
+    note_written(now);
+}
+
+/* `before` is no more, by the volume's doing. */
+static void check_destroyed(const struct bucket_object *before, const char *how)
+{
+    uint64_t user = model_user_of(before);
+    if (user)
+        sim_violation("I1: %s, which file %llu uses, was %s", before->key, (unsigned long long)user,
+                      how);
+    if (before->foreign && !before->released)
+        sim_violation("I2: the foreign object %s was %s", before->key, how);
+    if (before->referenced_seq >= sim_synced_to())
+        sim_violation("I4: %s was %s before its last reference went for good", before->key, how);
+}
+
+struct watch {
+    const char *key;
+    struct bucket_object before;
+    bool there;
+};
+
+static void watch_begin(struct watch *w, const char *key)
+{
+    const struct bucket_object *o = bucket_find(key);
+    w->key = key;
+    w->there = o != NULL;
+    if (!o)
+        return;
+    w->before = *o;
+    w->before.key = strdup(o->key);
+    w->before.data = NULL;
+}
+
+static void watch_end(struct watch *w, const struct store_op *op, bool writes)
+{
+    struct bucket_object *now = look(w->key);
+    if (!is_control(w->key)) {
+        if (w->there && (writes || !now))
+            check_destroyed(&w->before, writes ? "overwritten" : "deleted");
+        if (writes && now)
+            check_made(op, now);
+    }
+    if (w->there)
+        free(w->before.key);
+    if (b.engine)
+        model_check("the bucket was changed");
+}
+
+/* Requests */
+
+static void drop_conditions(struct store_op *op)
+{
+    bool reads = op->kind == STORE_GET || op->kind == STORE_COPY || op->kind == STORE_MPU_PART_COPY;
+    if (op->key && is_control(op->key))
+        return;
+    if (b.fault == BUCKET_NO_IF_NONE_MATCH)
+        op->if_none_match = false;
+    if (b.fault == BUCKET_NO_IF_MATCH && reads)
+        op->if_match = op->source_if_match = NULL;
+    if (b.fault == BUCKET_NO_IF_MATCH_WRITE && !reads)
+        op->if_match = NULL;
+}
+
+static void run_checked(struct store_op *op, struct store_op *wanted)
+{
+    struct watch *watches = NULL;
+    unsigned count = 0;
+    bool writes = op->kind == STORE_PUT || op->kind == STORE_COPY || op->kind == STORE_MPU_COMPLETE;
+    if (writes || op->kind == STORE_DELETE || op->kind == STORE_DELETE_MANY) {
+        count = op->kind == STORE_DELETE_MANY ? op->key_count : 1;
+        watches = calloc(count + 1, sizeof(*watches));
+        for (unsigned i = 0; i < count; i++)
+            watch_begin(&watches[i], op->kind == STORE_DELETE_MANY ? op->keys[i] : op->key);
+    }
+    int rc = call(op);
+    sim_trace("  %s %s = %d%s", store_kind_name(op->kind), op->key ? op->key : "", rc,
+              op->if_none_match ? " if-none-match"
+              : op->if_match    ? " if-match"
+                                : "");
+    for (unsigned i = 0; i < count; i++) {
+        if (!rc)
+            watch_end(&watches[i], wanted, writes);
+        else if (watches[i].there)
+            free(watches[i].before.key);
+    }
+    free(watches);
+}
+
+static void take_effect(struct held *h)
+{
+    store_op_copy_request(&h->sub, h->op);
+    drop_conditions(&h->sub);
+    h->done = true;
+    run_checked(&h->sub, h->op);
+}
+
+static void fail(struct held *h, int code)
+{
+    store_op_reset(&h->sub);
+    h->sub.result = error_set(&h->sub.error, code, "made to fail");
+}
+
+static void answer(struct held *h)
+{
+    struct store_op *op = h->op;
+    struct loop *before = sim_loop_enter(b.loop);
+    store_op_move_result(op, &h->sub);
+    free(h);
+    store_complete(op, op->result);
+    sim_loop_enter(before);
+}
+
+static struct held *take(unsigned which)
+{
+    struct held *h = b.held[which];
+    b.held[which] = b.held[--b.held_count];
+    return h;
+}
+
+static unsigned ready(void *arg)
+{
+    return b.held_count;
+}
+
+static void run(void *arg, unsigned which)
+{
+    struct held *h = b.held[which];
+    if (h->done) {
+        answer(take(which));
+        return;
+    }
+    bool faults = !b.calm && !(h->op->key && is_control(h->op->key));
+    if (faults && sim_below(FAIL_ONE_IN) == 0) {
+        h->done = true;
+        fail(h, -EIO);
+        return;
+    }
+    take_effect(h);
+    if (faults && sim_below(FAIL_ONE_IN) == 0)
+        fail(h, -EIO);
+}
+
+static void bucket_submit(struct store *store, struct store_op *op)
+{
+    if (b.dead) {
+        store_complete(op, -ECANCELED);
+        return;
+    }
+    struct held *h = calloc(1, sizeof(*h));
+    h->op = op;
+    if (b.held_count == HELD_MAX)
+        sim_violation("more than %d requests at once", HELD_MAX);
+    b.held[b.held_count++] = h;
+}
+
+static void bucket_cancel(struct store *store, struct store_op *op)
+{
+}
+
+static void bucket_free(struct store *store)
+{
+}
+
+void bucket_crash(void)
+{
+    while (b.held_count) {
+        struct held *h = take(sim_below(b.held_count));
+        if (!h->done && sim_below(2))
+            take_effect(h);
+        fail(h, -ECANCELED);
+        answer(h);
+    }
+    b.dead = true;
+}
+
+void bucket_alive(void)
+{
+    b.dead = false;
+}
+
+void bucket_calm(bool calm)
+{
+    b.calm = calm;
+}
+
+bool bucket_idle(void)
+{
+    return !b.held_count;
+}
+
+void bucket_engine(struct engine *engine)
+{
+    b.engine = engine;
+}
+
+/* Others */
+
+static void make_name(const char *key, const char *etag, char out[STORE_KEY_MAX + STORE_ETAG_MAX])
+{
+    snprintf(out, STORE_KEY_MAX + STORE_ETAG_MAX, "%s %s", etag, key);
+}
+
+static void note_taken(const struct bucket_object *o)
+{
+    char name[STORE_KEY_MAX + STORE_ETAG_MAX];
+    struct taken *t;
+    make_name(o->key, o->etag, name);
+    model_disturb(o);
+    HASH_FIND_STR(b.taken, name, t);
+    if (t)
+        return;
+    t = malloc(sizeof(*t) + strlen(name) + 1);
+    strcpy(t->name, name);
+    HASH_ADD_STR(b.taken, name, t);
+}
+
+bool bucket_taken_by_others(const char *key, const char *etag)
+{
+    char name[STORE_KEY_MAX + STORE_ETAG_MAX];
+    struct taken *t;
+    make_name(key, etag, name);
+    HASH_FIND_STR(b.taken, name, t);
+    return t != NULL;
+}
+
+void bucket_put_foreign(const char *key, const void *data, size_t len)
+{
+    struct iovec iov = {.iov_base = (void *)data, .iov_len = len};
+    struct store_op op = {.kind = STORE_PUT, .key = key, .iov = &iov, .iov_count = 1};
+    const struct bucket_object *before = bucket_find(key);
+    sim_trace("  others put %s", key);
+    if (before)
+        note_taken(before);
+    if (call(&op))
+        abort();
+    store_op_reset(&op);
+    const struct bucket_object *o = look(key);
+    struct past *past = calloc(1, sizeof(*past));
+    make_name(key, o->etag, past->name);
+    past->data = malloc(len + 1);
+    memcpy(past->data, data, len);
+    past->len = len;
+    HASH_ADD_STR(b.past, name, past);
+}
+
+void bucket_delete_foreign(const char *key)
+{
+    struct store_op op = {.kind = STORE_DELETE, .key = key};
+    const struct bucket_object *before = bucket_find(key);
+    sim_trace("  others delete %s", key);
+    if (before)
+        note_taken(before);
+    call(&op);
+    store_op_reset(&op);
+    forget(key);
+}
+
+const uint8_t *bucket_history(const char *key, const char *etag, size_t *len)
+{
+    char name[STORE_KEY_MAX + STORE_ETAG_MAX];
+    struct past *past;
+    make_name(key, etag, name);
+    HASH_FIND_STR(b.past, name, past);
+    if (past)
+        *len = past->len;
+    return past ? past->data : NULL;
+}
+
+unsigned bucket_uploads_open(void)
+{
+    struct store_op op = {.kind = STORE_MPU_LIST};
+    call(&op);
+    unsigned count = (unsigned)op.out_list.count;
+    store_op_reset(&op);
+    return count;
+}
+
+static const struct store_backend backend = {
+    .kind = "bucket",
+    .submit = bucket_submit,
+    .cancel = bucket_cancel,
+    .free = bucket_free,
+};
+
+void bucket_init(const char *volume_id, enum bucket_fault fault)
+{
+    static const struct sim_source source = {.ready = ready, .run = run};
+    memcpy(b.volume_id, volume_id, 33);
+    b.fault = fault;
+    if (loop_new(&b.loop, "store") || store_memory_new(b.loop, &b.memory))
+        abort();
+    b.memory->caps.part_min = 1024;
+    store_init(&b.store, &backend, b.loop, NULL, "memory://");
+    b.store.caps = b.memory->caps;
+    sim_source_add(&source);
+}
+
+struct store *bucket_store(void)
+{
+    return &b.store;
+}
