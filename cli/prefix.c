@@ -40,6 +40,8 @@ static const struct option_spec specs[] = {
      .cli_only = true},
 };
 
+static const char *const of_mount[] = {"tls-ca", "tls-cert", "tls-key", "tls-server-name", NULL};
+
 static const struct bucket_command command = {
     .name = "sluice prefix",
     .usage = "URL",
@@ -50,6 +52,7 @@ static const struct bucket_command command = {
            "\vEnds with 0 if that could be done, 1 if not, 2 for a wrong call.",
     .own = specs,
     .own_count = ARRAY_LEN(specs),
+    .mount = of_mount,
 };
 
 /* Opens the store for writing, without the probe of its abilities. */
@@ -152,7 +155,11 @@ int cli_prefix(int argc, char **argv)
                                                options.on_delete ? options.on_delete : "retain",
                                            .size = options.size,
                                            .resize = options.resize,
-                                           .delete = options.delete};
+                                           .delete = options.delete,
+                                           .tls_ca = options.bucket.mount.tls_ca,
+                                           .tls_cert = options.bucket.mount.tls_cert,
+                                           .tls_key = options.bucket.mount.tls_key,
+                                           .tls_name = options.bucket.mount.tls_server_name};
     const char *url = result.args[0];
     r = check(&request, &error);
     if (r == 0)

@@ -426,6 +426,11 @@ int prefix_service_run(const char *url, const struct prefix_request *request, js
     meta_remote_config_init(&config);
     config.url = copy;
     config.text = text;
+    config.token = getenv("SLUICE_TOKEN");
+    config.tls_ca = request->tls_ca;
+    config.tls_cert = request->tls_cert;
+    config.tls_key = request->tls_key;
+    config.tls_name = request->tls_name;
     config.read_only = !request->create && !request->resize && !request->delete;
     r = meta_remote_open(&config, &place.meta, error);
     if (r < 0)

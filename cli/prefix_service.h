@@ -17,6 +17,8 @@ struct prefix_request {
     const char *on_delete;
     uint64_t size;
     bool resize, delete;
+    /* Of the service, as meta_remote_config has them; the token comes from SLUICE_TOKEN. */
+    const char *tls_ca, *tls_cert, *tls_key, *tls_name;
 };
 
 /* Does what is asked with sluice://HOST:PORT/VOLUME/DIRECTORY; nothing asked: shows the record. The

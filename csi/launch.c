@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "check.h"
+#include "records.h"
 #include "spawn.h"
 
 #define DEFAULT_MEMORY "128M" /* of a mount for which nothing is said */
@@ -121,6 +122,7 @@ static int code_of_errno(int number)
     case EBUSY:
         return CSI_FAILED_PRECONDITION;
     case ENOSPC:
+    case EDQUOT:
         return CSI_RESOURCE_EXHAUSTED;
     default:
         return CSI_UNAVAILABLE;
@@ -152,6 +154,77 @@ static int read_reply(struct csi_call *call, struct spawned *result, json_t **re
     return code;
 }
 
+/* What comes as text in a Secret and is given as a file. */
+static const struct {
+    const char *secret, *option;
+    enum source_kind kind; /* of the service only, or of any */
+} files[] = {
+    {"ca-cert", "ca-file", SOURCE_S3},
+    {"service-ca", "tls-ca", SOURCE_SERVICE},
+    {"service-cert", "tls-cert", SOURCE_SERVICE},
+    {"service-key", "tls-key", SOURCE_SERVICE},
+};
+
+static bool is_given(const struct launch *l, size_t i)
+{
+    return secret(l, files[i].secret) &&
+           (files[i].kind == SOURCE_S3 || files[i].kind == l->source->kind);
+}
+
+static int write_file(const char *path, const char *text)
+{
+    cleanup(close_fd) int fd =
+        open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return -errno;
+    ssize_t n = write(fd, text, strlen(text));
+    return n == (ssize_t)strlen(text) ? 0 : n < 0 ? -errno : -ENOSPC;
+}
+
+/* Files in `dir`, and the options that name them. */
+static int add_files(struct csi_call *call, const struct launch *l, const char *dir,
+                     struct words *argv)
+{
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+        char path[4096];
+        if (!is_given(l, i))
+            continue;
+        snprintf(path, sizeof(path), "%s/%s.pem", dir, files[i].secret);
+        int r = write_file(path, secret(l, files[i].secret));
+        if (r < 0)
+            return csi_fail(call, r == -ENOSPC ? CSI_RESOURCE_EXHAUSTED : CSI_INTERNAL,
+                            "%s of the Secret could not be stored: %s", files[i].secret,
+                            strerror(-r));
+        words_add(argv, "--%s=%s", files[i].option, path);
+    }
+    return CSI_OK;
+}
+
+/* For a helper that has no directory of a volume: one of its own while it runs. NULL in *dir: it
+ * needs none. */
+static int make_files(struct csi *csi, struct csi_call *call, const struct launch *l,
+                      struct words *argv, char **dir)
+{
+    bool any = false;
+    for (size_t i = 0; i < ARRAY_LEN(files); i++)
+        any = any || is_given(l, i);
+    *dir = NULL;
+    if (!any)
+        return CSI_OK;
+    if (asprintf(dir, "%s/prefix.XXXXXX", csi->config.state_dir) < 0) {
+        *dir = NULL;
+        return csi_fail(call, CSI_INTERNAL, "out of memory");
+    }
+    if (!mkdtemp(*dir)) {
+        int code = errno == ENOSPC ? CSI_RESOURCE_EXHAUSTED : CSI_INTERNAL;
+        csi_fail(call, code, "%s: %s", *dir, strerror(errno));
+        free(*dir);
+        *dir = NULL;
+        return code;
+    }
+    return add_files(call, l, *dir, argv);
+}
+
 int launch_prefix(struct csi *csi, struct csi_call *call, const struct launch *launch,
                   const char *const *words, json_t **reply)
 {
@@ -169,9 +242,16 @@ int launch_prefix(struct csi *csi, struct csi_call *call, const struct launch *l
         if (is_store_option(launch->source->options[i]))
             words_add(&argv, "%s", launch->source->options[i]);
     make_env(launch, &env);
-    int r = spawn_run(&argv, &env, NULL, call, &result, &error);
-    int code = r < 0 ? start_failed(call, r, &error, "the object store has not answered yet")
-                     : read_reply(call, &result, reply);
+    cleanup(free_ptr) char *dir = NULL;
+    int code = make_files(csi, call, launch, &argv, &dir);
+    if (code == CSI_OK) {
+        int r = spawn_run(&argv, &env, NULL, call, &result, &error);
+        code = r < 0
+                   ? start_failed(call, r, &error, "the store or the service has not answered yet")
+                   : read_reply(call, &result, reply);
+    }
+    if (dir)
+        records_remove(dir);
     spawned_done(&result);
     words_done(&argv);
     words_done(&env);
@@ -203,25 +283,6 @@ int launch_settle(struct csi *csi, struct csi_call *call, const char *path, bool
     return code;
 }
 
-/* A certificate to trust comes as text and is given as a file. */
-static int add_ca(const struct launch *l, const char *dir, struct words *argv)
-{
-    const char *text = secret(l, "ca-cert");
-    cleanup(free_ptr) char *path = NULL;
-    if (!text)
-        return 0;
-    if (asprintf(&path, "%s/ca.pem", dir) < 0)
-        return -ENOMEM;
-    cleanup(close_fd) int fd =
-        open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0)
-        return -errno;
-    if (write(fd, text, strlen(text)) != (ssize_t)strlen(text))
-        return -ENOSPC;
-    words_add(argv, "--ca-file=%s", path);
-    return 0;
-}
-
 static bool has_option(const struct source *s, const char *name)
 {
     for (unsigned i = 0; i < s->option_count; i++)
@@ -230,8 +291,8 @@ static bool has_option(const struct source *s, const char *name)
     return false;
 }
 
-static int mount_argv(struct csi *csi, const struct launch *l, const char *staging, const char *dir,
-                      struct words *argv)
+static int mount_argv(struct csi *csi, struct csi_call *call, const struct launch *l,
+                      const char *staging, const char *dir, struct words *argv)
 {
     const struct source *s = l->source;
     words_add(argv, "%s", csi->config.sluice);
@@ -256,7 +317,7 @@ static int mount_argv(struct csi *csi, const struct launch *l, const char *stagi
     for (unsigned i = 0; i < s->option_count; i++)
         words_add(argv, "%s", s->options[i]);
     add_place(l, argv);
-    return add_ca(l, dir, argv);
+    return add_files(call, l, dir, argv);
 }
 
 /* Runs what was put together; its last line is the reason of a failure. */
@@ -275,17 +336,15 @@ static int run(struct csi *csi, struct csi_call *call, const struct launch *laun
         code = start_failed(call, r, &error, late);
     else if (result.exit_code == 2)
         code = csi_fail(call, CSI_INVALID_ARGUMENT, "%s", reason(result.err));
-    else if (result.exit_code)
-        code = csi_fail(call, CSI_INTERNAL, "%s", reason(result.err));
+    else if (result.exit_code) {
+        /* Programs end with a sentence, which has the words of the error. */
+        const char *why = reason(result.err);
+        code = strstr(why, strerror(ENOSPC)) ? CSI_RESOURCE_EXHAUSTED : CSI_INTERNAL;
+        code = csi_fail(call, code, "%s", why);
+    }
     spawned_done(&result);
     words_done(&env);
     return code;
-}
-
-static int fail_ca(struct csi_call *call, int r)
-{
-    return csi_fail(call, CSI_INTERNAL, "the certificate of the volume could not be stored: %s",
-                    strerror(-r));
 }
 
 /* Options that rebuild has too: of the store, and of a volume's making. */
@@ -316,10 +375,9 @@ int launch_rebuild(struct csi *csi, struct csi_call *call, const struct launch *
         if (is_rebuild_option(s->options[i]))
             words_add(&argv, "%s", s->options[i]);
     add_place(launch, &argv);
-    int r = add_ca(launch, dir, &argv);
-    int code = r < 0
-                   ? fail_ca(call, r)
-                   : run(csi, call, launch, dir, &argv, false, "the metadata is not read back yet");
+    int code = add_files(call, launch, dir, &argv);
+    if (code == CSI_OK)
+        code = run(csi, call, launch, dir, &argv, false, "the metadata is not read back yet");
     words_done(&argv);
     return code;
 }
@@ -328,9 +386,9 @@ int launch_mount(struct csi *csi, struct csi_call *call, const struct launch *la
                  const char *staging, const char *dir)
 {
     struct words argv = {0};
-    int r = mount_argv(csi, launch, staging, dir, &argv);
-    int code = r < 0 ? fail_ca(call, r)
-                     : run(csi, call, launch, dir, &argv, true, "the mount was not ready");
+    int code = mount_argv(csi, call, launch, staging, dir, &argv);
+    if (code == CSI_OK)
+        code = run(csi, call, launch, dir, &argv, true, "the mount was not ready");
     words_done(&argv);
     return code;
 }

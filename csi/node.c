@@ -184,11 +184,10 @@ static int bind_target(struct csi_call *call, const Csi__V1__NodePublishVolumeRe
     return CSI_OK;
 }
 
-/* Mounts at Publish what was not at Stage: an inline volume has no other call, and the identity of
- * a pod comes only now (with each repetition a newer token). */
+/* Mounts at Publish what was not at Stage, or is not any more. */
 static int mount_late(struct csi *csi, struct csi_call *call,
                       const Csi__V1__NodePublishVolumeRequest *r, const struct source *source,
-                      const char *staging)
+                      const char *staging, bool ephemeral)
 {
     cleanup(free_ptr) char *dir = records_dir(csi->config.state_dir, r->volume_id);
     cleanup(free_ptr) char *token_file = NULL;
@@ -212,12 +211,32 @@ static int mount_late(struct csi *csi, struct csi_call *call,
                    .secret_count = r->n_secrets,
                    .secrets = r->secrets,
                    .token_file = token_file,
-                   .own_credentials = true}, /* a pod's author does not get those of the driver */
+                   /* A pod's author does not get the driver's. */
+                   .own_credentials = ephemeral || source->pod_identity},
         .group = r->volume_capability->mount->volume_mount_group,
     };
     return stage_up(csi, call, &stage);
 }
 
+/* It was staged, and its process has died: the kubelet, for which it is staged, calls only this. */
+static bool was_staged(struct csi *csi, const char *volume_id, const char *staging)
+{
+    struct mount_table table;
+    struct record record = {0};
+    cleanup(free_ptr) char *dir = records_dir(csi->config.state_dir, volume_id);
+    if (!dir || mounts_read(&table) < 0)
+        return false;
+    const struct mount_entry *entry = mounts_at(&table, staging);
+    bool gone = !entry || (mounts_is_sluice(entry) && !mounts_alive(staging));
+    mounts_done(&table);
+    bool was = gone && record_load(dir, &record) == 0 && record.volume_id && record.staging &&
+               strcmp(record.volume_id, volume_id) == 0 && strcmp(record.staging, staging) == 0;
+    record_done(&record);
+    return was;
+}
+
+/* An inline volume has no other call; the identity of a pod comes only now, with each repetition a
+ * newer token. */
 static int publish(struct csi *csi, struct csi_call *call,
                    const Csi__V1__NodePublishVolumeRequest *r, const struct source *source,
                    bool ephemeral)
@@ -227,8 +246,8 @@ static int publish(struct csi *csi, struct csi_call *call,
     if (!staging)
         return csi_fail(call, CSI_INTERNAL, "out of memory");
     int code = CSI_OK;
-    if (ephemeral || source->pod_identity)
-        code = mount_late(csi, call, r, source, staging);
+    if (ephemeral || source->pod_identity || was_staged(csi, r->volume_id, staging))
+        code = mount_late(csi, call, r, source, staging, ephemeral);
     return code == CSI_OK ? bind_target(call, r, source, staging) : code;
 }
 

@@ -10,6 +10,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 
 from csi import *  # noqa: E402,F403
+from certs import Certs  # noqa: E402
 from csi import Driver  # noqa: E402
 from gateway import Gateway  # noqa: E402
 from service import Service  # noqa: E402
@@ -153,6 +154,29 @@ class Shared(unittest.TestCase):
         self.down(d, whole)
         d.delete(whole)  # a volume that was made at the service is not ended by a claim
         self.assertEqual((d.mounts(), d.daemons()), ([], {}))
+
+    def test_certificates_come_from_the_secret(self):
+        certs = Certs(os.path.join(self.service.directory, "certs"))
+        certs.make("server", names="IP:127.0.0.1")
+        certs.make("client")
+        service = Service(scheme="sluices", env=self.gateway.env(), options=[
+            "--tls-cert", certs.path("server.pem"), "--tls-key", certs.path("server.key"), "--tls-client-ca", certs.path("ca.pem")])
+        self.addCleanup(service.close)
+        service.start()
+        service.volume("create", "safe", "s3://bucket/safe", "endpoint=" + self.gateway.endpoint)
+        d = self.driver()
+        d.parameters = {"server": "127.0.0.1:%d" % service.port, "volume": "safe", "tls": "true"}
+        d.create(self.name(), code=UNAVAILABLE, modes=(MANY_WRITERS,))
+        for key, name in ("service-ca", "ca.pem"), ("service-cert", "client.pem"), ("service-key", "client.key"):
+            d.secrets[key] = read(certs.path(name))
+        volume = d.create(self.name(), modes=(MANY_WRITERS,), onDelete="delete")
+        self.assertTrue(volume["volume_id"].startswith("sluices://"))
+        path = self.up(d, volume)
+        write(path + "/file", "x")
+        self.down(d, volume)
+        d.delete(volume)
+        self.assertEqual((d.mounts(), d.daemons()), ([], {}))
+        self.assertEqual([n for n in os.listdir(d.state) if n.startswith("prefix.")], [])
 
     def test_the_service_is_killed_between_and_under_calls(self):
         d = self.driver()
