@@ -13,6 +13,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 
+from certs import Certs  # noqa: E402
 from gateway import Gateway  # noqa: E402
 from sts import Sts  # noqa: E402
 from volume import WAIT_S, wait_until  # noqa: E402
@@ -49,14 +50,17 @@ def setUpModule():
     gateway.start()
     unittest.addModuleCleanup(gateway.close)
     gateway.make_bucket("bucket")
-    apply(*({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "namespace": namespace},
-             "stringData": {"access-key": gateway.access, "secret-key": gateway.secret}} for namespace in ("default", "kube-system")))
+    certs = Certs(os.path.join(NODE_DIR, "certs"))
+    certs.make("server", names="IP:" + METADATA_IP)
+    apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "metadata-tls", "namespace": "kube-system"}, "type": "kubernetes.io/tls",
+           "stringData": {"tls.crt": text_of(certs.path("server.pem")), "tls.key": text_of(certs.path("server.key"))}},
+          secret("kube-system"))
     os.makedirs(os.path.join(NODE_DIR, "metadata"))
     apply({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "metadata"}, "spec": {
         "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "disk", "local": {"path": os.path.join(NODE_DIR, "metadata")},
         "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
             {"key": "kubernetes.io/hostname", "operator": "In", "values": ["node1"]}]}]}}}})
-    secret = {"name": "keys", "namespace": "default"}
+    keys = {"name": "keys", "namespace": "default"}
     values = {
         "image": {"repository": "local.test/sluice", "tag": "test", "pullPolicy": "Never"},
         "hostDir": HOST_DIR,
@@ -68,17 +72,30 @@ def setUpModule():
                      "resizer": {"image": "csi-resizer", "tag": "test"}},
         "metadata": {
             "enabled": True, "credentials": {"secretName": "keys"}, "storage": {"size": "1Gi", "storageClassName": "disk"},
-            "service": {"clusterIP": METADATA_IP},
+            "service": {"clusterIP": METADATA_IP}, "tls": {"secretName": "metadata-tls"},
             "volumes": [{"name": "team", "url": "s3://bucket/team", "options": {"endpoint": gateway.endpoint, "settle-delay": "1s"}}]},
         "storageClasses": [
-            {"name": "sluice", "secret": secret, "parameters": {"bucket": "bucket", "prefix": "volumes", "endpoint": gateway.endpoint, "onDelete": "delete"}},
-            {"name": "shared", "secret": secret, "metadataVolume": "team", "parameters": {"prefix": "claims", "onDelete": "delete"}}],
+            {"name": "sluice", "secret": keys, "parameters": {"bucket": "bucket", "prefix": "volumes", "endpoint": gateway.endpoint, "onDelete": "delete"}},
+            {"name": "shared", "secret": keys, "metadataVolume": "team", "parameters": {"prefix": "claims", "onDelete": "delete"}}],
     }
     with open(VALUES, "w") as f:
         json.dump(values, f)
     began = time.monotonic()
     helm("install")
     print("helm install --wait: %.1f s" % (time.monotonic() - began))
+    token = kubectl("-n", "kube-system", "exec", "sluice-metadata-0", "-c", "serve", "--", "/runtime/sluice", "volume", "token", "create", "team",
+                    "--rights", "admin", "--data-dir", "/data/serve").split()[-1]
+    apply(secret("default", token=token, **{"service-ca": text_of(certs.path("ca.pem"))}))
+
+
+def text_of(path):
+    with open(path) as f:
+        return f.read()
+
+
+def secret(namespace, **more):
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "namespace": namespace},
+            "stringData": dict({"access-key": gateway.access, "secret-key": gateway.secret}, **more)}
 
 
 def helm(verb, *more):
@@ -222,12 +239,12 @@ class Node(unittest.TestCase):
         for name in "one", "two", "reader":
             self.ready(name)
         volume = json.loads(kubectl("get", "pv", kubectl("get", "pvc", "team", "-o", "jsonpath={.spec.volumeName}"), "-o", "json"))["spec"]["csi"]
-        self.assertTrue(volume["volumeHandle"].startswith("sluice://%s:7700/team/claims/pvc-" % METADATA_IP), volume["volumeHandle"])
+        self.assertTrue(volume["volumeHandle"].startswith("sluices://%s:7700/team/claims/pvc-" % METADATA_IP), volume["volumeHandle"])
         apply({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "other"}, "spec": {
             "capacity": {"storage": "1Ti"}, "accessModes": ["ReadWriteMany"], "persistentVolumeReclaimPolicy": "Retain", "storageClassName": "",
             "claimRef": {"name": "other", "namespace": "default"},
             "csi": {"driver": "csi.sluice.dev", "volumeHandle": "other", "nodeStageSecretRef": {"name": "keys", "namespace": "default"},
-                    "volumeAttributes": {"server": METADATA_IP + ":7700", "volume": "team", "directory": volume["volumeHandle"].split("/team/")[1]}}}},
+                    "volumeAttributes": {"server": METADATA_IP + ":7700", "volume": "team", "tls": "true", "prefix": volume["volumeHandle"].split("/team/")[1]}}}},
               dict(claim("other"), spec={"storageClassName": "", "volumeName": "other", "accessModes": ["ReadWriteMany"],
                                          "resources": {"requests": {"storage": "1Ti"}}}),
               pod("three", of_claim("other"), "true" + STAY))
