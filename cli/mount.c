@@ -44,6 +44,7 @@ struct mount {
     char *cache_dirs[CACHE_DIRECTORIES_MAX]; /* absolute; none: no cache */
     unsigned cache_dir_count;
     char owner[512];
+    char client[128]; /* remote: volume and session, for the access log of the store */
     struct daemon daemon;
     struct metrics *metrics;
     struct mount_metrics *gauges;
@@ -218,6 +219,7 @@ static int open_store(struct mount *m, struct error *error)
 {
     struct store_options options;
     mount_options_store(&m->options, &options);
+    options.client = m->client[0] ? m->client : NULL;
     if (strcmp(m->url.scheme, "file") == 0 && !m->options.read_only) {
         int r = places_make(m->url.bucket, error);
         if (r < 0)
@@ -265,6 +267,8 @@ static int connect_meta(struct mount *m, struct error *error)
     config.tls_key = m->options.tls_key;
     config.tls_name = m->options.tls_server_name;
     int r = meta_remote_open(&config, &m->meta, error);
+    if (r == 0)
+        snprintf(m->client, sizeof(m->client), "session %" PRIu64, meta_remote_session(m->meta));
     if (r == 0)
         r = store_url_parse(meta_remote_store_url(m->meta), &m->url, error);
     if (r == 0)

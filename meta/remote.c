@@ -5,6 +5,7 @@
 #include "remote_impl.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
@@ -423,6 +424,19 @@ static void note_objects(struct remote *remote, const struct meta_request *reque
 
 /* Answers */
 
+/* The service's log has the same session and request, if it was there that it took so long. */
+static void tell_of(const struct remote *remote, const struct remote_call *call, int result)
+{
+    static struct log_limit limit = LOG_LIMIT(10, 10000);
+    uint64_t ms = clock_monotonic_ms() - call->since_ms;
+    if (ms < META_SLOW_MS && result != -EIO)
+        return;
+    log_limited(&limit, LOG_WARN, "metadata request slow or failed",
+                "session=%" PRIu64 " request=%" PRIu64 " op=%s ms=%" PRIu64 " result=%s",
+                remote->session, call->id, meta_kind_name(call->request->op.kind), ms,
+                result ? strerrorname_np(-result) : "ok");
+}
+
 static int answer_request(struct remote *remote, const uint8_t *data, size_t len)
 {
     struct wire_reply reply;
@@ -439,6 +453,7 @@ static int answer_request(struct remote *remote, const uint8_t *data, size_t len
             request->result = rc == -ENOMEM ? rc : -EIO;
     }
     note_objects(remote, request);
+    tell_of(remote, call, request->result);
     end_call(call, request->result);
     send_unsent(remote);
     return 0;

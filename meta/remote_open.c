@@ -272,6 +272,11 @@ int meta_remote_open(const struct meta_remote_config *config, struct meta **out,
     return 0;
 }
 
+uint64_t meta_remote_session(const struct meta *meta)
+{
+    return meta->remote ? meta->remote->session : 0;
+}
+
 const char *meta_remote_store_url(const struct meta *meta)
 {
     return meta->remote ? meta->remote->store_url : NULL;

@@ -165,6 +165,7 @@ struct job {
     struct conn *conn; /* that it is counted for; NULL when that is gone */
     bool is_task, posted;
     enum wire_task_kind task_kind;
+    uint64_t since_ms;
     int result;
     uint8_t *bytes; /* that the operation points into */
     struct meta_decoded_op decoded;

@@ -4,6 +4,7 @@
  * others have confirmed.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,7 @@ static struct job *job_new(struct session *session, uint64_t id)
     }
     memset(job, 0, offsetof(struct job, decoded));
     job->held_ms = 0;
+    job->since_ms = clock_monotonic_ms();
     change_init(&job->change, session->volume, job);
     job->session = session;
     job->id = id;
@@ -64,6 +66,21 @@ static void job_free(struct job *job)
         conn_request_done(conn);
 }
 
+/* The client's log has the same session and request. */
+static void tell_of(const struct job *job)
+{
+    static struct log_limit limit = LOG_LIMIT(10, 10000);
+    const struct session *session = job->session;
+    uint64_t ms = clock_monotonic_ms() - job->since_ms;
+    if (job->is_task || (ms < META_SLOW_MS && job->result != -EIO))
+        return;
+    log_limited(&limit, LOG_WARN, "request slow or failed",
+                "volume=%s session=%" PRIu64 " request=%" PRIu64 " op=%s ms=%" PRIu64 " result=%s",
+                session->volume->name, session->id, job->id,
+                job->decoded.op.kind ? meta_kind_name(job->decoded.op.kind) : "?", ms,
+                job->result < 0 ? strerrorname_np(-job->result) : "ok");
+}
+
 void job_answer(struct job *job)
 {
     struct conn *conn = job->session->conn;
@@ -83,6 +100,7 @@ void job_answer(struct job *job)
         wire_put_reply(conn_out(conn), job->id, MIN(job->result, 0), &job->request.reply);
     }
     audit_job(job);
+    tell_of(job);
     job_free(job);
 }
 

@@ -20,6 +20,7 @@
 #define WIRE_TOKEN_MAX 256
 #define WIRE_KEY_LEN 16 /* what a client proves with that a session is its own */
 #define WIRE_ITEMS_MAX 4096
+#define META_SLOW_MS 1000 /* a request that takes longer is noted in the logs of both ends */
 
 enum wire_type {
     WIRE_HELLO = 1,     /* client: who, which volume; first message */

@@ -50,7 +50,7 @@ struct http {
     /* immutable */
     struct loop *loop;
     struct http_options options;
-    char *ca_file;
+    char *ca_file, *user_agent;
     struct metric *received, *sent, *connects, *active_gauge, *queued_gauge;
     /* owned by the loop thread */
     CURLM *multi;
@@ -411,7 +411,7 @@ static struct http_slot *slot_new(struct http *http)
     curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, RECEIVE_BUFFER);
     curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, SEND_BUFFER);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)o->connect_timeout_ms);
-    curl_easy_setopt(easy, CURLOPT_USERAGENT, "sluice/" SLUICE_VERSION);
+    curl_easy_setopt(easy, CURLOPT_USERAGENT, slot->http->user_agent);
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, slot->error);
     curl_easy_setopt(easy, CURLOPT_READFUNCTION, on_read);
     curl_easy_setopt(easy, CURLOPT_READDATA, slot);
@@ -642,6 +642,10 @@ int http_new(struct http **out, struct loop *loop, const struct http_options *op
     http->options.connections = MAX(1u, options->connections);
     if (options->ca_file)
         http->options.ca_file = http->ca_file = strdup(options->ca_file);
+    if (asprintf(&http->user_agent, "sluice/" SLUICE_VERSION "%s%s%s", options->client ? " (" : "",
+                 options->client ? options->client : "", options->client ? ")" : "") < 0)
+        http->user_agent = NULL; /* then none is sent */
+    http->options.client = NULL;
     http->received = metrics_counter(metrics, "sluice_http_received_bytes_total", "",
                                      "Bytes of HTTP bodies that came from the object store.");
     http->sent = metrics_counter(metrics, "sluice_http_sent_bytes_total", "",
@@ -673,5 +677,6 @@ void http_free(struct http *http)
     uv_sem_destroy(&http->closed);
     free(http->slots);
     free(http->ca_file);
+    free(http->user_agent);
     free(http);
 }

@@ -31,6 +31,7 @@ struct http_options {
     uint32_t connect_timeout_ms; /* name, TCP and TLS together */
     uint32_t stall_timeout_ms;   /* no byte moved for so long */
     const char *ca_file;         /* PEM; NULL: the system's */
+    const char *client;          /* behind our name in User-Agent; NULL: nothing. Copied */
     bool no_verify_tls;
 };
 

@@ -284,6 +284,7 @@ int store_s3_new(const struct store_url *url, const struct store_options *option
         .connections = options->connections ? options->connections : 64,
         .connect_timeout_ms = options->connect_timeout_ms ? options->connect_timeout_ms : 5000,
         .stall_timeout_ms = options->stall_timeout_ms ? options->stall_timeout_ms : 10000,
+        .client = options->client,
         .ca_file = options->ca_file ? options->ca_file : from_environment("AWS_CA_BUNDLE", NULL),
         .no_verify_tls = options->no_verify_tls,
     };

@@ -329,6 +329,7 @@ class Audit(unittest.TestCase):
             with self.assertRaises(OSError):
                 os.rmdir(v.path("d/nothing"))
             session = service.sessions("v")[0]["session"]
+            v.unmount()
         wait_until("the end", lambda: find(event="end", session=session))
         new = records()
         self.assertNotIn(token, old + str(new))

@@ -49,6 +49,9 @@ void meta_remote_config_init(struct meta_remote_config *config);
 int meta_remote_open(const struct meta_remote_config *config, struct meta **out,
                      struct error *error);
 
+/* The number that the service's logs have for this mount. */
+uint64_t meta_remote_session(const struct meta *meta);
+
 /* How the bucket is reached: its URL, and options of `sluice mount` as a JSON object. Valid until
  * meta_close; NULL for a volume that is not remote. */
 const char *meta_remote_store_url(const struct meta *meta);

@@ -34,6 +34,7 @@ struct store_options {
                        endpoint or a bucket name with dots */
     const char *ca_file;
     bool no_verify_tls;
+    const char *client; /* who asks, for the server's access log: behind our name in User-Agent */
     const char *storage_class;
     const char *sse;     /* "AES256", "aws:kms", "SSE-C" */
     const char *sse_key; /* KMS key id, or base64 of the 32-byte SSE-C key */
