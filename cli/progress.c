@@ -3,7 +3,10 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+
 #define WIDTH 30 /* characters of the bar */
+#define LEAST_S 2
 
 void progress_init(struct progress *p, const char *what, bool bytes)
 {
@@ -27,9 +30,11 @@ void progress_show(struct progress *p, uint64_t left)
 {
     if (!p->on)
         return;
-    if (left > p->most)
-        p->most = left;
-    char bar[WIDTH + 1], amount[32];
+    if (left > p->most || !p->since_ns) {
+        p->most = left > p->most ? left : p->most;
+        p->since_ns = clock_monotonic_ns();
+    }
+    char bar[WIDTH + 1], amount[32], rest[48] = "";
     unsigned filled =
         p->most ? (unsigned)((double)(p->most - left) / (double)p->most * WIDTH) : WIDTH;
     for (unsigned i = 0; i < WIDTH; i++)
@@ -39,7 +44,14 @@ void progress_show(struct progress *p, uint64_t left)
         progress_bytes(left, amount);
     else
         snprintf(amount, sizeof(amount), "%llu", (unsigned long long)left);
-    fprintf(stderr, "\r%s [%s] %s left\033[K", p->what, bar, amount);
+    /* By the pace so far; of the first moments nothing is said. */
+    uint64_t took_s = (clock_monotonic_ns() - p->since_ns) / NS_PER_S;
+    if (took_s >= LEAST_S && left < p->most) {
+        uint64_t s = (uint64_t)((double)took_s * (double)left / (double)(p->most - left));
+        snprintf(rest, sizeof(rest), ", about %llu:%02llu min", (unsigned long long)(s / 60),
+                 (unsigned long long)(s % 60));
+    }
+    fprintf(stderr, "\r%s [%s] %s left%s\033[K", p->what, bar, amount, rest);
     fflush(stderr);
     p->shown = true;
 }

@@ -9,7 +9,8 @@ struct progress {
     const char *what; /* "settling", "uploading" */
     bool bytes;       /* amounts are bytes, else a count */
     bool shown, on;
-    uint64_t most; /* the largest amount left that was seen: the whole */
+    uint64_t most;     /* the largest amount left that was seen: the whole */
+    uint64_t since_ns; /* that was seen then */
 };
 
 void progress_init(struct progress *p, const char *what, bool bytes);

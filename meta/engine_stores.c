@@ -240,6 +240,33 @@ static int attach(struct engine_txn *t, struct engine_node *dir, const struct me
     return rc;
 }
 
+/* The directory that a store is attached at: 1; 0: it is attached at none (any more). */
+static int attached_root(struct engine_txn *t, const struct meta_store *store,
+                         struct engine_node **out)
+{
+    struct record_place place;
+    int rc = store->root ? engine_txn_inode(t, store->root, out) : -ENOENT;
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    rc = S_ISDIR((*out)->now.mode) ? engine_place_get(t, *out, &place) : 0;
+    return rc > 0 ? place.attached && place.store == store->number : rc;
+}
+
+/* Its names were being forgotten, and no longer are: they are listed anew. */
+static int list_again(struct engine_txn *t, const struct meta_store *store)
+{
+    struct engine_node *root;
+    char base[META_KEY_MAX + 8];
+    int rc = attached_root(t, store, &root);
+    if (rc <= 0 || root->now.flags & RECORD_ORIGIN)
+        return rc < 0 ? rc : 0;
+    size_t len = store_route_print(store->number, base);
+    strcpy(base + len, store->prefix);
+    len += strlen(store->prefix);
+    root->now.listed_ns = 0;
+    return engine_origin_set(t, root, arena_copy(&t->arena, base, len), len);
+}
+
 int engine_apply_store_set(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply)
 {
     const struct meta_store *store = op->store;
@@ -264,6 +291,8 @@ int engine_apply_store_set(struct engine_txn *t, const struct meta_op *op, struc
     rc = buf_error(b) ? -ENOMEM : engine_txn_put(t, TABLE_SYSTEM, &key, b->data, b->len);
     if (rc == 0 && dir)
         rc = attach(t, dir, store);
+    else if (rc == 0 && !store->detaching)
+        rc = list_again(t, store);
     if (rc < 0)
         return rc;
     free(t->engine->store_new);
@@ -305,18 +334,6 @@ static int check_unused(struct engine_txn *t, const struct meta_store *store, ui
     }
     engine_iter_done(&iter);
     return rc;
-}
-
-/* The directory that a store is attached at: 1; 0: it is attached at none (any more). */
-static int attached_root(struct engine_txn *t, const struct meta_store *store,
-                         struct engine_node **out)
-{
-    struct record_place place;
-    int rc = store->root ? engine_txn_inode(t, store->root, out) : -ENOENT;
-    if (rc < 0)
-        return rc == -ENOENT ? 0 : rc;
-    rc = S_ISDIR((*out)->now.mode) ? engine_place_get(t, *out, &place) : 0;
-    return rc > 0 ? place.attached && place.store == store->number : rc;
 }
 
 int engine_apply_store_drop(struct engine_txn *t, const struct meta_op *op,

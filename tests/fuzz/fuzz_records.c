@@ -25,7 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t kind = *data++;
     size--;
     buf_init(&b, 0);
-    switch (kind % 10) {
+    switch (kind % 12) {
     case 0:
         AGAIN(record_inode, record_inode_decode, record_inode_encode);
         break;
@@ -57,6 +57,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 9:
         AGAIN(record_quota, record_quota_decode, record_quota_encode);
+        break;
+    case 10:
+        AGAIN(meta_store, record_store_decode, record_store_encode);
+        break;
+    case 11:
+        AGAIN(record_place, record_place_decode, record_place_encode);
         break;
     }
     buf_done(&b);

@@ -337,6 +337,38 @@ TEST(stores, detach_is_refused_while_needed, .init = begin, .fini = end)
     check(has(other, "fresh"));
 }
 
+TEST(stores, refused_detach_brings_the_names_back, .init = begin, .fini = end)
+{
+    uint64_t at = attached(false), ino;
+    name_ino(&v, at, "a");
+    uint64_t d = name_ino(&v, at, "d");
+    name_ino(&v, d, "b");
+    /* A link elsewhere needs the object, which is found out only at the end. */
+    struct meta_name name = {"link", 4};
+    struct meta_request link = {
+        .op = {
+            .kind = META_LINK, .ino = name_ino(&v, d, "b"), .parent = META_ROOT_INO, .name = name}};
+    check_int(meta_call(v.meta, &link), 0);
+    meta_reply_done(&link.reply);
+    settle(META_ROOT_INO);
+    v.config.no_settle = true;
+    volume_again(&v);
+    /* A pipe is in no store. */
+    struct meta_name fifo = {"fifo", 4};
+    struct meta_request pipe = {
+        .op = {.kind = META_MKNOD, .parent = d, .name = fifo, .attr = {.mode = S_IFIFO | 0644}}};
+    check_int(meta_call(v.meta, &pipe), 0);
+    meta_reply_done(&pipe.reply);
+    check_int(meta_store_detach(v.meta, "other", &error), -EBUSY);
+    int rc;
+    cleanup(free_ptr) char *names = name_list(&v, at, &rc);
+    check_str(names, "a,d/");
+    read_is(name_ino(&v, d, "b"), "below");
+    read_is(name_ino(&v, META_ROOT_INO, "link"), "below");
+    ino = name_ino(&v, at, "a");
+    read_is(ino, "theirs");
+}
+
 TEST(stores, migrate_moves_all_below, .init = begin, .fini = end)
 {
     uint64_t data, sub;
