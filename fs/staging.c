@@ -123,6 +123,11 @@ uint64_t staging_area_bytes(struct staging_area *area)
     return atomic_load_explicit(&area->bytes, memory_order_relaxed);
 }
 
+uint64_t staging_area_scratch(struct staging_area *area)
+{
+    return atomic_load_explicit(&area->scratch_bytes, memory_order_relaxed);
+}
+
 uint64_t staging_area_max(struct staging_area *area)
 {
     return atomic_load_explicit(&area->limit, memory_order_relaxed);
@@ -169,9 +174,11 @@ struct staging *staging_alloc(struct staging_area *area, uint64_t ino)
 
 void staging_charge(struct staging *staging)
 {
-    /* A statistic and a limit: no order with other memory is needed. */
-    atomic_fetch_add_explicit(&staging->area->bytes, staging->ranges.bytes - staging->charged,
-                              memory_order_relaxed);
+    /* Statistics and limits: no order with other memory is needed. */
+    uint64_t change = staging->ranges.bytes - staging->charged;
+    atomic_fetch_add_explicit(&staging->area->bytes, change, memory_order_relaxed);
+    if (staging->flags & STAGING_SCRATCH)
+        atomic_fetch_add_explicit(&staging->area->scratch_bytes, change, memory_order_relaxed);
     staging->charged = staging->ranges.bytes;
 }
 
@@ -184,7 +191,10 @@ int staging_call_found(struct staging *staging,
                                  .size = staging->size,
                                  .mtime_ns = staging->mtime_ns,
                                  .truncated_to = staging->truncated_to,
-                                 .time_dirty = staging->time_dirty};
+                                 .time_dirty = staging->time_dirty,
+                                 .flags = staging->flags,
+                                 .other_boot = staging->other_boot,
+                                 .base_version = staging->base_version};
     return found(arg, &call);
 }
 
@@ -248,11 +258,19 @@ int staging_recover(struct staging_area *area,
 
 int staging_new(struct staging_area *area, uint64_t ino, uint64_t size, struct staging **out)
 {
+    return staging_new_class(area, ino, size, 0, 0, out);
+}
+
+int staging_new_class(struct staging_area *area, uint64_t ino, uint64_t size, uint32_t flags,
+                      uint64_t base_version, struct staging **out)
+{
     struct staging *staging = staging_alloc(area, ino);
     if (!staging)
         return -ENOMEM;
     staging->size = size;
-    if (area->small)
+    staging->flags = flags;
+    staging->base_version = base_version;
+    if (area->small && !(flags & STAGING_SCRATCH))
         staging->slot = small_take(area->small);
     if (staging->slot < 0) {
         int rc = staging_file_create(staging);
@@ -269,6 +287,7 @@ static void close_task_run(struct pool_task *task)
 {
     struct staging_view *view = container_of(task, struct staging_view, close_task);
     close(view->fd);
+    close(view->log_fd);
     free(view);
 }
 
@@ -297,6 +316,20 @@ void staging_sum_parts(struct staging *staging, uint32_t part_bytes)
     part_sums_init(&staging->sums, part_bytes);
 }
 
+void staging_set_base(struct staging *staging, uint64_t base_version)
+{
+    staging->base_version = base_version;
+}
+
+int staging_set_flags(struct staging *staging, uint32_t flags)
+{
+    int64_t scratch =
+        (flags & STAGING_SCRATCH ? 1 : 0) - (staging->flags & STAGING_SCRATCH ? 1 : 0);
+    atomic_fetch_add(&staging->area->scratch_bytes, (uint64_t)scratch * staging->charged);
+    staging->flags = flags;
+    return staging->file ? staging_file_flags(staging) : 0;
+}
+
 void staging_sum_pages(struct staging *staging)
 {
     staging->sums_pages = true;
@@ -321,7 +354,6 @@ void staging_leave(struct staging *staging)
     if (!staging)
         return;
     staging_view_put(staging->file);
-    close_fd(&staging->log_fd);
     page_sums_done(&staging->pages);
     ranges_done(&staging->ranges);
     ranges_done(&staging->trims);
@@ -428,13 +460,18 @@ int64_t staging_write(struct staging *staging, struct fuse_bufvec *in, uint64_t 
     if (memory && staging->sums_pages)
         page_sums_write(&staging->pages, offset, bytes, length);
     uint64_t old_size = staging->size, old_mtime = staging->mtime_ns;
+    /* The log says it already: then a sync needs the bytes only. (The time is that of the first
+     * write, after a crash.) */
+    bool logged = staging->flags & STAGING_LOCAL && staging->file && staging->time_dirty &&
+                  offset + length <= staging->size &&
+                  staging_reach(staging, offset) >= offset + length;
     rc = ranges_set(&staging->ranges, offset, length, staging->epoch, false);
     if (rc)
         return rc;
     staging->size = MAX(staging->size, offset + length);
     staging->mtime_ns = mtime_ns;
     staging->time_dirty = true;
-    rc = record_write(staging, offset, length, false);
+    rc = logged ? 0 : record_write(staging, offset, length, false);
     if (rc) {
         staging->size = old_size;
         staging->mtime_ns = old_mtime;

@@ -34,8 +34,9 @@ struct staging_range {
 /* Makes the directory, locks it (-EBUSY). `inline_max`: size of a slot of the small-file area. */
 int staging_area_open(const char *path, uint64_t max_bytes, uint32_t inline_max,
                       struct staging_area **out, struct error *error);
-void staging_area_close(struct staging_area *area);     /* all stagings were freed or left */
-uint64_t staging_area_bytes(struct staging_area *area); /* any thread */
+void staging_area_close(struct staging_area *area);       /* all stagings were freed or left */
+uint64_t staging_area_bytes(struct staging_area *area);   /* any thread */
+uint64_t staging_area_scratch(struct staging_area *area); /* any thread: those of scratch */
 uint64_t staging_area_max(struct staging_area *area); /* any thread: as much as may be staged now */
 bool staging_area_full(struct staging_area *area); /* any thread: writers should wait and flushes be
                                                       hurried */
@@ -47,16 +48,29 @@ struct staging_found {
     uint64_t size, mtime_ns; /* of the file as its last writer saw it */
     uint64_t truncated_to;   /* committed bytes from here on are cut; UINT64_MAX: none */
     bool time_dirty;
+    uint32_t flags;
+    /* A power loss was in between: this is the state of its last staging_sync, made on top of
+     * `base_version` of the content. One of base_version + 2 or more has it already. */
+    bool other_boot;
+    uint64_t base_version;
 };
-/* Calls back for each inode with a staging. Before any other use. What another boot left is
- * removed; *discarded: its bytes. Of two stagings of one inode the first is the newer; the second
- * is to be freed. 0 or the callback's error. */
+/* Calls back for each inode with a staging. Before any other use. What another boot left, and
+ * was not synced, is removed; *discarded: its bytes. Of two stagings of one inode the first is the
+ * newer; the second is to be freed. 0 or the callback's error. */
 int staging_recover(struct staging_area *area,
                     int (*found)(void *arg, const struct staging_found *found), void *arg,
                     uint64_t *discarded);
 
 /* `size`: of the file now. -ENOSPC, -ENOMEM, -EMFILE… */
 int staging_new(struct staging_area *area, uint64_t ino, uint64_t size, struct staging **out);
+/* The same, with what the next process is to know; base_version: of the content below, again after
+ * each commit (before staging_committed). One that is scratch has a file from the start. */
+enum { STAGING_LOCAL = 1, STAGING_SCRATCH = 2 };
+int staging_new_class(struct staging_area *area, uint64_t ino, uint64_t size, uint32_t flags,
+                      uint64_t base_version, struct staging **out);
+void staging_set_base(struct staging *staging, uint64_t base_version);
+/* Other flags than before. */
+int staging_set_flags(struct staging *staging, uint32_t flags);
 /* Right after staging_new: sums the parts of so many bytes that are written in order. */
 void staging_sum_parts(struct staging *staging, uint32_t part_bytes);
 /* Right after staging_new, too: takes the sums of the pages for staging_give. */
@@ -105,6 +119,24 @@ bool staging_newer(const struct staging *staging, uint64_t offset, uint64_t leng
  * if they were not written in order. */
 bool staging_part_sum(const struct staging *staging, unsigned index, uint64_t length,
                       uint32_t *crc32c);
+
+/* Bytes, ranges and size as they are at staging_sync_begin survive a power loss when the steps are
+ * over: begin and note and end with file->lock, data and log without it; they wait for the disk. A
+ * staging that was freed in between has nothing to lose. -EAGAIN from note: begin again. */
+struct staging_sync {
+    struct staging_view *view;
+    uint64_t number, generation, changes;
+    uint32_t count;
+    bool log, dir; /* to be written */
+};
+int staging_sync_begin(struct staging *staging, struct staging_sync *sync); /* moves to a file */
+int staging_sync_data(const struct staging_sync *sync);
+int staging_sync_note(struct staging *staging, struct staging_sync *sync); /* NULL is allowed */
+int staging_sync_log(const struct staging_sync *sync);
+void staging_sync_end(struct staging *staging, struct staging_sync *sync); /* NULL is allowed */
+void staging_sync_done(struct staging_sync *sync); /* after begin, always; without locks */
+/* It was synced, and what changed since was not: what a commit cleaned stays until it is. */
+bool staging_needs_sync(const struct staging *staging);
 
 /* The first dirty range that ends after `offset`; false if none. Ranges that touch but differ in
  * epoch or hole are separate. */

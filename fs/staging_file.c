@@ -69,7 +69,7 @@ static int log_append(struct staging *staging, enum staging_record_kind kind, ui
         at--;
         start = staging->log_last_offset;
         length += offset - start;
-    } else if (at == LOG_RECORDS) {
+    } else if (at >= LOG_RECORDS - (kind != LOG_SYNC)) {
         return staging_file_rewrite(staging); /* memory has the new range already */
     }
     staging_record_fill(&record, staging, kind, start, length);
@@ -78,6 +78,7 @@ static int log_append(struct staging *staging, enum staging_record_kind kind, ui
     if (rc)
         return rc;
     staging->log_count = at + 1;
+    staging->log_changes += kind != LOG_SYNC;
     staging->log_last_write = kind == LOG_WRITE;
     staging->log_last_offset = start;
     staging->log_last_end = start + length;
@@ -94,6 +95,21 @@ int staging_file_state(struct staging *staging)
     return log_append(staging, LOG_STATE, 0, 0);
 }
 
+int staging_file_append_sync(struct staging *staging, uint32_t count)
+{
+    if (staging->log_count == LOG_RECORDS)
+        return -EAGAIN;
+    int rc = log_append(staging, LOG_SYNC, count, 0);
+    staging->power_safe |= !rc;
+    return rc;
+}
+
+bool staging_file_is_synced(const struct staging *staging)
+{
+    return staging->synced_generation == staging->log_generation &&
+           staging->synced_changes == staging->log_changes;
+}
+
 static int header_write(struct staging *staging)
 {
     struct staging_header header;
@@ -102,11 +118,17 @@ static int header_write(struct staging *staging)
 }
 
 /* The whole state as a log in the half that is not used now, then the header. */
-static int log_write_whole(struct staging *staging)
+static int log_write_whole(struct staging *staging, bool durable)
 {
     const struct ranges *set = &staging->ranges;
     if (set->count + 1 > LOG_RECORDS)
         return -ENOSPC;
+    /* The other half has the only log that survives a power loss. */
+    if (staging->power_safe && staging->synced_generation + 1 == staging->log_generation) {
+        int rc = staging_sync_now(staging);
+        if (rc)
+            return rc;
+    }
     struct staging_record *records = malloc((set->count + 1) * sizeof(*records));
     if (!records)
         return -ENOMEM;
@@ -121,6 +143,8 @@ static int log_write_whole(struct staging *staging)
     int rc = write_all(staging->log_fd, records, n * sizeof(*records),
                        record_offset(staging->log_generation, 0));
     free(records);
+    if (!rc && durable && fdatasync(staging->log_fd))
+        rc = -errno;
     if (!rc)
         rc = header_write(staging);
     if (rc) {
@@ -128,13 +152,19 @@ static int log_write_whole(struct staging *staging)
         return rc;
     }
     staging->log_count = n;
+    staging->log_changes++;
     staging->log_last_write = false;
     return 0;
 }
 
 int staging_file_rewrite(struct staging *staging)
 {
-    return log_write_whole(staging);
+    return log_write_whole(staging, false);
+}
+
+int staging_file_flags(struct staging *staging)
+{
+    return header_write(staging);
 }
 
 static int copy_slot(struct staging *staging, int fd)
@@ -171,7 +201,7 @@ static int create_log(struct staging *staging)
     if (fd < 0)
         return fd;
     staging->log_fd = fd;
-    int rc = log_write_whole(staging);
+    int rc = log_write_whole(staging, false);
     if (rc) {
         unlinkat(staging->area->dir_fd, name, 0);
         close(staging->log_fd);
@@ -201,7 +231,8 @@ int staging_file_create(struct staging *staging)
         free(file);
         return rc;
     }
-    *file = (struct staging_view){.area = area, .fd = TAKE_FD(fd), .refs = 1};
+    *file = (struct staging_view){
+        .area = area, .fd = TAKE_FD(fd), .log_fd = staging->log_fd, .refs = 1};
     staging->file = file;
     if (staging->slot >= 0)
         small_put(area->small, staging->slot);
@@ -227,6 +258,9 @@ void staging_file_trim(struct staging *staging)
     struct ranges *trims = &staging->trims;
     if (trims->count == 0 || atomic_load(&staging->file->refs) > 1)
         return;
+    /* After a power loss an older log may count. */
+    if (staging_needs_sync(staging))
+        return;
     size_t dirty = 0, at = 0;
     uint64_t gap = 0;
     for (;;) {
@@ -248,7 +282,10 @@ void staging_file_trim(struct staging *staging)
     ranges_done(trims);
 }
 
-static int log_replay(struct staging *staging)
+/* Goes through the good records of the log, at most `max`: with `apply` they become the state.
+ * *synced: what the last sync record says, *base its version. */
+static int log_walk(struct staging *staging, uint32_t max, bool apply, uint32_t *synced,
+                    uint64_t *base)
 {
     enum { BATCH = 1024 };
     struct staging_record *records = malloc(BATCH * sizeof(*records));
@@ -256,26 +293,70 @@ static int log_replay(struct staging *staging)
         return -ENOMEM;
     int rc = 0;
     bool end = false;
-    while (!rc && !end && staging->log_count < LOG_RECORDS) {
+    uint32_t at = 0;
+    while (!rc && !end && at < max) {
         ssize_t n = pread(staging->log_fd, records, BATCH * sizeof(*records),
-                          (off_t)record_offset(staging->log_generation, staging->log_count));
+                          (off_t)record_offset(staging->log_generation, at));
         if (n < 0) {
             rc = -errno;
             break;
         }
         size_t count = (size_t)n / sizeof(*records);
         end = count < BATCH;
-        for (size_t i = 0; i < count && !rc && staging->log_count < LOG_RECORDS; i++) {
-            if (!staging_record_good(&records[i], staging->log_generation)) {
+        for (size_t i = 0; i < count && !rc && at < max; i++) {
+            const struct staging_record *record = &records[i];
+            if (!staging_record_good(record, staging->log_generation)) {
                 end = true;
                 break;
             }
-            rc = staging_record_replay(staging, &records[i]);
-            staging->log_count++;
+            if (record->kind == LOG_SYNC && record->offset <= at) {
+                *synced = (uint32_t)record->offset;
+                *base = record->base_version;
+            }
+            if (apply)
+                rc = staging_record_replay(staging, record);
+            at++;
         }
     }
     free(records);
+    if (apply)
+        staging->log_count = at;
     return rc;
+}
+
+/* All that was logged: the process died, the host did not. */
+static int log_replay(struct staging *staging)
+{
+    uint32_t synced = 0;
+    uint64_t base = 0;
+    int rc = log_walk(staging, LOG_RECORDS, true, &synced, &base);
+    if (staging->flags & STAGING_LOCAL) {
+        /* Whatever of it may be on the disk: the next sync makes it sure. */
+        staging->power_safe = true;
+        staging->synced_generation = staging->log_generation - 1;
+        staging->log_changes = 1;
+    }
+    return rc;
+}
+
+/* After a power loss: as far as it was synced, in the newer half that has a sync. -ESTALE: never.
+ */
+static int log_replay_synced(struct staging *staging)
+{
+    uint64_t newest = staging->log_generation;
+    for (unsigned back = 0; back < 2 && newest >= back + 1; back++) {
+        uint32_t synced = 0;
+        uint64_t base = 0;
+        staging->log_generation = newest - back;
+        int rc = log_walk(staging, LOG_RECORDS, false, &synced, &base);
+        if (!rc && synced)
+            rc = log_walk(staging, synced, true, &synced, &base);
+        if (!rc && !synced)
+            continue;
+        staging->base_version = base;
+        return rc;
+    }
+    return -ESTALE;
 }
 
 /* -EBADMSG: not finished when its process died: its slot, if any, still counts. -ESTALE: of another
@@ -312,6 +393,19 @@ static int open_left(struct staging_area *area, const char *name, struct staging
     return rc;
 }
 
+/* The state that survived becomes one of this boot. The half that it is in stays until the other
+ * one is on the disk. */
+static int take_over(struct staging *staging, uint64_t newest)
+{
+    uint64_t from = staging->log_generation;
+    if (staging->flags & STAGING_SCRATCH)
+        return -ESTALE;
+    /* The next number of the other half, after all that were used. */
+    staging->log_generation = newest + ((newest ^ from) & 1);
+    int rc = log_write_whole(staging, true);
+    return rc ? rc : staging_sync_now(staging);
+}
+
 int staging_file_recover(struct staging_area *area, const char *name,
                          int (*found)(void *arg, const struct staging_found *found), void *arg)
 {
@@ -323,7 +417,7 @@ int staging_file_recover(struct staging_area *area, const char *name,
         return unlinkat(area->dir_fd, name, 0) ? -errno : 0;
     if (rc && rc != -ESTALE)
         return rc;
-    bool discard = rc == -ESTALE;
+    bool other_boot = rc == -ESTALE;
     struct staging *staging = staging_alloc(area, header.ino);
     struct staging_view *file = calloc(1, sizeof(*file));
     if (!staging || !file) {
@@ -331,21 +425,28 @@ int staging_file_recover(struct staging_area *area, const char *name,
         free(file);
         return -ENOMEM;
     }
-    *file = (struct staging_view){.area = area, .fd = TAKE_FD(fd), .refs = 1};
-    staging->file = file;
     staging->log_fd = TAKE_FD(log_fd);
+    *file = (struct staging_view){
+        .area = area, .fd = TAKE_FD(fd), .log_fd = staging->log_fd, .refs = 1};
+    staging->file = file;
     staging->data_number = header.data_number;
     staging->log_generation = header.generation;
-    rc = log_replay(staging);
-    if (rc) {
-        staging_leave(staging);
-        return rc;
-    }
-    if (discard) {
+    staging->flags = header.flags;
+    rc = other_boot ? log_replay_synced(staging) : log_replay(staging);
+    if (!rc && other_boot)
+        rc = take_over(staging, header.generation);
+    if (rc == -ESTALE) {
+        staging->log_generation = header.generation;
+        log_replay(staging);
         area->discarded += staging->ranges.bytes;
         staging_free(staging);
         return 0;
     }
+    if (rc) {
+        staging_leave(staging);
+        return rc;
+    }
+    staging->other_boot = other_boot;
     return staging_call_found(staging, found, arg);
 }
 

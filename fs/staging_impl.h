@@ -26,9 +26,10 @@ struct staging_area {
     struct small_area *small; /* NULL: there was no room for it */
     struct pool *closer;      /* closing a large removed file takes long: not on a request's way */
 
-    uint64_t discarded;     /* bytes that another boot left */
-    _Atomic uint64_t bytes; /* dirty bytes of all stagings */
-    _Atomic uint64_t limit; /* of bytes: max_bytes, less on a disk that gets full */
+    uint64_t discarded;             /* bytes that another boot left */
+    _Atomic uint64_t bytes;         /* dirty bytes of all stagings */
+    _Atomic uint64_t scratch_bytes; /* of bytes: those with STAGING_SCRATCH */
+    _Atomic uint64_t limit;         /* of bytes: max_bytes, less on a disk that gets full */
     _Atomic uint64_t measured_ms;
     _Atomic uint64_t next_number; /* of a file of bytes */
 };
@@ -36,7 +37,7 @@ struct staging_area {
 /* An open file of staged bytes. References: its staging, its views, a pending close. */
 struct staging_view {
     struct staging_area *area;
-    int fd;
+    int fd, log_fd;
     _Atomic unsigned refs;
     struct pool_task close_task;
 };
@@ -58,7 +59,15 @@ struct staging {
 
     struct staging_view *file; /* NULL: slot */
     uint64_t data_number;      /* of its name */
-    int log_fd;
+    int log_fd;                /* the view's */
+    uint32_t flags;
+    uint64_t base_version;
+    /* What survives a power loss: the log as it was after so many changes. */
+    uint64_t log_changes, synced_changes;
+    uint64_t synced_generation; /* whose last sync record is surely on the disk; 0: none */
+    bool power_safe;            /* there is a sync record, perhaps on the disk */
+    bool dir_synced;
+    bool other_boot;         /* recovered from before a power loss */
     uint64_t log_generation; /* steps with each rewriting of the log */
     uint32_t log_count;      /* records in the present half */
     bool log_last_write;     /* the last record is a write of [log_last_offset, log_last_end) */
@@ -86,8 +95,13 @@ int staging_file_create(struct staging *staging);
 int staging_file_append(struct staging *staging, uint64_t offset, uint64_t length, bool zero);
 /* Records size, times, truncated_to; the ranges beyond size are cut in the log too. */
 int staging_file_state(struct staging *staging);
+/* What the first `count` records say is on the disk, bytes too. */
+int staging_file_append_sync(struct staging *staging, uint32_t count);
+/* The log is on the disk as it is: what it does not need may go. */
+bool staging_file_is_synced(const struct staging *staging);
 /* Rewrites the log from memory. */
 int staging_file_rewrite(struct staging *staging);
+int staging_file_flags(struct staging *staging); /* to the header */
 void staging_file_trim(struct staging *staging);
 /* The log; and the file of the bytes, too. */
 void staging_file_remove(struct staging *staging, bool data);
@@ -98,6 +112,10 @@ void staging_file_sweep(struct staging_area *area, const char *name);
 /* Name of the file of bytes. */
 #define STAGING_NAME_MAX 40
 void staging_data_name(uint64_t ino, uint64_t number, char name[STAGING_NAME_MAX]);
+
+/* staging_sync.c: all steps at once; blocking. For recovery, and before the last synced log would
+ * be overwritten. */
+int staging_sync_now(struct staging *staging);
 
 /* staging.c */
 struct staging *staging_alloc(struct staging_area *area, uint64_t ino);

@@ -21,6 +21,7 @@ void staging_header_fill(struct staging_header *header, const struct staging *st
     header->generation = staging->log_generation;
     header->data_number = staging->data_number;
     memcpy(header->boot_id, boot_id, STAGING_BOOT_ID);
+    header->flags = staging->flags;
     header->crc = header_crc(header);
 }
 
@@ -44,20 +45,23 @@ void staging_record_fill(struct staging_record *record, const struct staging *st
                                       .length = length,
                                       .size = staging->size,
                                       .mtime_ns = staging->mtime_ns,
-                                      .truncated_to = staging->truncated_to};
+                                      .truncated_to = staging->truncated_to,
+                                      .base_version = staging->base_version};
     record->crc = record_crc(record);
 }
 
 bool staging_record_good(const struct staging_record *record, uint64_t generation)
 {
     return record->generation == generation && record->crc == record_crc(record) &&
-           record->kind >= LOG_STATE && record->kind <= LOG_ZERO &&
+           record->kind >= LOG_STATE && record->kind <= LOG_SYNC &&
            record->offset + record->length >= record->offset &&
            record->offset + record->length <= INT64_MAX && record->size <= INT64_MAX;
 }
 
 int staging_record_replay(struct staging *staging, const struct staging_record *record)
 {
+    if (record->kind == LOG_SYNC)
+        return 0; /* what it carries may be of later */
     staging->size = record->size;
     staging->mtime_ns = record->mtime_ns;
     staging->truncated_to = record->truncated_to;

@@ -12,6 +12,8 @@ struct staging_header {
     uint64_t magic, ino, generation; /* the log is in half generation & 1 */
     uint64_t data_number;            /* names the file of the bytes */
     char boot_id[STAGING_BOOT_ID];
+    uint32_t flags;
+    uint32_t spare;
     uint32_t crc; /* of what stands before */
 };
 
@@ -19,13 +21,15 @@ void staging_header_fill(struct staging_header *header, const struct staging *st
                          const char *boot_id);
 bool staging_header_good(const struct staging_header *header);
 
-enum staging_record_kind { LOG_STATE = 1, LOG_WRITE, LOG_ZERO };
+/* LOG_SYNC: the first `offset` records and their bytes were on the disk before it was written;
+ * base_version is the content's below them. */
+enum staging_record_kind { LOG_STATE = 1, LOG_WRITE, LOG_ZERO, LOG_SYNC };
 
 struct staging_record {
     uint32_t crc; /* of what follows */
     uint16_t kind;
     uint16_t time_dirty;
-    uint64_t generation, offset, length, size, mtime_ns, truncated_to, spare;
+    uint64_t generation, offset, length, size, mtime_ns, truncated_to, base_version;
 };
 _Static_assert(sizeof(struct staging_record) == 64, "format");
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cache/cache.h"
+#include "staging_log.h"
 #include "staging_ranges.h"
 #include "test.h"
 
@@ -424,6 +425,151 @@ TEST(staging, its_file_is_given_away_with_its_sums, .init = make_directory,
     check_uint(recovered.count, 1);
     check_int(faccessat(dir_fd, name, F_OK, 0), -1);
     staging_free(recovered.found.staging);
+    staging_area_close(area);
+}
+
+static void sync_all(struct staging *staging)
+{
+    struct staging_sync sync;
+    check_int(staging_sync_begin(staging, &sync), 0);
+    check_int(staging_sync_data(&sync), 0);
+    check_int(staging_sync_note(staging, &sync), 0);
+    check_int(staging_sync_log(&sync), 0);
+    staging_sync_end(staging, &sync);
+    staging_sync_done(&sync);
+}
+
+/* The log is one of before a restart of the host. */
+static void change_boot(void)
+{
+    char path[5000];
+    struct staging_header header;
+    snprintf(path, sizeof(path), "%s/%016x", directory, INO);
+    int fd = open(path, O_RDWR);
+    check(fd >= 0);
+    check_int(pread(fd, &header, sizeof(header), 0), sizeof(header));
+    const struct staging staging = {.ino = header.ino,
+                                    .log_generation = header.generation,
+                                    .data_number = header.data_number,
+                                    .flags = header.flags};
+    staging_header_fill(&header, &staging, "00000000-0000-0000-0000-000000000000");
+    check_int(pwrite(fd, &header, sizeof(header), 0), sizeof(header));
+    close(fd);
+}
+
+static struct staging *power_loss(struct staging_area **area, uint64_t *discarded)
+{
+    staging_area_close(*area);
+    change_boot();
+    *area = open_area(1ull << 30);
+    struct recovered recovered = {0};
+    check_int(staging_recover(*area, note_found, &recovered, discarded), 0);
+    if (recovered.count == 0)
+        return NULL;
+    check_uint(recovered.count, 1);
+    check(recovered.found.other_boot);
+    check_uint(recovered.found.flags, STAGING_LOCAL);
+    return recovered.found.staging;
+}
+
+static void check_dirty(struct staging *staging, uint64_t offset, const uint8_t *bytes,
+                        uint64_t length)
+{
+    static uint8_t got[200000];
+    check(staging_covers(staging, offset, length));
+    check_int(staging_read(staging, offset, length, got), 0);
+    check_mem(got, bytes, length);
+}
+
+TEST(staging_sync, what_was_synced_survives_a_power_loss, .init = make_directory,
+     .fini = remove_directory)
+{
+    struct staging_area *area = open_area(1ull << 30);
+    struct staging *staging;
+    static uint8_t a[100000], b[50000];
+    memset(a, 'a', sizeof(a));
+    memset(b, 'b', sizeof(b));
+    uint64_t discarded = 0;
+    check_int(staging_new_class(area, INO, 0, STAGING_LOCAL, 7, &staging), 0);
+    check_int(staging_write_bytes(staging, a, 0, sizeof(a), 1), 0);
+    staging_leave(staging);
+    check(power_loss(&area, &discarded) == NULL);
+    check_uint(discarded, sizeof(a));
+
+    check_int(staging_new_class(area, INO, 0, STAGING_LOCAL, 7, &staging), 0);
+    check_int(staging_write_bytes(staging, a, 0, sizeof(a), 1), 0);
+    sync_all(staging);
+    check(!staging_needs_sync(staging));
+    check_int(staging_write_bytes(staging, b, 100000, sizeof(b), 1), 0);
+    check(staging_needs_sync(staging));
+    staging_leave(staging);
+    for (int turn = 0; turn < 3; turn++) {
+        staging = power_loss(&area, &discarded);
+        check(staging != NULL);
+        check_uint(staging->base_version, 7);
+        check_uint(staging->size, sizeof(a));
+        check_uint(staging_dirty_bytes(staging), sizeof(a));
+        check_dirty(staging, 0, a, sizeof(a));
+        if (turn == 2)
+            break;
+        staging_leave(staging);
+    }
+    /* A write into what the log has already needs no record. */
+    uint64_t changes = staging->log_changes;
+    check_int(staging_write_bytes(staging, b, 1000, 5000, 1), 0);
+    check_uint(staging->log_changes, changes);
+    check(!staging_needs_sync(staging));
+    staging_free(staging);
+    staging_area_close(area);
+}
+
+TEST(staging_sync, what_a_commit_cleaned_stays_until_the_next_sync, .init = make_directory,
+     .fini = remove_directory)
+{
+    struct staging_area *area = open_area(1ull << 30);
+    struct staging *staging;
+    static uint8_t a[100000], b[50000];
+    memset(a, 'a', sizeof(a));
+    memset(b, 'b', sizeof(b));
+    uint64_t discarded = 0;
+    check_int(staging_new_class(area, INO, 0, STAGING_LOCAL, 7, &staging), 0);
+    check_int(staging_write_bytes(staging, a, 0, sizeof(a), 1), 0);
+    sync_all(staging);
+    uint64_t epoch = staging_freeze(staging);
+    check_int(staging_write_bytes(staging, b, 100000, sizeof(b), 1), 0);
+    staging_clean(staging, 0, sizeof(a), epoch);
+    /* The log is written anew more often than it has halves. */
+    for (uint64_t version = 8; version < 13; version++) {
+        staging_set_base(staging, version);
+        check_int(staging_committed(staging, UINT64_MAX, true), 0);
+    }
+    staging_leave(staging);
+    staging = power_loss(&area, &discarded);
+    check(staging != NULL);
+    /* The first half was kept until a sync had to be made for the next one. */
+    check(staging->base_version == 7 || staging_covers(staging, 100000, sizeof(b)));
+    if (staging_covers(staging, 0, 1))
+        check_dirty(staging, 0, a, sizeof(a));
+    if (staging_covers(staging, 100000, 1))
+        check_dirty(staging, 100000, b, sizeof(b));
+    staging_free(staging);
+
+    check_int(staging_new_class(area, INO, 0, STAGING_LOCAL, 7, &staging), 0);
+    check_int(staging_write_bytes(staging, a, 0, sizeof(a), 1), 0);
+    sync_all(staging);
+    epoch = staging_freeze(staging);
+    check_int(staging_write_bytes(staging, b, 100000, sizeof(b), 1), 0);
+    staging_clean(staging, 0, sizeof(a), epoch);
+    staging_set_base(staging, 8);
+    check_int(staging_committed(staging, UINT64_MAX, true), 0);
+    sync_all(staging);
+    staging_leave(staging);
+    staging = power_loss(&area, &discarded);
+    check(staging != NULL);
+    check_uint(staging->base_version, 8);
+    check(!staging_covers(staging, 0, 1));
+    check_dirty(staging, 100000, b, sizeof(b));
+    staging_free(staging);
     staging_area_close(area);
 }
 
