@@ -160,13 +160,26 @@ static int prepare_remote(struct mount *m, struct error *error)
     return m->options.read_only ? 0 : places_make(m->meta_dir, error);
 }
 
+static int check_durability(const struct mount *m, struct error *error)
+{
+    const struct mount_options *o = &m->options;
+    bool other = (o->durability && strcmp(o->durability, "store") != 0) || o->durability_for;
+    if (m->remote && other)
+        return error_set(error, -EINVAL,
+                         "--durability: on a volume of a service only store: other mounts see what "
+                         "was closed");
+    return o->durability_for ? data_durability_check(o->durability_for, error) : 0;
+}
+
 static int prepare(struct mount *m, char **args, struct error *error)
 {
     m->url_text = strdup(args[0]);
     m->remote = meta_remote_is_url(args[0]);
     if (m->remote && m->options.backup_interval_ms)
         return error_set(error, -EINVAL, "--backup-interval: the metadata is with the service");
-    int r = m->url_text ? 0 : error_set(error, -ENOMEM, "out of memory");
+    int r = check_durability(m, error);
+    if (r == 0 && !m->url_text)
+        r = error_set(error, -ENOMEM, "out of memory");
     if (r == 0 && !m->remote)
         r = store_url_parse(args[0], &m->url, error);
     if (r == 0)
@@ -362,6 +375,11 @@ static int open_data(struct mount *m, struct error *error)
     config.staging_dir = m->options.read_only ? NULL : m->staging_dir;
     config.buffer_bytes = m->options.memory / DATA_MEMORY_SHARE;
     config.staging_max = m->options.staging_max;
+    if (m->options.durability)
+        data_durability_parse(m->options.durability, &config.durability);
+    config.durability_for = m->options.durability_for;
+    config.upload_delay_ms = m->options.upload_delay_ms;
+    config.backlog_age_ms = m->options.backlog_age_ms;
     config.part_bytes = (uint32_t)m->options.part_size;
     config.upload_parallel = m->options.upload_parallel;
     config.readahead_bytes = (uint32_t)m->options.readahead;

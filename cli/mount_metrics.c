@@ -28,6 +28,10 @@ enum {
     DIRTY_FILES,
     STAGED_BYTES,
     STAGING_LIMIT,
+    BACKLOG_FILES,
+    BACKLOG_BYTES,
+    BACKLOG_AGE,
+    SCRATCH_BYTES,
     BUFFER_BYTES,
     REFUSES,
     READY,
@@ -54,6 +58,13 @@ static const struct {
     [STAGED_BYTES] = {"sluice_data_staged_bytes", "Written bytes on the local disk."},
     [STAGING_LIMIT] = {"sluice_data_staging_limit_bytes",
                        "Staged bytes beyond which writers wait."},
+    [BACKLOG_FILES] = {"sluice_data_backlog_files",
+                       "Files acknowledged by the local disk that are not uploaded yet."},
+    [BACKLOG_BYTES] = {"sluice_data_backlog_bytes", "Bytes of such files."},
+    [BACKLOG_AGE] = {"sluice_data_backlog_age_seconds",
+                     "For how long the oldest of them has been so."},
+    [SCRATCH_BYTES] = {"sluice_data_scratch_bytes",
+                       "Bytes of scratch files, which are never uploaded."},
     [BUFFER_BYTES] = {"sluice_data_buffer_bytes", "Memory of read-ahead and uploads."},
     [REFUSES] =
         {"sluice_volume_refuses_changes",
@@ -113,6 +124,10 @@ static void read_data(struct mount_metrics *m)
     m->values[OPEN_FILES] = (int64_t)stats.open_files;
     m->values[DIRTY_FILES] = (int64_t)stats.dirty_files;
     m->values[STAGED_BYTES] = (int64_t)stats.staged_bytes;
+    m->values[BACKLOG_FILES] = (int64_t)stats.backlog_files;
+    m->values[BACKLOG_BYTES] = (int64_t)stats.backlog_bytes;
+    m->values[BACKLOG_AGE] = (int64_t)(stats.backlog_age_ms / 1000);
+    m->values[SCRATCH_BYTES] = (int64_t)stats.scratch_bytes;
     m->values[BUFFER_BYTES] = (int64_t)stats.buffer_bytes;
     m->values[STAGING_LIMIT] = (int64_t)m->staging_max;
 }

@@ -158,6 +158,23 @@ static const struct option_spec specs[] = {
      .group = GROUP_DATA},
     {"memory", 0, OPTION_SIZE, AT(memory), "SIZE", "Memory the process may use (256M)",
      .min = 128u << 20, .group = GROUP_DATA},
+    {"durability", 0, OPTION_CHOICE, AT(durability), "CLASS",
+     "When close and fsync return: store, when the data is in the store or the metadata; local, "
+     "when "
+     "it is on this disk, uploaded later; scratch, at once, never uploaded, gone with the mount "
+     "(store)",
+     .choices = "store|local|scratch", .group = GROUP_DATA},
+    {"durability-for", 0, OPTION_STRING, AT(durability_for), "LIST",
+     "PATTERN=CLASS, divided by ':': another class for files below path components that fit "
+     "(_temporary*=local:spill-*=scratch). The first that fits counts",
+     .group = GROUP_DATA},
+    {"upload-delay", 0, OPTION_DURATION, AT(upload_delay_ms), "TIME",
+     "With local: a closed file waits so long for its upload; deleted before, it costs no request "
+     "(1s)",
+     .max = 86400000, .group = GROUP_DATA},
+    {"backlog-age", 0, OPTION_DURATION, AT(backlog_age_ms), "TIME",
+     "With local: writers wait while a file has waited longer than this to be uploaded (1h)",
+     .min = 1000, .group = GROUP_DATA},
     {"staging-max", 0, OPTION_SIZE, AT(staging_max), "SIZE",
      "Written data on the local disk; writers wait beyond (16G)", .min = 64u << 20,
      .group = GROUP_DATA},
@@ -253,6 +270,8 @@ void mount_options_init(struct mount_options *options)
         .max_threads = 10,
         .memory = 256u << 20,
         .staging_max = 16ull << 30,
+        .upload_delay_ms = 1000,
+        .backlog_age_ms = 3600000,
         .part_size = 8u << 20,
         .readahead = 32u << 20,
         .upload_parallel = 8,

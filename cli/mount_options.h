@@ -36,6 +36,8 @@ struct mount_options {
     /* memory and data */
     uint64_t memory, staging_max, part_size, readahead, cache_size;
     bool no_cache, no_passthrough;
+    char *durability, *durability_for;
+    uint32_t upload_delay_ms, backlog_age_ms;
     unsigned upload_parallel;
     /* of the connection to a service */
     char *tls_ca, *tls_cert, *tls_key, *tls_server_name, *token_file;

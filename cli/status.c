@@ -64,6 +64,19 @@ static void print_cache(json_t *cache)
     }
 }
 
+static void print_backlog(json_t *backlog, json_t *scratch)
+{
+    if (number(backlog, "files")) {
+        print_row("backlog", number(backlog, "bytes"), number(backlog, "files"),
+                  "files on this disk that are not uploaded yet");
+        printf("%-12s the oldest for %" PRIu64 " s%s\n", "", number(backlog, "age_ms") / 1000,
+               json_is_true(json_object_get(backlog, "writers_wait")) ? ": WRITERS WAIT" : "");
+    }
+    if (number(scratch, "files"))
+        print_row("scratch", number(scratch, "bytes"), number(scratch, "files"),
+                  "files that go with the mount");
+}
+
 static void print_status(json_t *reply)
 {
     json_t *mount = json_object_get(reply, "mount"), *data = json_object_get(mount, "data");
@@ -86,6 +99,7 @@ static void print_status(json_t *reply)
     print_row("unused", number(drift, "garbage_bytes"), number(drift, "garbage_objects"),
               "objects that wait to be deleted");
     print_row("not flushed", number(data, "dirty_bytes"), number(data, "dirty_files"), "files");
+    print_backlog(json_object_get(data, "backlog"), json_object_get(data, "scratch"));
     if (number(mount, "failed_renames"))
         printf("%-12s %" PRIu64 " failed (some programs copy instead)\n", "renames",
                number(mount, "failed_renames"));

@@ -20,7 +20,7 @@
 #include "progress.h"
 
 struct umount_options {
-    bool lazy, now;
+    bool lazy, now, keep;
 };
 
 static const struct option_spec specs[] = {
@@ -29,6 +29,9 @@ static const struct option_spec specs[] = {
     {"now", 0, OPTION_FLAG, offsetof(struct umount_options, now), NULL,
      "Do not settle first: what is in the metadata only, or not at its own key yet, is brought "
      "there by the next mount"},
+    {"keep", 0, OPTION_FLAG, offsetof(struct umount_options, keep), NULL,
+     "Do not wait for the backlog of --durability=local: it stays on this disk, and the next mount "
+     "uploads it. Implies --now"},
 };
 
 static const struct option_set umount_option_set = {
@@ -161,7 +164,11 @@ static int ask_mount(const char *path, const struct umount_options *options, cha
     if (r < 0)
         return r;
     r = ask_status(&client, state, error);
-    if (r == 0 && !options->lazy) {
+    if (r == 0 && options->keep) {
+        json_t *reply = NULL;
+        r = control_client_call(&client, json_pack("{s:s}", "op", "keep"), &reply, error);
+        json_decref(reply);
+    } else if (r == 0 && !options->lazy) {
         show_flush(path, &client, state->unsent);
         if (!options->now && state->settles && (state->drift || state->unsent))
             settle_first(path);

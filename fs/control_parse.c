@@ -41,6 +41,7 @@ static const struct {
     {.name = "store-detach", .op = CONTROL_STORE_DETACH, .takes_store = true},
     {.name = "store-list", .op = CONTROL_STORE_LIST},
     {.name = "migrate", .op = CONTROL_MIGRATE, .needs_path = true, .takes_migrate = true},
+    {.name = "keep", .op = CONTROL_KEEP},
     {.name = "stop", .op = CONTROL_STOP},
 };
 

@@ -106,11 +106,17 @@ static json_t *data_json(struct fs *fs)
 {
     struct data_stats d;
     data_stats(fs->data, &d);
-    return json_pack(
-        "{s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "open_files", (json_int_t)d.open_files, "dirty_files",
-        (json_int_t)d.dirty_files, "dirty_bytes", (json_int_t)d.dirty_bytes, "unsent_bytes",
-        (json_int_t)d.unsent_bytes, "staged_bytes", (json_int_t)d.staged_bytes, "buffer_bytes",
-        (json_int_t)d.buffer_bytes, "buffer_peak_bytes", (json_int_t)d.buffer_peak_bytes);
+    json_t *backlog = json_pack("{s:I,s:I,s:I,s:b}", "files", (json_int_t)d.backlog_files, "bytes",
+                                (json_int_t)d.backlog_bytes, "age_ms", (json_int_t)d.backlog_age_ms,
+                                "writers_wait", (int)d.backlog_late);
+    json_t *scratch = json_pack("{s:I,s:I}", "files", (json_int_t)d.scratch_files, "bytes",
+                                (json_int_t)d.scratch_bytes);
+    return json_pack("{s:o,s:o,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "backlog", backlog, "scratch",
+                     scratch, "open_files", (json_int_t)d.open_files, "dirty_files",
+                     (json_int_t)d.dirty_files, "dirty_bytes", (json_int_t)d.dirty_bytes,
+                     "unsent_bytes", (json_int_t)d.unsent_bytes, "staged_bytes",
+                     (json_int_t)d.staged_bytes, "buffer_bytes", (json_int_t)d.buffer_bytes,
+                     "buffer_peak_bytes", (json_int_t)d.buffer_peak_bytes);
 }
 
 static void run_status(struct control_handle *h)
@@ -336,8 +342,10 @@ static int rename_noreplace(struct control_handle *h)
     op->new_parent = new_parent.ino;
     result = meta_call(h->fs->meta, &request);
     meta_reply_done(&request.reply);
-    if (result == 0)
+    if (result == 0) {
         tell_kernel(h->fs, op, attr.ino);
+        data_renamed(h->fs->data);
+    }
     return result;
 }
 
@@ -442,6 +450,37 @@ static void run_flush(struct control_handle *h)
     flush_done(&h->flush);
 }
 
+/* --- settle: what was acknowledged by the local disk only, first */
+static void backlog_ended(struct pool_task *task)
+{
+    struct control_handle *h = container_of(task, struct control_handle, pool_task);
+    if (h->flush.result < 0)
+        control_fail(h, h->flush.result, "not all data could be sent; it is kept and tried again");
+    else if (run_task(h, meta_settle_wait))
+        return;
+    control_finish(h);
+}
+
+static void backlog_flushed(struct data_request *request)
+{
+    struct control_handle *h = request->arg;
+    h->pool_task.run = backlog_ended;
+    control_submit(h);
+}
+
+/* True: the reply comes later. */
+static bool run_settle(struct control_handle *h)
+{
+    h->flush = (struct data_request){.done = backlog_flushed, .arg = h};
+    int result = data_flush_backlog(h->fs->data, &h->flush);
+    if (result == -EINPROGRESS)
+        return true;
+    if (result == 0)
+        return run_task(h, meta_settle_wait);
+    control_fail(h, result, "not all data could be sent; it is kept and tried again");
+    return false;
+}
+
 /* --- stop: when the caller has read the reply and closes */
 static void run_stop(struct control_handle *h)
 {
@@ -451,6 +490,17 @@ static void run_stop(struct control_handle *h)
     }
     h->stop_on_release = true;
     control_put_json(&h->reply, json_pack("{s:b,s:i}", "ok", 1, "pid", (int)getpid()));
+}
+
+/* --- keep: the end of the mount does not wait for the backlog */
+static void run_keep(struct control_handle *h)
+{
+    if (h->caller.uid != 0 && h->caller.uid != h->fs->owner) {
+        control_fail(h, -EPERM, "only root and who mounted may say so");
+        return;
+    }
+    data_keep_backlog(h->fs->data);
+    control_put_json(&h->reply, json_pack("{s:b}", "ok", 1));
 }
 
 void control_run(struct control_handle *h)
@@ -467,7 +517,7 @@ void control_run(struct control_handle *h)
         later = run_task(h, meta_refresh);
         break;
     case CONTROL_SETTLE:
-        later = run_task(h, meta_settle_wait);
+        later = run_settle(h);
         break;
     case CONTROL_USAGE:
         run_usage(h);
@@ -518,6 +568,9 @@ void control_run(struct control_handle *h)
         break;
     case CONTROL_MIGRATE:
         control_run_migrate(h);
+        break;
+    case CONTROL_KEEP:
+        run_keep(h);
         break;
     case CONTROL_STOP:
         run_stop(h);

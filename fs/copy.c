@@ -109,6 +109,11 @@ static int copy_run(struct copy *copy)
     return copy_apply(copy);
 }
 
+static bool stays_staged_locked(const struct file *file)
+{
+    return file->staging && file->durability != DATA_STORE;
+}
+
 int data_copy(struct data_handle *from, uint64_t from_offset, struct data_handle *to,
               uint64_t to_offset, uint64_t length, struct data_request *request)
 {
@@ -119,7 +124,7 @@ int data_copy(struct data_handle *from, uint64_t from_offset, struct data_handle
         return -EBADF;
     pthread_mutex_lock(&from->file->lock);
     uint64_t size = from->file->size;
-    bool unlinked = from->file->unlinked;
+    bool unlinked = from->file->unlinked, staged = stays_staged_locked(from->file);
     pthread_mutex_unlock(&from->file->lock);
     if (from_offset >= size)
         return 0;
@@ -131,10 +136,11 @@ int data_copy(struct data_handle *from, uint64_t from_offset, struct data_handle
         return -EINVAL;
     pthread_mutex_lock(&to->file->lock);
     bool passed = to->file->pass != NULL;
+    staged |= stays_staged_locked(to->file);
     pthread_mutex_unlock(&to->file->lock);
-    /* What is unlinked is not committed, and a backing file needs the bytes: the caller copies
-     * them. */
-    if (unlinked || passed)
+    /* What is unlinked, or need not be in the store yet, is not committed, and a backing file needs
+     * the bytes: the caller copies them. */
+    if (unlinked || passed || staged)
         return -EOPNOTSUPP;
     struct copy *copy = calloc(1, sizeof(*copy));
     if (!copy)

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "buffers.h"
+#include "durability.h"
 #include "file.h"
 #include "passthrough.h"
 #include "staging.h"
@@ -124,14 +125,21 @@ void file_dirty_update(struct file *file)
     pthread_mutex_lock(&data->lock);
     pthread_mutex_lock(&file->lock);
     bool dirty = file->staging != NULL;
+    enum data_durability durability = file->durability;
     pthread_mutex_unlock(&file->lock);
+    _Atomic uint64_t *const counts[] = {NULL, &data->local_files, &data->scratch_files};
     if (dirty && !file->in_dirty) {
         file->in_dirty = true;
+        file->dirty_as = durability;
+        if (counts[durability])
+            atomic_fetch_add(counts[durability], 1);
         file_ref(file);
         DL_APPEND2(data->dirty, file, dirty_prev, dirty_next);
         atomic_fetch_add_explicit(&data->dirty_files, 1, memory_order_relaxed);
     } else if (!dirty && file->in_dirty) {
         file->in_dirty = false;
+        if (counts[file->dirty_as])
+            atomic_fetch_sub(counts[file->dirty_as], 1);
         DL_DELETE2(data->dirty, file, dirty_prev, dirty_next);
         atomic_fetch_sub_explicit(&data->dirty_files, 1, memory_order_relaxed);
         removed = true;
@@ -159,6 +167,16 @@ static void file_refresh_locked(struct file *file, const struct meta_attr *attr)
     }
 }
 
+/* A scratch file is staged from its open on: so the next process knows of it, and removes it. */
+static void choose_locked(struct file *file, enum data_durability durability, bool *new)
+{
+    if (file->staging)
+        return;
+    file->durability = durability;
+    if (durability == DATA_SCRATCH && write_need_staging_locked(file, new))
+        file->durability = DATA_STORE;
+}
+
 int data_file_open(struct data *data, const struct meta_attr *attr, bool writable,
                    struct data_handle **out)
 {
@@ -172,17 +190,35 @@ int data_file_open(struct data *data, const struct meta_attr *attr, bool writabl
     }
     struct file *file = handle->file;
     handle->writable = writable;
+    bool chooses = writable && data->area && (data->rules || data->config.durability != DATA_STORE);
+    enum data_durability durability =
+        chooses ? durability_of(data, attr->ino, attr->size == 0) : DATA_STORE;
+    bool new = false;
     pthread_mutex_lock(&file->lock);
     if (!file->upload)
         file_refresh_locked(file, attr);
+    if (chooses)
+        choose_locked(file, durability, &new);
     file->handles++;
     file->writers += writable;
     handle->outside_changes = file->outside_changes;
     handle->keep_cache = !file->cache_stale;
     file->cache_stale = false;
     pthread_mutex_unlock(&file->lock);
+    if (new) {
+        file_dirty_update(file);
+        durability_mark_scratch(data, file->ino, true);
+    }
     *out = handle;
     return 0;
+}
+
+bool data_handle_is_local(const struct data_handle *handle)
+{
+    pthread_mutex_lock(&handle->file->lock);
+    bool local = handle->file->durability == DATA_LOCAL;
+    pthread_mutex_unlock(&handle->file->lock);
+    return local;
 }
 
 /* Nobody can reach the bytes of an unlinked file without a handle. */
@@ -216,7 +252,7 @@ void data_file_release(struct data_handle *handle)
     pthread_mutex_unlock(&file->lock);
     free(handle);
     if (flush)
-        upload_flush(file, NULL);
+        durability_written(file);
     if (drop) {
         upload_stopped(file);
         drop_unlinked(file);
@@ -378,6 +414,31 @@ void data_content_changed(struct data *data, uint64_t ino)
     extents_changed(data, ino, REWRITTEN);
 }
 
+static void backlog_stats(struct data *data, struct data_stats *out)
+{
+    uint64_t oldest_ns = UINT64_MAX, now = clock_monotonic_ns();
+    if (atomic_load(&data->local_files) == 0 && atomic_load(&data->scratch_files) == 0)
+        return;
+    pthread_mutex_lock(&data->lock);
+    for (struct file *file = data->dirty; file; file = file->dirty_next) {
+        pthread_mutex_lock(&file->lock);
+        uint64_t bytes = file->staging ? staging_dirty_bytes(file->staging) : 0;
+        if (file->staging && file->durability == DATA_LOCAL) {
+            out->backlog_files++;
+            out->backlog_bytes += bytes;
+            oldest_ns = MIN(oldest_ns, file->dirty_since_ns);
+        } else if (file->staging && file->durability == DATA_SCRATCH) {
+            out->scratch_files++;
+            out->scratch_bytes += bytes;
+        }
+        pthread_mutex_unlock(&file->lock);
+    }
+    pthread_mutex_unlock(&data->lock);
+    if (out->backlog_files && now > oldest_ns)
+        out->backlog_age_ms = (now - oldest_ns) / NS_PER_MS;
+    out->backlog_late = atomic_load(&data->backlog_late);
+}
+
 void data_stats(struct data *data, struct data_stats *out)
 {
     *out = (struct data_stats){
@@ -390,4 +451,6 @@ void data_stats(struct data *data, struct data_stats *out)
     out->dirty_bytes = out->staged_bytes;
     uint64_t sent = atomic_load_explicit(&data->sent_bytes, memory_order_relaxed);
     out->unsent_bytes = out->dirty_bytes > sent ? out->dirty_bytes - sent : 0;
+    backlog_stats(data, out);
+    out->unsent_bytes -= MIN(out->unsent_bytes, out->scratch_bytes);
 }

@@ -24,7 +24,8 @@ struct data_reads; /* the read side's own */
 struct buffers;    /* buffers.h */
 struct write_wait;
 struct written;
-struct pass; /* passthrough.h: the kernel reads the file by itself */
+struct durability_rules; /* durability.c */
+struct pass;             /* passthrough.h: the kernel reads the file by itself */
 
 /* What of the inode's content the kernel's page cache was last known to hold, for files that are
  * not open any more: a bounded, direct-mapped memory. */
@@ -44,8 +45,10 @@ struct data {
                                                       neither starves the other */
     struct staging_area *area;                     /* NULL: read_only */
     struct buffers *upload_buffers;
-    struct data_reads *reads; /* made by reads_open */
-    struct written *written;  /* written.h; NULL: no cache */
+    struct data_reads *reads;       /* made by reads_open */
+    struct written *written;        /* written.h; NULL: no cache */
+    struct pool *sync_pool;         /* threads that wait for the local disk */
+    struct durability_rules *rules; /* NULL: none */
     uint32_t inline_max;
     struct data_metrics {
         struct metric *flushes, *failures, *inline_commits, *objects, *uploaded_bytes, *waits;
@@ -64,6 +67,10 @@ struct data {
 
     _Atomic uint64_t file_count; /* of `files`: so that data_overlay needs no lock when it is 0 */
     _Atomic uint64_t dirty_files;
+    _Atomic uint64_t local_files, scratch_files; /* of dirty_files, as they came to the list */
+    _Atomic bool backlog_late, stopping, keep;
+    _Atomic unsigned reclass_wanted;
+    struct pool_task reclass_task;
     _Atomic uint64_t sent_bytes; /* parts in the store of uploads in progress: a statistic */
 
     /* under wait_lock (a leaf) */
@@ -104,7 +111,8 @@ struct file {
     uint64_t committed_size;           /* of the metadata, as last seen */
     bool time_dirty;                   /* mtime_ns is not in the metadata yet */
     bool unlinked;
-    uint64_t data_version;    /* of the metadata, as last seen */
+    enum data_durability durability; /* of what is staged */
+    uint64_t data_version;           /* of the metadata, as last seen */
     uint64_t outside_changes; /* counts changes from outside; a handle opened at another count reads
                                  -ESTALE */
     uint64_t truncated_to; /* committed extents count only below this offset (a truncate that is not
@@ -130,6 +138,7 @@ struct file {
 
     /* under data->lock */
     bool in_dirty;
+    enum data_durability dirty_as; /* counted so */
     struct file *dirty_prev, *dirty_next;
 };
 
@@ -160,6 +169,9 @@ void file_dirty_update(struct file *file);
 int file_quota_grow_locked(struct file *file, uint64_t size);
 /* After it shrank, lost its staging, or a flush ended. */
 void file_quota_update_locked(struct file *file);
+/* flush.c. As data_flush_all; FLUSH_OTHERS: without DATA_LOCAL. */
+enum flush_what { FLUSH_ALL, FLUSH_BACKLOG, FLUSH_OTHERS };
+int flush_dirty(struct data *data, enum flush_what what, struct data_request *request);
 /* Queues the work of tend.c: old and many dirty files are flushed, waiting writes go on. */
 void data_tend(struct data *data);
 
@@ -189,6 +201,8 @@ void file_extents_drop_locked(struct file *file);
 /* write.c, with file->lock held: as data_write. *new: file_dirty_update must follow. */
 int write_bytes_locked(struct file *file, const void *bytes, uint64_t offset, uint64_t length,
                        bool *new);
+/* Makes file->staging. *new: it was made, and is on no list yet. */
+int write_need_staging_locked(struct file *file, bool *new);
 
 /* read.c. Bytes of the committed extents, holes as zeros, into `buf`; not those that are staged.
  * Ends by `done` on the loop thread. Used for reads (through the streams), and by the write side

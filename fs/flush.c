@@ -3,12 +3,13 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
+#include "durability.h"
 #include "passthrough.h"
 #include "upload.h"
 
 int data_flush(struct data_handle *handle, struct data_request *request)
 {
-    return pass_flush(handle, request) ? -EINPROGRESS : upload_flush(handle->file, request);
+    return pass_flush(handle, request) ? -EINPROGRESS : durability_flush(handle->file, request);
 }
 
 struct flush_ino {
@@ -37,7 +38,7 @@ int data_flush_ino(struct data *data, uint64_t ino, struct data_request *request
     if (flush) {
         *flush = (struct flush_ino){.file = file, .caller = request};
         flush->request.done = flush_ino_done;
-        rc = upload_flush(file, &flush->request);
+        rc = durability_flush(file, &flush->request);
     }
     if (rc != -EINPROGRESS) {
         free(flush);
@@ -92,11 +93,24 @@ static void flush_one_done(struct data_request *request)
     caller->done(caller);
 }
 
-static int list_dirty(struct data *data, struct flush_all *all, struct flush_one **out)
+static bool is_wanted(struct file *file, enum flush_what what)
+{
+    pthread_mutex_lock(&file->lock);
+    bool local = file->durability == DATA_LOCAL;
+    bool wanted =
+        what == FLUSH_ALL || (what == FLUSH_BACKLOG ? local && file->writers == 0 : !local);
+    pthread_mutex_unlock(&file->lock);
+    return wanted;
+}
+
+static int list_dirty(struct data *data, enum flush_what what, struct flush_all *all,
+                      struct flush_one **out)
 {
     int rc = 0;
     pthread_mutex_lock(&data->lock);
     for (struct file *file = data->dirty; file; file = file->dirty_next) {
+        if (!is_wanted(file, what))
+            continue;
         struct flush_one *one = calloc(1, sizeof(*one));
         if (!one) {
             rc = -ENOMEM;
@@ -114,13 +128,23 @@ static int list_dirty(struct data *data, struct flush_all *all, struct flush_one
 
 int data_flush_all(struct data *data, struct data_request *request)
 {
+    return flush_dirty(data, FLUSH_ALL, request);
+}
+
+int data_flush_backlog(struct data *data, struct data_request *request)
+{
+    return flush_dirty(data, FLUSH_BACKLOG, request);
+}
+
+int flush_dirty(struct data *data, enum flush_what what, struct data_request *request)
+{
     struct flush_all *all = calloc(1, sizeof(*all));
     struct flush_one *list = NULL;
     if (!all)
         return -ENOMEM;
     all->caller = request;
     atomic_init(&all->pending, 1);
-    note_result(all, list_dirty(data, all, &list));
+    note_result(all, list_dirty(data, what, all, &list));
     while (list) {
         struct flush_one *one = list;
         list = one->next;

@@ -46,6 +46,7 @@ enum control_op {
     CONTROL_STORE_DETACH,
     CONTROL_STORE_LIST,
     CONTROL_MIGRATE,
+    CONTROL_KEEP,
     CONTROL_STOP,
 };
 

@@ -418,6 +418,7 @@ static void *run_stopper(void *arg)
     if (atomic_load(&fs->ran))
         return NULL;
     log_info("stopping", "mountpoint=%s", fs->config.mountpoint);
+    data_stop_waiting(fs->data);
     write_back(fs);
     /* Both may wait in the kernel for somebody whose request only the loop can answer. */
     control_stop(fs->control);

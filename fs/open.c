@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "buffers.h"
+#include "durability.h"
 #include "passthrough.h"
 #include "staging.h"
 #include "tend.h"
@@ -27,6 +28,8 @@ void data_config_init(struct data_config *config)
         .upload_parallel = 8,
         .readahead_bytes = 32u << 20,
         .flush_age_ms = 5000,
+        .upload_delay_ms = 1000,
+        .backlog_age_ms = 3600000,
     };
 }
 
@@ -68,6 +71,7 @@ static void make_metrics(struct data *data)
 /* All but the read side. */
 static void data_free(struct data *data)
 {
+    durability_close(data);
     written_close(data->written);
     pool_free(data->pool);
     buffers_free(data->upload_buffers);
@@ -86,7 +90,7 @@ static void data_free(struct data *data)
 
 struct recovery {
     struct data *data;
-    unsigned files, gone;
+    unsigned files, gone, scratch;
     uint64_t bytes;
 };
 
@@ -101,6 +105,7 @@ static int adopt(struct recovery *recovery, const struct meta_attr *attr,
     bool second = file->staging != NULL;
     if (!second) {
         file->staging = found->staging;
+        file->durability = found->flags & STAGING_LOCAL ? DATA_LOCAL : DATA_STORE;
         file->size = found->size;
         file->truncated_to = found->truncated_to;
         file->time_dirty = found->time_dirty;
@@ -126,7 +131,19 @@ static int recover_one(void *arg, const struct staging_found *found)
 {
     struct recovery *recovery = arg;
     struct meta_request request = {.op = {.kind = META_GETATTR, .ino = found->ino}};
-    int rc = meta_call(recovery->data->meta, &request);
+    int rc = 0;
+    if (found->flags & STAGING_SCRATCH) {
+        durability_drop_scratch(recovery->data, found->ino);
+        staging_free(found->staging);
+        recovery->scratch++;
+        return 0;
+    }
+    rc = meta_call(recovery->data->meta, &request);
+    /* What was synced before a power loss, but was committed and changed again since. */
+    bool superseded =
+        !rc && found->other_boot && request.reply.attr.data_version > found->base_version + 1;
+    if (superseded)
+        rc = -ESTALE;
     if (rc == -ENOENT || rc == -ESTALE || (!rc && request.reply.attr.nlink == 0)) {
         recovery->gone++;
         staging_free(found->staging);
@@ -156,12 +173,12 @@ static void waiter_done(struct data_request *request)
     pthread_mutex_unlock(&waiter->lock);
 }
 
-static int flush_all_wait(struct data *data)
+static int flush_wait(struct data *data, enum flush_what what)
 {
     struct waiter waiter = {.request = {.done = waiter_done, .arg = &waiter},
                             .lock = PTHREAD_MUTEX_INITIALIZER,
                             .ended = PTHREAD_COND_INITIALIZER};
-    int rc = data_flush_all(data, &waiter.request);
+    int rc = flush_dirty(data, what, &waiter.request);
     if (rc != -EINPROGRESS)
         return rc;
     pthread_mutex_lock(&waiter.lock);
@@ -201,13 +218,16 @@ static int recover(struct data *data, struct error *error)
     if (discarded)
         log_warn("staged writes from before a restart of the host discarded", "bytes=%llu",
                  (unsigned long long)discarded);
+    if (recovery.scratch)
+        log_info("scratch files of the last mount removed", "files=%u", recovery.scratch);
     if (recovery.files == 0 && recovery.gone == 0)
         return 0;
     log_info("staged writes recovered", "files=%u bytes=%llu removed=%u", recovery.files,
              (unsigned long long)recovery.bytes, recovery.gone);
     size_t count;
     uint64_t *inos = list_recovered(data, &count);
-    rc = flush_all_wait(data);
+    /* What close has promised to upload later is uploaded later. */
+    rc = flush_wait(data, FLUSH_OTHERS);
     if (rc)
         log_error("recovered writes could not be uploaded yet", "error=%s", strerror(-rc));
     tell_changed(data, inos, inos ? count : 0);
@@ -236,8 +256,9 @@ static int open_parts(struct data *data, struct error *error)
         rc = written_open(data);
     if (rc)
         return error_set(error, rc, "data path: %s", strerror(-rc));
-    if (config->read_only)
-        return 0;
+    rc = durability_open(data, error);
+    if (rc || config->read_only)
+        return rc;
     return staging_area_open(config->staging_dir, config->staging_max, data->inline_max,
                              &data->area, error);
 }
@@ -327,14 +348,41 @@ static bool wait_for_files(struct data *data)
     return gone;
 }
 
+/* What stays for the next mount. */
+static void sync_backlog(struct data *data)
+{
+    pthread_mutex_lock(&data->lock);
+    size_t count = 0;
+    struct file **files = calloc(atomic_load(&data->dirty_files) + 1, sizeof(struct file *));
+    for (struct file *file = data->dirty; files && file; file = file->dirty_next)
+        files[count++] = file_ref(file);
+    pthread_mutex_unlock(&data->lock);
+    for (size_t i = 0; i < count; i++) {
+        int rc = durability_sync(files[i]);
+        if (rc)
+            log_error("staged data not synced", "ino=%llu error=%s",
+                      (unsigned long long)files[i]->ino, strerror(-rc));
+        file_put(files[i]);
+    }
+    free(files);
+}
+
 int data_close(struct data *data)
 {
+    bool keep = atomic_load(&data->keep);
+    atomic_store(&data->stopping, true);
     pass_close(data);
-    int rc = data->area ? flush_all_wait(data) : 0;
+    if (data->area)
+        durability_drop_all(data);
+    int rc = data->area ? flush_wait(data, keep ? FLUSH_OTHERS : FLUSH_ALL) : 0;
     tend_stop(data);
     wait_for_uploads(data);
+    if (data->area && atomic_load(&data->local_files))
+        sync_backlog(data);
     unsigned left = leave_dirty(data);
-    if (left)
+    if (left && keep && rc == 0)
+        log_info("files wait for the next mount to be uploaded", "files=%u", left);
+    else if (left)
         log_error("dirty files stay staged", "files=%u", left);
     written_close(TAKE_PTR(data->written));
     if (data->reads)

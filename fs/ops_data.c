@@ -366,8 +366,10 @@ static void flushed(struct front_request *r)
 {
     /* A new file that nothing was written to: its name must survive its close too. */
     bool unsynced = r->file->created && !atomic_load(&r->file->written);
-    if (r->result == 0 && unsynced) {
-        front_sync(r, r->file->sequence, flush_synced);
+    /* Its bytes are on the disk; so its name has to be. */
+    bool local = atomic_load(&r->file->written) && data_handle_is_local(r->file->handle);
+    if (r->result == 0 && (unsynced || local)) {
+        front_sync(r, local ? 0 : r->file->sequence, flush_synced);
     } else {
         front_lock_flush(r);
     }

@@ -332,6 +332,8 @@ static void rename_done(struct front_request *r)
     const struct meta_attr *replaced = &r->meta.reply.replaced;
     if (r->result == 0 && replaced->ino != 0 && replaced->nlink == 0)
         front_unlinked(r->fs, replaced->ino);
+    if (r->result == 0)
+        data_renamed(r->fs->data);
     front_reply_result(r, r->result);
 }
 

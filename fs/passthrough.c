@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/pool.h"
 #include "cache/cache.h"
+#include "durability.h"
 #include "read_op.h"
 #include "staging.h"
 #include "upload.h"
@@ -413,7 +414,7 @@ static void run_flush(struct pool_task *task)
     struct data_request *request = flush->request;
     int rc = absorb(flush->file, false);
     if (rc == 0)
-        rc = upload_flush(flush->file, request);
+        rc = durability_flush(flush->file, request);
     free(flush);
     if (rc == -EINPROGRESS)
         return;
@@ -539,7 +540,7 @@ static void check_lingering(struct pass *pass, bool last)
     bool flush = file->staging && file->writers == 0 && !file->unlinked;
     pthread_mutex_unlock(&file->lock);
     if (flush && !last)
-        upload_flush(file, NULL);
+        durability_written(file);
     file_put(file);
 }
 

@@ -24,17 +24,26 @@ struct candidate {
     uint64_t bytes;
 };
 
+/* Acknowledged by the local disk, and complete. With file->lock held. */
+static bool is_backlog_locked(const struct file *file)
+{
+    return file->durability == DATA_LOCAL && file->writers == 0;
+}
+
 /* Old enough, or (hurry) any that can free something. With file->lock held. */
 static bool is_due_locked(const struct file *file, uint64_t now, bool hurry)
 {
     const struct data *data = file->data;
-    if (!file->staging || file->unlinked || now < file->retry_after_ns)
+    if (!file->staging || file->unlinked || now < file->retry_after_ns ||
+        file->durability == DATA_SCRATCH)
         return false;
     bool finishing = file->upload && upload_is_finishing(file->upload);
     if (finishing)
         return false;
     if (hurry)
         return staging_dirty_bytes(file->staging) > 0;
+    if (is_backlog_locked(file))
+        return now - file->last_write_ns >= data->config.upload_delay_ms * NS_PER_MS;
     uint64_t age = data->config.flush_age_ms * NS_PER_MS;
     if (now - file->dirty_since_ns < age)
         return false;
@@ -51,15 +60,29 @@ static int by_bytes(const void *a, const void *b)
     return x->bytes < y->bytes ? 1 : x->bytes > y->bytes ? -1 : 0;
 }
 
+/* How many uploads of the backlog may begin now: they are begun in their order, few at once. */
+static unsigned backlog_room(struct data *data)
+{
+    pthread_mutex_lock(&data->wait_lock);
+    unsigned uploads = data->uploads;
+    pthread_mutex_unlock(&data->wait_lock);
+    return data->config.upload_parallel - MIN(uploads, data->config.upload_parallel);
+}
+
 static size_t find_due(struct data *data, bool hurry, struct candidate **out)
 {
     struct candidate *found = NULL;
     size_t count = 0, cap = 0;
-    uint64_t now = clock_monotonic_ns();
+    unsigned room = backlog_room(data);
+    uint64_t now = clock_monotonic_ns(), oldest = now;
     pthread_mutex_lock(&data->lock);
     for (struct file *file = data->dirty; file; file = file->dirty_next) {
         pthread_mutex_lock(&file->lock);
-        bool due = is_due_locked(file, now, hurry);
+        bool backlog = !hurry && is_backlog_locked(file);
+        if (file->staging && file->durability == DATA_LOCAL)
+            oldest = MIN(oldest, file->dirty_since_ns);
+        bool due = (!backlog || room > 0) && is_due_locked(file, now, hurry);
+        room -= backlog && due;
         uint64_t bytes = due ? staging_dirty_bytes(file->staging) : 0;
         pthread_mutex_unlock(&file->lock);
         if (!due)
@@ -74,6 +97,7 @@ static size_t find_due(struct data *data, bool hurry, struct candidate **out)
         found[count++] = (struct candidate){.file = file_ref(file), .bytes = bytes};
     }
     pthread_mutex_unlock(&data->lock);
+    atomic_store(&data->backlog_late, now - oldest > data->config.backlog_age_ms * NS_PER_MS);
     *out = found;
     return count;
 }
@@ -82,6 +106,8 @@ static size_t find_due(struct data *data, bool hurry, struct candidate **out)
 static bool flush_due(struct data *data, bool hurry)
 {
     struct candidate *found;
+    if (atomic_load(&data->stopping))
+        return false;
     size_t count = find_due(data, hurry, &found);
     if (hurry && count)
         qsort(found, count, sizeof(*found), by_bytes);

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/crash.h"
 #include "base/log.h"
+#include "durability.h"
 #include "staging.h"
 #include "upload_impl.h"
 #include "written.h"
@@ -59,11 +60,13 @@ static void upload_free(struct upload *upload)
     pthread_mutex_lock(&data->wait_lock);
     data->uploads--;
     bool waiting = data->waiting != NULL;
+    bool more = atomic_load(&data->local_files) && !atomic_load(&data->stopping) &&
+                data->uploads <= data->config.upload_parallel / 2;
     /* What is waited for at the end may free `data`: only after the unlock, and then nothing of it
      * is touched any more. */
-    if (waiting)
+    if (waiting || more)
         data_tend(data);
-    else if (data->uploads == 0)
+    if (!waiting && data->uploads == 0)
         pthread_cond_broadcast(&data->uploads_ended);
     pthread_mutex_unlock(&data->wait_lock);
 }
@@ -351,7 +354,7 @@ static void commit_finish(struct upload *upload)
     pthread_mutex_lock(&file->lock);
     file_extents_drop_locked(file);
     struct staging_gift gift = {0}; /* what is staged, if it is still what the object holds */
-    bool whole = whole_locked(upload);
+    bool whole = whole_locked(upload), sync = false;
     clean_locked(upload);
     file->committed_size = attr->size;
     file->data_version = MAX(file->data_version, attr->data_version);
@@ -371,16 +374,21 @@ static void commit_finish(struct upload *upload)
         else
             staging_free(TAKE_PTR(file->staging));
     } else {
+        staging_set_base(file->staging, file->data_version);
         int rc = staging_committed(file->staging, file->truncated_to, file->time_dirty);
         if (rc)
             log_warn("staging log not rewritten", "ino=%llu error=%s",
                      (unsigned long long)file->ino, strerror(-rc));
         file->dirty_since_ns = clock_monotonic_ns();
+        sync = staging_needs_sync(file->staging);
     }
     file->failures = file->key_conflicts = 0;
     file->retry_after_ns = 0;
     file->logged_error = false;
     pthread_mutex_unlock(&file->lock);
+    /* After a power loss the log of before would count, and commit old bytes once more. */
+    if (sync && durability_sync(file))
+        log_warn("staging not synced", "ino=%llu", (unsigned long long)file->ino);
     if (repair)
         repair_time(data, file->ino, mtime_ns);
     metric_add(data->metrics.flushes, 1);
@@ -553,7 +561,7 @@ int upload_flush(struct file *file, struct data_request *request)
     struct upload *begin = NULL, *failed = NULL;
     int rc = request ? -EINPROGRESS : 0;
     pthread_mutex_lock(&file->lock);
-    if (!file->staging || file->unlinked) {
+    if (!file->staging || file->unlinked || file->durability == DATA_SCRATCH) {
         pthread_mutex_unlock(&file->lock);
         return 0;
     }

@@ -25,6 +25,8 @@ void upload_written(struct file *file, uint64_t offset, uint64_t end);
  * file->lock; upload_stopped follows without it. */
 void upload_stop_locked(struct file *file, uint64_t size);
 void upload_stopped(struct file *file);
+/* A flush now would send nothing to the store: the bytes go to the metadata. With file->lock. */
+bool upload_is_inline(const struct file *file);
 /* It has its snapshot. With file->lock held. */
 bool upload_is_finishing(const struct upload *upload);
 /* The application set the time: an upload in progress does not set it, or repairs it. With

@@ -155,11 +155,25 @@ static int plan_ranges(struct upload *upload, enum meta_extent_kind kind)
     return 0;
 }
 
+static bool patches_fit(const struct file *file)
+{
+    uint64_t bytes = staging_dirty_bytes(file->staging);
+    return bytes == 0 ||
+           (bytes <= file->data->inline_max && file->inline_bytes + bytes <= INLINE_PATCHES_MAX);
+}
+
+bool upload_is_inline(const struct file *file)
+{
+    if (upload_is_new(file) && file->size <= file->data->inline_max)
+        return true;
+    bool whole = file->size && staging_reach(file->staging, 0) >= file->size;
+    return !whole && patches_fit(file);
+}
+
 int upload_plan(struct upload *upload)
 {
     struct file *file = upload->file;
     struct staging *staging = file->staging;
-    uint64_t bytes = staging_dirty_bytes(staging);
     take_snapshot(upload);
     bool new = upload_is_new(file);
     if (new && upload->size <= upload->data->inline_max)
@@ -173,8 +187,7 @@ int upload_plan(struct upload *upload)
         upload->internal = file->avoid_natural;
         return add_segment(upload, META_EXTENT_OBJECT, 0, upload->total, 0);
     }
-    if (bytes == 0 ||
-        (bytes <= upload->data->inline_max && file->inline_bytes + bytes <= INLINE_PATCHES_MAX))
+    if (patches_fit(file))
         return plan_ranges(upload, META_EXTENT_INLINE);
     return plan_ranges(upload, META_EXTENT_OBJECT);
 }

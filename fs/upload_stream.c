@@ -490,7 +490,7 @@ void upload_written(struct file *file, uint64_t offset, uint64_t end)
     bool streams = file->upload && file->upload->stream;
     uint64_t old = MIN(file->committed_size, file->truncated_to);
     if (!file->upload && file->staging && !file->unlinked && old == 0 &&
-        clock_monotonic_ns() >= file->retry_after_ns &&
+        file->durability == DATA_STORE && clock_monotonic_ns() >= file->retry_after_ns &&
         staging_reach(file->staging, 0) >= 2 * part) {
         begin = upload_new_locked(file);
         if (begin) {

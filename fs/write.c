@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "durability.h"
 #include "passthrough.h"
 #include "staging.h"
 #include "upload.h"
@@ -20,14 +21,17 @@
 #define FILE_SIZE_MAX ((uint64_t)INT64_MAX - (1ull << 32))
 /* So many ranges are flushed without being asked. */
 #define RANGES_MANY 8192
+/* Scratch never goes to the store: it may have this part of the room. */
+#define SCRATCH_SHARE 2
 
-/* Makes file->staging. *new: it was made, and is on no list yet. */
-static int need_staging_locked(struct file *file, bool *new)
+int write_need_staging_locked(struct file *file, bool *new)
 {
+    static const uint32_t flags[] = {0, STAGING_LOCAL, STAGING_SCRATCH};
     *new = false;
     if (file->staging)
         return 0;
-    int rc = staging_new(file->data->area, file->ino, file->size, &file->staging);
+    int rc = staging_new_class(file->data->area, file->ino, file->size, flags[file->durability],
+                               file->data_version, &file->staging);
     if (rc)
         return rc;
     *new = true;
@@ -69,13 +73,16 @@ int64_t write_apply(struct data_handle *handle, struct fuse_bufvec *in, uint64_t
         return -EFBIG;
     }
     int refused = pass_before_change_locked(file);
+    if (!refused && file->durability == DATA_SCRATCH &&
+        staging_area_scratch(data->area) + length > staging_area_max(data->area) / SCRATCH_SHARE)
+        refused = -ENOSPC;
     if (!refused && offset + length > file->size)
         refused = file_quota_grow_locked(file, offset + length);
     if (refused) {
         pthread_mutex_unlock(&file->lock);
         return refused;
     }
-    int64_t n = need_staging_locked(file, &new);
+    int64_t n = write_need_staging_locked(file, &new);
     if (n == 0) {
         n = staging_write(file->staging, in, offset, now);
         if (n < 0)
@@ -108,7 +115,7 @@ int write_bytes_locked(struct file *file, const void *bytes, uint64_t offset, ui
                        bool *new)
 {
     uint64_t now = meta_time_ns(file->data->meta);
-    int rc = need_staging_locked(file, new);
+    int rc = write_need_staging_locked(file, new);
     if (rc == 0) {
         rc = staging_write_bytes(file->staging, bytes, offset, length, now);
         if (rc)
@@ -133,7 +140,7 @@ int data_write(struct data_handle *handle, struct fuse_bufvec *in, uint64_t offs
         return -EBADF;
     if (fuse_buf_size(in) == 0)
         return 0;
-    if (!write_must_wait(data)) {
+    if (!write_must_wait(data) && !durability_must_wait(handle->file)) {
         int64_t n = write_apply(handle, in, offset, append);
         if (n != -ENOSPC)
             return (int)n;
@@ -218,7 +225,7 @@ static int set_size_locked(struct file *file, uint64_t size, uint64_t now, bool 
     if (rc == 0 && size > file->size)
         rc = file_quota_grow_locked(file, size);
     if (rc == 0)
-        rc = need_staging_locked(file, new);
+        rc = write_need_staging_locked(file, new);
     if (rc)
         return rc;
     bool cut = size < file->size;
@@ -262,7 +269,7 @@ int data_truncate(struct data *data, uint64_t ino, uint64_t size, struct data_re
     if (clean)
         rc = truncate_closed(data, ino, size, request);
     else if (closed && !rc)
-        upload_flush(file, NULL);
+        durability_written(file);
     else
         upload_stopped(file);
     file_put(file);
@@ -278,7 +285,7 @@ static int zero_locked(struct file *file, uint64_t offset, uint64_t end, uint64_
         return 0;
     int rc = pass_before_change_locked(file);
     if (rc == 0)
-        rc = need_staging_locked(file, new);
+        rc = write_need_staging_locked(file, new);
     if (rc)
         return rc;
     rc = staging_zero(file->staging, offset, end - offset, now);

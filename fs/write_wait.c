@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "durability.h"
 #include "staging.h"
 
 struct write_wait {
@@ -66,7 +67,10 @@ void write_wait_run(struct data *data, bool begun)
         if (!wait)
             return;
         int64_t n = -ENOSPC;
-        if (!staging_area_full(data->area))
+        struct file *file = wait->handle->file;
+        hope |= durability_has_hope(file);
+        if (!staging_area_full(data->area) &&
+            (!durability_must_wait(file) || atomic_load(&data->stopping)))
             n = write_apply(wait->handle, wait->in, wait->offset, wait->append);
         if (n == -ENOSPC && hope)
             return;

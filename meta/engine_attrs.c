@@ -81,6 +81,15 @@ int engine_apply_setattr(struct engine_txn *t, const struct meta_op *op, struct 
         node->now.mtime_ns = op->valid & META_MTIME_NOW ? t->time_ns : a->mtime_ns;
     if (S_ISDIR(node->now.mode))
         node->now.flags |= RECORD_TOUCHED;
+    if (op->valid & (META_SET_SCRATCH | META_CLEAR_SCRATCH)) {
+        if (!S_ISREG(node->now.mode))
+            return -EINVAL;
+        node->now.flags &= ~(uint32_t)RECORD_SCRATCH;
+        node->now.flags |= op->valid & META_SET_SCRATCH ? RECORD_SCRATCH : 0;
+        rc = engine_settle_changed(t, node);
+        if (rc < 0)
+            return rc;
+    }
     /* Inline bytes are settled later, with the attributes of then. */
     if (op->valid & CARRIED_ATTRS && node->now.body != RECORD_BODY_INLINE) {
         rc = engine_carry_queue(t, node);

@@ -27,6 +27,16 @@ struct data_handle; /* one open(2) */
 struct fuse_bufvec;
 struct cache;
 
+/* When close and fsync return: docs/durability.md. */
+enum data_durability {
+    DATA_STORE,  /* the data is in the object store, or in the metadata */
+    DATA_LOCAL,  /* it is on this disk, and survives a power loss; it is uploaded later */
+    DATA_SCRATCH /* at once: it is never uploaded, and gone with the mount */
+};
+int data_durability_parse(const char *name, enum data_durability *out); /* 0 or -EINVAL */
+/* Rules "PATTERN=store|local|scratch:…": 0, or -EINVAL with a sentence. */
+int data_durability_check(const char *rules, struct error *error);
+
 struct data_config {
     struct meta *meta;
     struct store *store;
@@ -42,6 +52,13 @@ struct data_config {
     uint32_t readahead_bytes; /* largest window of one stream; default 32 MiB */
     uint32_t flush_age_ms; /* dirty data older than this is committed without being asked; default
                               5,000 */
+    enum data_durability durability;
+    const char *durability_for; /* rules for files with a path component that fits a pattern
+                                   (fnmatch); the first that fits counts. NULL: none. Copied */
+    uint32_t upload_delay_ms;   /* a closed file of DATA_LOCAL waits so long for its upload, so that
+                                   what is deleted soon costs no request; default 1,000 */
+    uint32_t backlog_age_ms;    /* when the oldest one waits for longer, writers wait; default
+                                   one hour */
     bool read_only;
     struct cache *cache; /* borrowed; NULL: none */
     bool cache_by_name; /* the metadata's ids mean nothing the next time (read-only mounts): what is
@@ -59,6 +76,12 @@ int data_open(const struct data_config *config, struct data **out, struct error 
 /* Flushes all dirty files, waits, frees. Files that could not be uploaded stay staged (and are
  * counted in the log). All handles were released. */
 int data_close(struct data *data);
+/* data_close leaves what is acknowledged as DATA_LOCAL to the next data_open. Any thread. */
+void data_keep_backlog(struct data *data);
+/* Writes that wait for room are answered now, one way or the other. Any thread. */
+void data_stop_waiting(struct data *data);
+/* A name moved: what was scratch may be so no more. Any thread. */
+void data_renamed(struct data *data);
 
 struct data_request {
     int result; /* as the call says */
@@ -92,6 +115,8 @@ int data_handle_mode(struct data_handle *handle, int flags, struct data_request 
 /* After it: the backing file's id, 0 for none. *direct: reads and writes of the handle come here in
  * spite of it. */
 int data_handle_passthrough(const struct data_handle *handle, bool *direct);
+/* What was flushed is on this disk, and its name must be so, too: the metadata is to be synced. */
+bool data_handle_is_local(const struct data_handle *handle);
 uint64_t data_handle_ino(const struct data_handle *handle);
 /* True if the kernel's cached pages of this inode are still right (same content as at the last
  * open): FOPEN_KEEP_CACHE. */
@@ -147,6 +172,8 @@ int data_flush(struct data_handle *handle, struct data_request *request);
 int data_flush_ino(struct data *data, uint64_t ino,
                    struct data_request *request); /* 0 if the file is not open */
 int data_flush_all(struct data *data, struct data_request *request);
+/* What nobody writes any more of DATA_LOCAL goes to the store now. */
+int data_flush_backlog(struct data *data, struct data_request *request);
 /* Cuts or extends; also for files that are not open. Durable only after a flush if open, else as
  * SETATTR. request->result 0; the new attributes by META_GETATTR + overlay. */
 int data_truncate(struct data *data, uint64_t ino, uint64_t size, struct data_request *request);
@@ -176,6 +203,9 @@ struct data_stats {
     uint64_t open_files, dirty_files, dirty_bytes, staged_bytes, buffer_bytes, buffer_peak_bytes;
     uint64_t
         unsent_bytes; /* of dirty_bytes: not in the store yet, as parts of unfinished uploads */
+    uint64_t backlog_files, backlog_bytes, backlog_age_ms; /* DATA_LOCAL, not uploaded yet */
+    uint64_t scratch_files, scratch_bytes;
+    bool backlog_late; /* writers wait because of its age */
 };
 void data_stats(struct data *data, struct data_stats *out);
 
