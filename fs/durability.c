@@ -249,8 +249,10 @@ static void reclass_one(struct file *file)
                      (unsigned long long)file->ino, strerror(-rc));
     }
     pthread_mutex_unlock(&file->lock);
-    if (change)
-        durability_mark_scratch(data, file->ino, false);
+    if (!change)
+        return;
+    durability_mark_scratch(data, file->ino, false);
+    durability_written(file);
 }
 
 static void run_reclass(struct pool_task *task)
@@ -358,7 +360,7 @@ int durability_flush(struct file *file, struct data_request *request)
 void durability_written(struct file *file)
 {
     pthread_mutex_lock(&file->lock);
-    bool now = file->durability == DATA_STORE;
+    bool now = file->durability == DATA_STORE && file->writers == 0;
     pthread_mutex_unlock(&file->lock);
     if (now)
         upload_flush(file, NULL);

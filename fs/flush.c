@@ -97,8 +97,7 @@ static bool is_wanted(struct file *file, enum flush_what what)
 {
     pthread_mutex_lock(&file->lock);
     bool local = file->durability == DATA_LOCAL;
-    bool wanted =
-        what == FLUSH_ALL || (what == FLUSH_BACKLOG ? local && file->writers == 0 : !local);
+    bool wanted = what == FLUSH_ALL || (what == FLUSH_BACKLOG ? file->writers == 0 : !local);
     pthread_mutex_unlock(&file->lock);
     return wanted;
 }

@@ -172,7 +172,7 @@ int data_flush(struct data_handle *handle, struct data_request *request);
 int data_flush_ino(struct data *data, uint64_t ino,
                    struct data_request *request); /* 0 if the file is not open */
 int data_flush_all(struct data *data, struct data_request *request);
-/* What nobody writes any more of DATA_LOCAL goes to the store now. */
+/* What nobody writes any more goes to the store now, also what could wait. */
 int data_flush_backlog(struct data *data, struct data_request *request);
 /* Cuts or extends; also for files that are not open. Durable only after a flush if open, else as
  * SETATTR. request->result 0; the new attributes by META_GETATTR + overlay. */
