@@ -1,0 +1,61 @@
+"""Rows on writing that the local disk acknowledges (--durability=local), against a file on the same disk."""
+
+import os
+import time
+
+import process
+from places import Sluice
+from results import Row
+from rows_data import fio
+from rows_meta import in_order
+
+LINE = b"fifteen bytes.\n"
+
+
+def tiny_writes(place, count):
+    """What Flink's sink does for each record: fstat, and two writes of 15 bytes; at the end fsync."""
+    fd = os.open(place.path("tiny"), os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+    began = time.perf_counter()
+    for _ in range(count):
+        os.fstat(fd)
+        os.write(fd, LINE)
+        os.write(fd, LINE)
+    os.fsync(fd)
+    took = time.perf_counter() - began
+    os.close(fd)
+    os.unlink(place.path("tiny"))
+    return count / took
+
+
+def local(machine, out):
+    quick = machine.options.quick
+    size = (32 if quick else 1024) * process.MIB
+    syncs, records = (50, 1000) if quick else (2000, 100000)
+    large = Row("local-seq-write", "write a file of %d MiB, fsync, close" % (size >> 20), "MiB/s")
+    sync = Row("local-write-fsync", "random write of 4 KiB into a file of 32 MiB, fsync, each time", "operations/s")
+    tiny = Row("local-tiny-writes", "%d times fstat and two writes of 15 bytes, then fsync" % records, "records/s")
+    gateway = machine.gateway()
+    # The upload comes after what is measured.
+    options = ["--durability", "local", "--upload-delay", "1h"]
+    with machine.places(lambda: Sluice("sluice", gateway, options=options), "local", "refs") as made:
+        for place in made:
+            fio(place, "seq-write", SIZE=32 * process.MIB)
+            os.rename(place.path("large"), place.path("synced"))
+        for number in range(machine.options.rounds):
+            for place in in_order(made, number):
+                machine.say("round %d: %s" % (number + 1, place.name))
+                used = place.used()
+                took = fio(place, "seq-write", SIZE=size)["write"]["runtime"] / 1000
+                large.add(place.name, size / process.MIB / took, **used.end(gib=size / (1 << 30)))
+                os.unlink(place.path("large"))
+                os.rename(place.path("synced"), place.path("large"))
+                used = place.used()
+                took = fio(place, "random-write-sync", SIZE=32 * process.MIB, AMOUNT=syncs * 4096)["write"]["runtime"] / 1000
+                sync.add(place.name, syncs / took, **used.end(operations=syncs))
+                os.rename(place.path("large"), place.path("synced"))
+                used = place.used()
+                tiny.add(place.name, tiny_writes(place, records), **used.end(operations=records))
+    large.ratio("sluice", "local", (">=", 0.9))
+    sync.ratio("sluice", "local", (">=", 0.9))
+    tiny.ratio("sluice", "local", None, "speed against the local disk")
+    out.rows += [large, sync, tiny]
