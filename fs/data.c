@@ -207,7 +207,7 @@ int data_file_open(struct data *data, const struct meta_attr *attr, bool writabl
     pthread_mutex_unlock(&file->lock);
     if (new) {
         file_dirty_update(file);
-        durability_mark_scratch(data, file->ino, true);
+        durability_hold(data, file->ino, true);
     }
     *out = handle;
     return 0;

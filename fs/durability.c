@@ -148,13 +148,13 @@ static void mark_done(struct meta_request *request)
     free(request);
 }
 
-void durability_mark_scratch(struct data *data, uint64_t ino, bool scratch)
+void durability_hold(struct data *data, uint64_t ino, bool held)
 {
     struct meta_request *request = calloc(1, sizeof(*request));
     if (!request)
         return;
     request->op = (struct meta_op){
-        .kind = META_SETATTR, .ino = ino, .valid = scratch ? META_SET_SCRATCH : META_CLEAR_SCRATCH};
+        .kind = META_SETATTR, .ino = ino, .valid = held ? META_SET_HELD : META_CLEAR_HELD};
     request->done = mark_done;
     if (meta_submit(data->meta, request) != -EINPROGRESS)
         mark_done(request);
@@ -251,7 +251,7 @@ static void reclass_one(struct file *file)
     pthread_mutex_unlock(&file->lock);
     if (!change)
         return;
-    durability_mark_scratch(data, file->ino, false);
+    durability_hold(data, file->ino, false);
     durability_written(file);
 }
 
@@ -351,9 +351,13 @@ int durability_flush(struct file *file, struct data_request *request)
     bool local = !none && file->durability == DATA_LOCAL &&
                  (file->upload || !upload_is_inline(file) ||
                   (staging_in_file(file->staging) && file->size > file->data->inline_max));
+    bool hold = local && !file->held && !file->upload && file->committed_size == 0;
+    file->held |= hold;
     pthread_mutex_unlock(&file->lock);
     if (none)
         return 0;
+    if (hold)
+        durability_hold(file->data, file->ino, true);
     return local ? flush_local(file, request) : upload_flush(file, request);
 }
 

@@ -11,8 +11,9 @@
 /* Of the path that the file has now; reads the metadata, which answers at once, if there are rules.
  * `created`: nothing of it is committed. Only such files can be scratch. No locks held. */
 enum data_durability durability_of(struct data *data, uint64_t ino, bool created);
-/* Tells the metadata that the file is (or is not any more) scratch: settle leaves it alone. */
-void durability_mark_scratch(struct data *data, uint64_t ino, bool scratch);
+/* Tells the metadata that the bytes of the file are here only (or not any more): settle would make
+ * an empty object of it. What is submitted later is applied later. */
+void durability_hold(struct data *data, uint64_t ino, bool scratch);
 /* Takes the names of a scratch file away, and what is staged of it. Blocking. */
 void durability_drop_scratch(struct data *data, uint64_t ino);
 /* At the end: all scratch files. Blocking. */

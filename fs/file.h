@@ -112,6 +112,7 @@ struct file {
     bool time_dirty;                   /* mtime_ns is not in the metadata yet */
     bool unlinked;
     enum data_durability durability; /* of what is staged */
+    bool held;                       /* durability_hold, until an upload begins */
     uint64_t data_version;           /* of the metadata, as last seen */
     uint64_t outside_changes; /* counts changes from outside; a handle opened at another count reads
                                  -ESTALE */

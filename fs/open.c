@@ -106,6 +106,7 @@ static int adopt(struct recovery *recovery, const struct meta_attr *attr,
     if (!second) {
         file->staging = found->staging;
         file->durability = found->flags & STAGING_LOCAL ? DATA_LOCAL : DATA_STORE;
+        file->held = file->durability == DATA_LOCAL && attr->size == 0;
         file->size = found->size;
         file->truncated_to = found->truncated_to;
         file->time_dirty = found->time_dirty;

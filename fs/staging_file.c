@@ -398,8 +398,6 @@ static int open_left(struct staging_area *area, const char *name, struct staging
 static int take_over(struct staging *staging, uint64_t newest)
 {
     uint64_t from = staging->log_generation;
-    if (staging->flags & STAGING_SCRATCH)
-        return -ESTALE;
     /* The next number of the other half, after all that were used. */
     staging->log_generation = newest + ((newest ^ from) & 1);
     int rc = log_write_whole(staging, true);
@@ -432,6 +430,8 @@ int staging_file_recover(struct staging_area *area, const char *name,
     staging->data_number = header.data_number;
     staging->log_generation = header.generation;
     staging->flags = header.flags;
+    if (header.flags & STAGING_SCRATCH) /* goes, whatever it holds */
+        return staging_call_found(staging, found, arg);
     rc = other_boot ? log_replay_synced(staging) : log_replay(staging);
     if (!rc && other_boot)
         rc = take_over(staging, header.generation);

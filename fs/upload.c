@@ -157,9 +157,14 @@ static void upload_end(struct upload *upload, int result, bool again)
     bool drop = file->unlinked && file->handles == 0 && file->staging && !file->upload;
     if (drop)
         staging_free(TAKE_PTR(file->staging));
+    bool hold = result && !next && file->staging && file->durability == DATA_LOCAL &&
+                file->committed_size == 0 && !file->unlinked;
+    file->held |= hold;
     file_quota_update_locked(file);
     pthread_mutex_unlock(&file->lock);
 
+    if (hold)
+        durability_hold(upload->data, file->ino, true);
     file_dirty_update(file);
     answer(waiters, result ? error_for_application(result) : 0);
     answer(failed, error_for_application(next_error));
@@ -540,7 +545,11 @@ void upload_begin(struct upload *upload)
     bool object = upload->stream || upload->total;
     pthread_mutex_lock(&file->lock);
     upload->state = object ? UPLOAD_RESERVE : UPLOAD_COMMIT;
+    bool held = file->held;
+    file->held = false;
     pthread_mutex_unlock(&file->lock);
+    if (held)
+        durability_hold(upload->data, file->ino, false);
     if (!object) {
         upload_commit(upload);
         return;

@@ -53,6 +53,18 @@ void engine_kill_suid(struct engine_node *node)
         node->now.mode &= ~(uint32_t)S_ISGID;
 }
 
+/* No change that anybody can see. */
+static int set_held(struct engine_txn *t, struct engine_node *node, bool held)
+{
+    if (!S_ISREG(node->now.mode))
+        return -EINVAL;
+    if (!(node->now.flags & RECORD_HELD) == !held)
+        return 0;
+    node->now.flags ^= RECORD_HELD;
+    node->dirty = true;
+    return engine_settle_changed(t, node);
+}
+
 int engine_apply_setattr(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply)
 {
     struct engine_node *node;
@@ -60,6 +72,11 @@ int engine_apply_setattr(struct engine_txn *t, const struct meta_op *op, struct 
     int rc = engine_txn_inode(t, op->ino, &node);
     if (rc < 0)
         return rc;
+    if (op->valid & (META_SET_HELD | META_CLEAR_HELD)) {
+        rc = set_held(t, node, op->valid & META_SET_HELD);
+        engine_attr(node->ino, &node->now, &reply->attr);
+        return rc;
+    }
     if (op->valid & META_SET_SIZE) {
         if (!S_ISREG(node->now.mode))
             return S_ISDIR(node->now.mode) ? -EISDIR : -EINVAL;
@@ -81,15 +98,6 @@ int engine_apply_setattr(struct engine_txn *t, const struct meta_op *op, struct 
         node->now.mtime_ns = op->valid & META_MTIME_NOW ? t->time_ns : a->mtime_ns;
     if (S_ISDIR(node->now.mode))
         node->now.flags |= RECORD_TOUCHED;
-    if (op->valid & (META_SET_SCRATCH | META_CLEAR_SCRATCH)) {
-        if (!S_ISREG(node->now.mode))
-            return -EINVAL;
-        node->now.flags &= ~(uint32_t)RECORD_SCRATCH;
-        node->now.flags |= op->valid & META_SET_SCRATCH ? RECORD_SCRATCH : 0;
-        rc = engine_settle_changed(t, node);
-        if (rc < 0)
-            return rc;
-    }
     /* Inline bytes are settled later, with the attributes of then. */
     if (op->valid & CARRIED_ATTRS && node->now.body != RECORD_BODY_INLINE) {
         rc = engine_carry_queue(t, node);

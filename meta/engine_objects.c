@@ -364,7 +364,7 @@ int engine_key_natural(struct engine_txn *t, struct engine_node *node, char *key
     char room[META_KEY_MAX], base[META_KEY_MAX + 8];
     struct record_place place;
     size_t begin;
-    if (node->now.flags & RECORD_SCRATCH)
+    if (node->now.flags & RECORD_HELD)
         return 0;
     int rc = join_names(t, node, room, &begin, &place);
     if (rc <= 0)

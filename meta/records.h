@@ -76,7 +76,7 @@ enum record_inode_flag {
     RECORD_CARRY_DUE = 1 << 8, /* has a row of RECORD_WORK_CARRY */
     RECORD_PLACE = 1 << 10,    /* directory: has a record of its store */
     RECORD_NAMELESS = 1 << 9,  /* sustained, but was never unlinked: may get a name */
-    RECORD_SCRATCH = 1 << 12,  /* has no natural key; nothing of it is ever committed */
+    RECORD_HELD = 1 << 12,     /* its bytes are with a mount: has no natural key for now */
 };
 
 struct record_inode {

@@ -163,8 +163,9 @@ enum {
     META_MTIME_NOW = 1 << 9,
     META_QUOTA_BYTES = 1 << 10, /* QUOTA_SET */
     META_QUOTA_INODES = 1 << 11,
-    META_SET_SCRATCH = 1 << 12,   /* SETATTR: a file that has no place in the bucket, ever, … */
-    META_CLEAR_SCRATCH = 1 << 13, /* … and now it has, like any other */
+    META_SET_HELD = 1 << 12, /* SETATTR, alone: a file whose bytes a mount has, and nobody else: it
+                                has no place in the bucket for now … */
+    META_CLEAR_HELD = 1 << 13, /* … and now it has, like any other */
 };
 
 enum meta_extent_kind {
