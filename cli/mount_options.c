@@ -92,6 +92,10 @@ static const struct option_spec specs[] = {
      .group = GROUP_MOUNT},
     {"writeback", 0, OPTION_FLAG, AT(writeback), NULL,
      "Let the kernel collect writes: for streams of tiny writes", .group = GROUP_MOUNT},
+    {"posix-acl", 0, OPTION_FLAG, AT(posix_acl), NULL,
+     "Keep access control lists (setfacl, getfacl), also those that directories hand down. Costs "
+     "one request more for each file that somebody else than its owner uses",
+     .group = GROUP_MOUNT},
     {"max-threads", 0, OPTION_UINT, AT(max_threads), "N", "Threads that serve the kernel (10)",
      .min = 1, .max = 256, .group = GROUP_MOUNT},
 

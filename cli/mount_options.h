@@ -29,7 +29,7 @@ struct mount_options {
     /* listing */
     uint32_t import_ttl_ms, negative_ttl_ms;
     /* mount */
-    bool read_only, allow_other, foreground, writeback;
+    bool read_only, allow_other, foreground, writeback, posix_acl;
     char *selinux_context;
     char *transport;
     unsigned max_threads;

@@ -15,35 +15,12 @@
 /* Options of `sluice mount` that a StorageClass, a volume or a pod may set: none that names a file
  * of the host, a credential or another process. */
 static const char *const mount_options[] = {
-    "addressing",
-    "storage-class",
-    "sse",
-    "request-payer",
-    "anonymous",
-    "connections",
-    "deadline",
-    "hedge-after",
-    "upload-limit",
-    "download-limit",
-    "transport",
-    "writeback",
-    "max-threads",
-    "sync",
-    "sync-interval",
-    "settle-delay",
-    "gc-delay",
-    "inline-max",
-    "import-ttl",
-    "negative-ttl",
-    "staging-patterns",
-    "no-settle",
-    "memory",
-    "staging-max",
-    "part-size",
-    "upload-parallel",
-    "readahead",
-    "log-level",
-    "settle-requests",
+    "addressing",       "storage-class",    "sse",         "request-payer", "anonymous",
+    "connections",      "deadline",         "hedge-after", "upload-limit",  "download-limit",
+    "transport",        "writeback",        "posix-acl",   "max-threads",   "sync",
+    "sync-interval",    "settle-delay",     "gc-delay",    "inline-max",    "import-ttl",
+    "negative-ttl",     "staging-patterns", "no-settle",   "memory",        "staging-max",
+    "part-size",        "upload-parallel",  "readahead",   "log-level",     "settle-requests",
     "settle-bandwidth",
 };
 
@@ -100,7 +77,8 @@ static int add_option(struct csi_call *call, struct source *s, const char *name,
 
 static bool is_flag_option(const char *name)
 {
-    static const char *const flags[] = {"request-payer", "anonymous", "writeback", "no-settle"};
+    static const char *const flags[] = {"request-payer", "anonymous", "writeback", "posix-acl",
+                                        "no-settle"};
     for (size_t i = 0; i < ARRAY_LEN(flags); i++)
         if (strcmp(flags[i], name) == 0)
             return true;

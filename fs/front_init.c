@@ -79,6 +79,10 @@ void front_conn_init(void *userdata, struct fuse_conn_info *conn)
     /* While this mount is the volume's only one, the kernel's own locks are the volume's. */
     want(conn, FUSE_CAP_POSIX_LOCKS, fs->config.shared);
     want(conn, FUSE_CAP_FLOCK_LOCKS, fs->config.shared);
+    /* The kernel checks access control lists; who inherits what is decided by the state machine,
+     * which needs the mode without the umask for it. */
+    want(conn, FUSE_CAP_POSIX_ACL, fs->config.posix_acl);
+    want(conn, FUSE_CAP_DONT_MASK, fs->config.posix_acl);
     want(conn, FUSE_CAP_WRITEBACK_CACHE, fs->config.writeback);
     /* Written bytes are copied once, from the request into the staging file's page cache; through a
      * pipe that costs more system calls. */

@@ -151,6 +151,7 @@ static struct front_request *begin_make(fuse_req_t req, enum front_op op, fuse_i
     r->meta.op.attr.uid = ctx->uid;
     r->meta.op.attr.gid = ctx->gid;
     r->meta.op.attr.rdev = rdev;
+    r->meta.op.valid = r->fs->config.posix_acl ? ctx->umask : 0;
     return r;
 }
 
@@ -298,6 +299,7 @@ void front_op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fus
     r->meta.op.attr.mode = (mode & ~S_IFMT) | S_IFREG;
     r->meta.op.attr.uid = ctx->uid;
     r->meta.op.attr.gid = ctx->gid;
+    r->meta.op.valid = fs->config.posix_acl ? ctx->umask : 0;
     front_meta(r, create_done);
 }
 

@@ -12,8 +12,10 @@ static bool starts_with(const char *text, const char *start)
 
 /* "Not supported" rather than "not there": programs remember that for the whole file system and do
  * not ask for each file. */
-static bool is_unsupported(const char *name)
+static bool is_unsupported(const struct fs *fs, const char *name)
 {
+    if (fs->config.posix_acl && starts_with(name, "system.posix_acl_"))
+        return false;
     return starts_with(name, "system.") || strcmp(name, "security.selinux") == 0;
 }
 
@@ -22,7 +24,7 @@ static struct front_request *begin_xattr(fuse_req_t req, enum meta_kind kind, fu
 {
     struct fs *fs = front_fs(req);
     int refused = 0;
-    if (front_is_control(ino) || (name && is_unsupported(name)))
+    if (front_is_control(ino) || (name && is_unsupported(fs, name)))
         refused = EOPNOTSUPP;
     else if (meta_kind_changes(kind) && fs->config.read_only)
         refused = EROFS;

@@ -84,8 +84,12 @@ int engine_apply_setattr(struct engine_txn *t, const struct meta_op *op, struct 
         if (rc < 0)
             return rc;
     }
-    if (op->valid & META_SET_MODE)
+    if (op->valid & META_SET_MODE) {
         node->now.mode = (node->now.mode & S_IFMT) | (a->mode & 07777);
+        rc = engine_acl_chmod(t, node);
+        if (rc < 0)
+            return rc;
+    }
     if (op->valid & META_SET_UID)
         node->now.uid = a->uid;
     if (op->valid & META_SET_GID)
@@ -129,6 +133,27 @@ static int xattr_get(struct engine_txn *t, const struct meta_op *op, struct engi
     return node->now.xattrs ? engine_txn_get(t, TABLE_XATTR, key, &value, &len) : -ENOENT;
 }
 
+static int xattr_put(struct engine_txn *t, const struct meta_op *op, struct engine_node *node,
+                     const struct record_key *key, bool is_new)
+{
+    struct buf *b = engine_txn_scratch(t);
+    node->now.xattrs += is_new;
+    buf_put_u8(b, 1);
+    buf_put(b, op->data, op->data_len);
+    return buf_error(b) ? -ENOMEM : engine_txn_put(t, TABLE_XATTR, key, b->data, b->len);
+}
+
+/* The end of a change with this result. */
+static int xattr_changed(struct engine_txn *t, struct engine_node *node, int rc,
+                         struct meta_reply *reply)
+{
+    if (rc == 0)
+        rc = engine_carry_queue(t, node);
+    engine_node_touch(t, node);
+    engine_attr(node->ino, &node->now, &reply->attr);
+    return rc;
+}
+
 int engine_apply_setxattr(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply)
 {
     struct engine_node *node;
@@ -149,16 +174,9 @@ int engine_apply_setxattr(struct engine_txn *t, const struct meta_op *op, struct
         return -ENODATA;
     if (rc < 0 && rc != -ENOENT)
         return rc;
-    node->now.xattrs += rc == -ENOENT;
-    struct buf *b = engine_txn_scratch(t);
-    buf_put_u8(b, 1);
-    buf_put(b, op->data, op->data_len);
-    rc = buf_error(b) ? -ENOMEM : engine_txn_put(t, TABLE_XATTR, &key, b->data, b->len);
-    if (rc == 0)
-        rc = engine_carry_queue(t, node);
-    engine_node_touch(t, node);
-    engine_attr(node->ino, &node->now, &reply->attr);
-    return rc;
+    rc = engine_acl_is_name(&op->name) ? engine_acl_set(t, node, &op->name, op->data, op->data_len)
+                                       : xattr_put(t, op, node, &key, rc == -ENOENT);
+    return xattr_changed(t, node, rc, reply);
 }
 
 int engine_apply_removexattr(struct engine_txn *t, const struct meta_op *op,
@@ -171,14 +189,11 @@ int engine_apply_removexattr(struct engine_txn *t, const struct meta_op *op,
         rc = engine_txn_inode(t, op->ino, &node);
     if (rc < 0)
         return rc;
+    if (engine_acl_is_name(&op->name))
+        return xattr_changed(t, node, engine_acl_remove(t, node, &op->name), reply);
     rc = xattr_get(t, op, node, &key);
     if (rc < 0)
         return rc == -ENOENT ? -ENODATA : rc;
     node->now.xattrs--;
-    rc = engine_txn_delete(t, TABLE_XATTR, &key);
-    if (rc == 0)
-        rc = engine_carry_queue(t, node);
-    engine_node_touch(t, node);
-    engine_attr(node->ino, &node->now, &reply->attr);
-    return rc;
+    return xattr_changed(t, node, engine_txn_delete(t, TABLE_XATTR, &key), reply);
 }

@@ -234,6 +234,20 @@ int engine_apply_drop(struct engine_txn *t, const struct meta_op *op, struct met
 void engine_kill_suid(struct engine_node *node);
 int engine_apply_format(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply);
 int engine_apply_setattr(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply);
+/* Access control lists (engine_acl.c): attributes of these names are validated, and the mode
+ * follows them. */
+bool engine_acl_is_name(const struct meta_name *name);
+/* -EINVAL: not a list. */
+int engine_acl_set(struct engine_txn *t, struct engine_node *node, const struct meta_name *name,
+                   const void *value, size_t len);
+/* What is not there may be removed. */
+int engine_acl_remove(struct engine_txn *t, struct engine_node *node, const struct meta_name *name);
+/* The list follows a mode that was set. */
+int engine_acl_chmod(struct engine_txn *t, struct engine_node *node);
+/* What a new inode has from its directory's default list, or else the mode without `umask`. */
+int engine_acl_inherit(struct engine_txn *t, const struct engine_node *parent, uint32_t umask,
+                       struct engine_node *node);
+
 int engine_apply_setxattr(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply);
 int engine_apply_removexattr(struct engine_txn *t, const struct meta_op *op,
                              struct meta_reply *reply);

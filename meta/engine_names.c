@@ -372,7 +372,7 @@ static int new_inode(struct engine_txn *t, const struct meta_op *op,
     }
     set_first_link(node, parent->ino, op->name.bytes, op->name.len);
     *out = node;
-    return 0;
+    return engine_acl_inherit(t, parent, op->valid, node);
 }
 
 static int make_nameless(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply)
@@ -426,6 +426,8 @@ int engine_apply_mknod(struct engine_txn *t, const struct meta_op *op, struct me
         rc = count_name(t, parent, node, 1);
     if (rc == 0)
         rc = S_ISREG(mode) ? engine_settle_changed(t, node) : engine_carry_queue(t, node);
+    if (rc == 0 && S_ISREG(mode) && node->now.xattrs)
+        rc = engine_carry_queue(t, node);
     if (rc < 0)
         return rc;
     engine_attr(node->ino, &node->now, &reply->attr);

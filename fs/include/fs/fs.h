@@ -35,9 +35,11 @@ struct fs_config {
     const char *selinux_context; /* of all files, NULL: what the policy says */
     bool allow_other;            /* other users than the one who mounts may use it */
     bool read_only;              /* every change is answered EROFS; the control file works */
-    bool shared;         /* other mounts change the volume too: the kernel looks at a file's times
-                            before it believes the pages it has */
-    bool writeback;      /* the kernel collects small writes (FUSE_WRITEBACK_CACHE) */
+    bool shared;    /* other mounts change the volume too: the kernel looks at a file's times
+                       before it believes the pages it has */
+    bool writeback; /* the kernel collects small writes (FUSE_WRITEBACK_CACHE) */
+    bool posix_acl; /* access control lists; the kernel asks for one attribute more of each file
+                       that somebody else than its owner uses */
     bool no_passthrough; /* every read comes to the mount */
     enum fs_transport transport;
     unsigned max_threads;      /* that serve requests; default 10 */

@@ -64,7 +64,9 @@ enum meta_kind {
 
     META_MKNOD, /* parent, name, attr.{mode,uid,gid,rdev}, [data = symlink target] → attr. flags
                    META_NAMELESS: a regular file without a name (O_TMPFILE), sustained until
-                   META_DROP */
+                   META_DROP. valid: bits that mode does not get (a umask that the caller has not
+                   applied); a directory with a default access control list gives that in its place
+                 */
     META_LINK, /* ino, parent, name → attr. What was made nameless may get its first name so; what
                   lost its last one may not (-ENOENT) */
     META_UNLINK, /* parent, name → attr after (nlink 0: sustained until META_DROP). flags
