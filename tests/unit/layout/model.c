@@ -162,14 +162,28 @@ uint64_t model_user_of(const struct bucket_object *wanted)
     return user;
 }
 
+/* Its directory was renamed before it was imported: then it is to follow. */
+static bool is_elsewhere(uint64_t ino, const char *key)
+{
+    struct meta_op op = {.kind = META_PATH, .ino = ino, .time_ns = LONG_AGO};
+    struct meta_reply reply;
+    meta_reply_init(&reply);
+    bool elsewhere = engine_read(m.engine, &op, 0, &reply) != 0 || reply.data_len != strlen(key) ||
+                     memcmp(reply.data, key, strlen(key)) != 0;
+    meta_reply_done(&reply);
+    return elsewhere;
+}
+
 static void mark_used(const struct meta_object *object, uint64_t ino)
 {
     struct bucket_object *o = (struct bucket_object *)bucket_find(object->key);
     if (!is_same(o, object))
         return;
     o->referenced_seq = engine_sequence(m.engine);
-    if (o->foreign && !o->adopter)
+    if (o->foreign && !o->adopter) {
         o->adopter = ino;
+        o->released = is_elsewhere(ino, object->key);
+    }
 }
 
 /* The content of a file that was imported anew. */
