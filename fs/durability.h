@@ -13,7 +13,7 @@
 enum data_durability durability_of(struct data *data, uint64_t ino, bool created);
 /* Tells the metadata that the bytes of the file are here only (or not any more): settle would make
  * an empty object of it. What is submitted later is applied later. */
-void durability_hold(struct data *data, uint64_t ino, bool scratch);
+void durability_hold(struct data *data, uint64_t ino, bool held);
 /* Takes the names of a scratch file away, and what is staged of it. Blocking. */
 void durability_drop_scratch(struct data *data, uint64_t ino);
 /* At the end: all scratch files. Blocking. */
