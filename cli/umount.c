@@ -20,18 +20,15 @@
 #include "progress.h"
 
 struct umount_options {
-    bool lazy, now, keep;
+    bool lazy, keep;
 };
 
 static const struct option_spec specs[] = {
     {"lazy", 'l', OPTION_FLAG, offsetof(struct umount_options, lazy), NULL,
      "Take the mount away now even if it is in use; it ends when its last user does"},
-    {"now", 0, OPTION_FLAG, offsetof(struct umount_options, now), NULL,
-     "Do not settle first: what is in the metadata only, or not at its own key yet, is brought "
-     "there by the next mount"},
     {"keep", 0, OPTION_FLAG, offsetof(struct umount_options, keep), NULL,
-     "Do not wait for the backlog of --durability=local: it stays on this disk, and the next mount "
-     "uploads it. Implies --now"},
+     "Do not upload and settle first: what is in the metadata only, not at its own key yet, or in "
+     "the backlog of --durability=local stays on this disk, and the next mount goes on with it"},
 };
 
 static const struct option_set umount_option_set = {
@@ -170,7 +167,7 @@ static int ask_mount(const char *path, const struct umount_options *options, cha
         json_decref(reply);
     } else if (r == 0 && !options->lazy) {
         show_flush(path, &client, state->unsent);
-        if (!options->now && state->settles && (state->drift || state->unsent))
+        if (state->settles && (state->drift || state->unsent))
             settle_first(path);
         r = ask_status(&client, state, error);
     }

@@ -179,7 +179,7 @@ class Life(unittest.TestCase):
         self.assertTrue(ended(pid), "it came back before the daemon ended")
         self.assertEqual(self.v.object("f"), b"x" * 100000)
 
-    def test_umount_leaves_plain_objects_and_now_does_not_wait(self):
+    def test_umount_leaves_plain_objects_and_keep_does_not(self):
         self.start("--settle-delay", "1h")
         self.v.write("small", b"inline")
         code, text = sluice("umount", self.v.mountpoint)
@@ -187,7 +187,7 @@ class Life(unittest.TestCase):
         self.assertEqual(self.v.object("small"), b"inline")
         self.start()
         self.v.write("later", b"inline")
-        self.assertEqual(sluice("umount", "--now", self.v.mountpoint)[0], 0)
+        self.assertEqual(sluice("umount", "--keep", self.v.mountpoint)[0], 0)
         self.assertEqual(self.v.object("later"), None)
         self.start()
         self.assertEqual(self.v.read("later"), b"inline")
@@ -204,7 +204,7 @@ class Life(unittest.TestCase):
         self.assertIn("not all is settled", text)
         self.start()
         self.assertEqual(self.v.read("taken"), b"mine")
-        self.assertEqual(sluice("umount", "--now", self.v.mountpoint)[0], 0)
+        self.assertEqual(sluice("umount", "--keep", self.v.mountpoint)[0], 0)
 
     def test_umount_shows_what_is_left_to_upload(self):
         self.start()
