@@ -128,7 +128,7 @@ class Metrics(unittest.TestCase):
 
     @unittest.skipUnless(shutil.which("promtool"), "promtool is not there")
     def test_rules(self):
-        for command in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]):
+        for command in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"], ["check", "config", "prometheus.yml"]):
             done = subprocess.run(["promtool", *command], cwd=MONITORING, capture_output=True, text=True, timeout=120)
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
