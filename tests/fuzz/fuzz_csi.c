@@ -7,6 +7,7 @@
 #include "mounts.h"
 #include "registration.pb-c.h"
 #include "source.h"
+#include "token.h"
 #include "wire.h"
 
 static const ProtobufCServiceDescriptor *const services[] = {
@@ -22,11 +23,13 @@ static void check_text(struct csi_call *call, const char *text)
     struct mount_entry entry;
     check_path(call, "path", text);
     if (source_from_id(call, text, true, &source) == CSI_OK) {
+        source_is_made(&source);
         if (source_descend(call, &source, text) != CSI_OK)
             abort();
         free(source_id(&source));
         source_done(&source);
     }
+    free(token_pick(text, NULL));
     mounts_parse_line(text, &entry);
     free(entry.mountpoint);
     free(entry.type);
