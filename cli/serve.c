@@ -466,6 +466,19 @@ static void reload_certificates(struct serve *s)
                   error_text(&error));
 }
 
+/* SIGHUP: whoever puts token files in place has no need of the admin socket. */
+static void reload_tokens(struct serve *s)
+{
+    struct served *v;
+    DL_FOREACH(s->volumes, v)
+    {
+        struct error error = {0};
+        if (load_tokens(s, v, &error) < 0)
+            log_error("new tokens not used", "volume=%s error=\"%s\" effect=\"the old ones stay\"",
+                      v->name, error_text(&error));
+    }
+}
+
 /* Until SIGTERM or SIGINT. */
 static void run(struct serve *s)
 {
@@ -494,6 +507,7 @@ static void run(struct serve *s)
             log_error("audit log not opened again", "file=%s error=\"%s\"", s->options.audit,
                       strerror(-r));
         reload_certificates(s);
+        reload_tokens(s);
     }
 }
 

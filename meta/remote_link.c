@@ -502,6 +502,7 @@ static void put_hello(struct buf *b, struct wire_hello *hello, struct remote_lin
         fail_text(link, c->token_file, rc, rc == -EINVAL ? "has no token" : strerror(-rc));
     else
         wire_put_hello(b, hello);
+    hello->token = (struct wire_text){0};
     explicit_bzero(room, sizeof(room));
 }
 

@@ -92,7 +92,7 @@ enum token_answer token_check(const struct token_set *set, const char *text, siz
     if (len != TOKEN_LEN || memcmp(text, PREFIX, strlen(PREFIX)) != 0 ||
         text[strlen(PREFIX) + TOKEN_ID_LEN] != '_')
         return TOKEN_WRONG;
-    memcpy(id, text + strlen(PREFIX), TOKEN_ID_LEN);
+    snprintf(id, sizeof(id), "%.*s", TOKEN_ID_LEN, text + strlen(PREFIX));
     hash_secret(text + TOKEN_LEN - TOKEN_SECRET_LEN, hash);
     const struct token *token = token_set_find(set, id);
     if (!token || CRYPTO_memcmp(hash, token->hash, sizeof(hash)) != 0)

@@ -239,6 +239,22 @@ class Rotation(Auth):
         self.token()
         wait_until("the connection to be cut", lambda: not any(s["connected"] for s in self.service.sessions("v")))
 
+    def test_file_that_was_put_in_place(self):
+        token = self.token()
+        path = os.path.join(self.service.data, "v", "tokens.json")
+        address = ("127.0.0.1", self.service.port)
+        with open(path) as f:
+            good = f.read()
+        with open(path, "w") as f:
+            f.write("{")
+        self.service.process.send_signal(signal.SIGHUP)
+        wait_until("the refusal", lambda: "new tokens not used" in self.service.output())
+        self.assertEqual(answer(address, hello("v", token))[0], WELCOME)
+        with open(path, "w") as f:
+            f.write(good.replace('"id": "', '"id": "f', 1).replace(token.split("_")[1], token.split("_")[1][:-1], 1))
+        self.service.process.send_signal(signal.SIGHUP)
+        wait_until("the token to be gone", lambda: answer(address, hello("v", token))[0] == REFUSED)
+
     def test_restart_of_the_service(self):
         token = self.token("--path", "a")
         whole = self.volume(token=self.token())
