@@ -306,6 +306,7 @@ static int open_meta(struct mount *m, struct error *error)
     config.metrics = m->metrics;
     config.memory_bytes = o->memory / META_MEMORY_SHARE;
     config.import_ttl_ms = o->import_ttl_ms;
+    config.offline_ms = o->offline_ms;
     config.negative_ttl_ms = o->negative_ttl_ms;
     config.sync = o->sync && strcmp(o->sync, "always") == 0 ? META_SYNC_ALWAYS : META_SYNC_INTERVAL;
     config.sync_interval_ms = o->sync_interval_ms;

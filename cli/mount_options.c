@@ -126,6 +126,11 @@ static const struct option_spec specs[] = {
      .group = GROUP_VOLUME},
     {"negative-ttl", 0, OPTION_DURATION, AT(negative_ttl_ms), "TIME",
      "That a key does not exist is believed for so long (1s)", .group = GROUP_VOLUME},
+    {"offline", 0, OPTION_DURATION, AT(offline_ms), "TIME",
+     "When the bucket cannot be reached, names and listings that are known are believed for so "
+     "long, "
+     "so that cached files stay readable (0: no longer than --import-ttl)",
+     .group = GROUP_VOLUME},
     {"take-over", 0, OPTION_FLAG, AT(take_over), NULL,
      "Take the prefix from a mount that is gone for good. Two writers at once would lose data",
      .cli_only = true, .group = GROUP_VOLUME},

@@ -27,7 +27,7 @@ struct mount_options {
     uint32_t backup_interval_ms;
     unsigned backup_keep;
     /* listing */
-    uint32_t import_ttl_ms, negative_ttl_ms;
+    uint32_t import_ttl_ms, negative_ttl_ms, offline_ms;
     /* mount */
     bool read_only, allow_other, foreground, writeback, posix_acl;
     char *selinux_context;

@@ -161,6 +161,7 @@ static int open_meta(struct serve *s, struct served *v, const struct mount_optio
     config.events = meta_server_volume_events(v->volume);
     config.memory_bytes = o->memory / MEMORY_SHARE;
     config.import_ttl_ms = o->import_ttl_ms;
+    config.offline_ms = o->offline_ms;
     config.negative_ttl_ms = o->negative_ttl_ms;
     config.sync = o->sync && strcmp(o->sync, "always") == 0 ? META_SYNC_ALWAYS : META_SYNC_INTERVAL;
     config.sync_interval_ms = o->sync_interval_ms;

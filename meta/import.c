@@ -66,6 +66,7 @@ void import_failed(struct importer *importer, const struct error *error)
 {
     static struct log_limit limit = LOG_LIMIT(5, 60000);
     importer->failures++;
+    import_unreachable(importer, error);
     snprintf(importer->last_error, sizeof(importer->last_error), "%s", error_text(error));
     log_limited(&limit, LOG_WARN, "import failed", "error=\"%s\"", error_text(error));
 }
@@ -287,6 +288,8 @@ static void single_end(struct single *s, int rc, const struct error *error)
     HASH_DEL(importer->singles, s);
     if (rc)
         import_failed(importer, error);
+    else
+        import_reached(importer);
     struct import_wait *wait = s->waits;
     single_free(s);
     for (struct import_wait *next; wait; wait = next) {
@@ -499,6 +502,9 @@ static void resume_request(struct import_wait *wait, int result, const struct er
     free(r);
     if (result == -ECANCELED || result == -ETIMEDOUT || (result && is_absence(result)))
         result = -EIO;
+    /* What is known must do. */
+    if (result && importer_offline(meta->importer))
+        result = 0;
     volume_resume(meta, request, result);
 }
 

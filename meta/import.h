@@ -53,7 +53,9 @@ struct importer {
     struct metric *keys, *listings_total, *names;
 
     /* Any thread. */
-    atomic_uint found_answers; /* answers that a name is there */
+    atomic_uint found_answers;       /* answers that a name is there */
+    _Atomic uint64_t unreachable_ns; /* since when the bucket has not answered; 0: it does */
+    _Atomic uint64_t probe_due_ns;
 
     pthread_mutex_t lock; /* a leaf */
     /* Under lock. */
@@ -68,6 +70,9 @@ void import_fetch_submit(struct importer *importer, struct import_fetch *fetch);
 void import_fetch_done(struct importer *importer, struct import_fetch *fetch);
 struct import_dir *import_dir_get(struct importer *importer, uint64_t ino);
 void import_failed(struct importer *importer, const struct error *error);
+/* import_offline.c. What an import says of the bucket. */
+void import_unreachable(struct importer *importer, const struct error *error);
+void import_reached(struct importer *importer);
 /* True: the volume's own keys, which are no files. `prefix` = origin of the directory. */
 bool import_is_internal(const struct importer *importer, const char *prefix, const char *name,
                         size_t len);

@@ -518,6 +518,7 @@ static void finish(struct listing *l, int rc, const struct error *error)
     if (rc) {
         import_failed(importer, error);
     } else {
+        import_reached(importer);
         l->known_before = true;
         importer->listed_dirs++;
         metric_add(importer->listings_total, 1);

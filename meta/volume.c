@@ -113,15 +113,18 @@ static uintptr_t imports_done(const struct meta_request *request)
 static int serve(struct meta *meta, struct meta_request *request)
 {
     int rc;
+    bool offline = importer_offline(meta->importer);
     meta_reply_init(&request->reply);
     if (meta_kind_changes(request->op.kind)) {
         rc = apply(meta, &request->op, &request->reply, &request->sequence);
     } else {
         /* What was imported for this request is new enough for it, however short the TTL. */
-        uint64_t ttl = imports_done(request) ? 0 : meta->import_ttl_ns;
+        uint64_t ttl = imports_done(request) || offline ? 0 : meta->import_ttl_ns;
         request->op.time_ns = meta_time_ns(meta);
         rc = engine_read(meta->engine, &request->op, ttl, &request->reply);
-        if (!rc && request->op.kind == META_LOOKUP && !imports_done(request) &&
+        if (!rc && offline)
+            importer_probe(meta->importer, &request->op);
+        if (!rc && request->op.kind == META_LOOKUP && !imports_done(request) && !offline &&
             importer_is_old(meta->importer, request->op.parent, &request->op.name)) {
             rc = -EAGAIN;
             request->reply.need_import = true;
@@ -132,6 +135,8 @@ static int serve(struct meta *meta, struct meta_request *request)
                            imports_done(request) > 0))
         return request->result = -ENOENT;
     if (rc == -EAGAIN && request->reply.need_import) {
+        if (imports_done(request) && offline)
+            return request->result = -EIO; /* it failed already */
         if (imports_done(request) >= IMPORTS_MAX) {
             log_error("import does not end", "kind=%s", meta_kind_name(request->op.kind));
             return request->result = -EIO;

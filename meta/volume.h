@@ -171,6 +171,10 @@ void importer_free(struct importer *importer); /* after the work thread has ende
 /* Any thread: the request could not be served because a listing is not there. volume_resume comes
  * later. */
 void importer_wait(struct meta *meta, struct meta_request *request);
+/* Any thread: the bucket does not answer, and what is known of it counts (config.offline_ms). */
+bool importer_offline(struct importer *importer);
+/* Any thread: asks for what this lookup or listing wants, for nobody; rarely. */
+void importer_probe(struct importer *importer, const struct meta_op *op);
 /* Work thread, at close: ends what waits. */
 void importer_stop(struct importer *importer);
 /* Work thread. A key of the bucket was written or deleted by us: a listing that was asked for

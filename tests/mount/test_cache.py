@@ -101,6 +101,48 @@ class CacheTest(unittest.TestCase):
         self.again(v)
         return v
 
+    def away_and_back(self, *options):
+        """A volume with a cached file, another one, and its server, which has just gone."""
+        own = Gateway().__enter__()
+        self.addCleanup(own.__exit__, None, None, None)
+        v = Volume(gateway=own, options=["--cache-size", "512M", "--no-passthrough", "--import-ttl", "100ms",
+                                         "--deadline", "1s", *options])
+        self.addCleanup(v.close)
+        v.mount()
+        data = noise(3 * MIB, 5)
+        v.put_object("dir/cached", data)
+        v.put_object("dir/other", data)
+        self.assertEqual(sorted(os.listdir(v.path("dir"))), ["cached", "other"])
+        self.assertEqual(v.read("dir/cached"), data)
+        wait_cached(v, len(data))
+        drop_pages(v, "dir/cached")
+        own.stop()
+        return v, own, data
+
+    def fails(self, call, *arguments):
+        try:
+            call(*arguments)
+        except OSError:
+            return True
+        return False
+
+    def test_cached_files_stay_readable_while_the_bucket_is_away(self):
+        v, own, data = self.away_and_back("--offline", "1h")
+        for _ in range(3):
+            self.assertEqual(v.read("dir/cached"), data)
+            self.assertEqual(sorted(os.listdir(v.path("dir"))), ["cached", "other"])
+            drop_pages(v, "dir/cached")
+        self.assertTrue(self.fails(v.read, "dir/other"))
+        self.assertTrue(self.fails(os.stat, v.path("dir", "unknown")))
+        own.start()
+        v.put_object("dir/cached", data[::-1])
+        wait_until("the bucket's new bytes", lambda: not self.fails(v.read, "dir/other") and v.read("dir/cached") == data[::-1])
+
+    def test_without_the_setting_or_after_its_time_they_do_not(self):
+        for options in ([], ["--offline", "200ms"]):
+            v, _, _ = self.away_and_back(*options)
+            wait_until("an error", lambda: self.fails(v.read, "dir/cached"))
+
     def test_cold_small_file_costs_one_request(self):
         for options in ([], ["--no-cache"]):
             v = self.volume(*options)

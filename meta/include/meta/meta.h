@@ -82,6 +82,8 @@ struct meta_config {
     struct metrics *metrics;
     uint64_t memory_bytes;
     uint32_t import_ttl_ms;   /* a listing is believed so long; default 60,000. 0: until refresh */
+    uint32_t offline_ms;      /* so long after the bucket stopped answering, what is known of it is
+                                 believed in spite of import_ttl_ms; default 0 */
     uint32_t negative_ttl_ms; /* that a key does not exist is believed so long; default 1,000 */
     enum meta_sync sync;
     uint32_t sync_interval_ms; /* default 100 */
