@@ -386,6 +386,17 @@ class CacheTest(unittest.TestCase):
         v.mount()
         self.assertEqual(v.read("f"), new)
 
+    def test_fio_verifies_what_a_small_cache_serves(self):
+        v = Volume(gateway=gateway, options=["--cache-size", "16M"])
+        self.addCleanup(v.close)
+        v.mount()
+        fio = ["fio", "--name=v", "--filename=" + v.path("f"), "--size=160M", "--bs=64k", "--verify=crc32c", "--verify_fatal=1",
+               "--output-format=terse"]
+        for more in (["--rw=write", "--do_verify=0"], ["--rw=randread", "--direct=1", "--ioengine=libaio", "--iodepth=8", "--io_size=240M"]):
+            done = subprocess.run(fio + more, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240, cwd=v.directory)
+            self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertLessEqual(cache(v)["bytes"], 16 * MIB)
+
     def test_reads_that_mix_cached_missing_and_evicted_pages(self):
         """A cache of a tenth of the data, four readers, and every byte compared."""
         size = 160 * MIB

@@ -1,0 +1,186 @@
+"""The cache on a disk of its own (a loop device) that fails and comes back, hangs, is read-only or full, under load:
+readers see neither an error nor a wrong byte."""
+
+import fcntl
+import os
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from gateway import Gateway
+from volume import WAIT_S, Volume, wait_until
+
+MIB = 1 << 20
+LOOP_SET_STATUS64, LOOP_GET_STATUS64 = 0x4C04, 0x4C05
+LOOP_INFO64 = 232  # bytes of struct loop_info64
+SIZE_LIMIT_AT = 32  # lo_sizelimit in it
+
+
+def run(*command):
+    return subprocess.run(command, check=True, timeout=WAIT_S, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+
+
+class Disk:
+    """An ext4 without a journal on a loop device, mounted; its failures are those of a real disk."""
+
+    def __init__(self, test, size):
+        self.directory = tempfile.mkdtemp(prefix="sluice-disk.")
+        test.addCleanup(os.rmdir, self.directory)
+        self.mount = os.path.join(self.directory, "mnt")
+        image = os.path.join(self.directory, "image")
+        with open(image, "wb") as f:
+            f.truncate(size)
+        test.addCleanup(os.unlink, image)
+        run("mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-m", "0", image)
+        try:
+            self.device = run("losetup", "--find", "--show", image).strip()
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise unittest.SkipTest("no loop devices here: %s" % error)
+        test.addCleanup(run, "losetup", "-d", self.device)
+        os.mkdir(self.mount)
+        test.addCleanup(os.rmdir, self.mount)
+        run("mount", "-o", "errors=continue", self.device, self.mount)
+        test.addCleanup(self.unmount)
+
+    def unmount(self):
+        self.limit(0)
+        run("umount", "-l", self.mount)
+
+    def limit(self, size):
+        """Bytes of the device that are there (0: all): all others fail with EIO."""
+        fd = os.open(self.device, os.O_RDWR)
+        try:
+            info = bytearray(LOOP_INFO64)
+            fcntl.ioctl(fd, LOOP_GET_STATUS64, info)
+            struct.pack_into("=Q", info, SIZE_LIMIT_AT, size)
+            fcntl.ioctl(fd, LOOP_SET_STATUS64, bytes(info))
+        finally:
+            os.close(fd)
+
+
+class Load:
+    """Threads that read random pieces of a file past the kernel's pages, and compare each byte."""
+
+    def __init__(self, volume, name, data, count=3):
+        self.path, self.data, self.wrong, self.reads = volume.path(name), data, [], 0
+        self.ended = threading.Event()
+        self.threads = [threading.Thread(target=self.run, args=(i,)) for i in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self, seed):
+        rng = random.Random(seed)
+        try:
+            with open(self.path, "rb", buffering=0) as f:
+                while not self.ended.is_set() and not self.wrong:
+                    length = rng.choice((4096, 50000, MIB))
+                    at = rng.randrange(len(self.data) - length)
+                    os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                    if os.pread(f.fileno(), length, at) != self.data[at:at + length]:
+                        self.wrong.append("wrong bytes at %d" % at)
+                    self.reads += 1
+        except OSError as error:
+            self.wrong.append(repr(error))
+
+    def more(self):
+        """So many more reads have gone well."""
+        goal = self.reads + 40
+        wait_until("reads", lambda: self.wrong or self.reads >= goal)
+
+    def end(self, test):
+        self.ended.set()
+        for thread in self.threads:
+            thread.join(WAIT_S)
+        test.assertEqual(self.wrong, [])
+
+
+@unittest.skipIf(os.geteuid() != 0, "loop devices need root")
+class CacheDiskTest(unittest.TestCase):
+    def setUp(self):
+        self.gateway = self.enterContext(Gateway())
+
+    def start(self, disk, size=24 * MIB):
+        v = Volume(gateway=self.gateway, options=["--no-passthrough", "--cache-dir", os.path.join(disk.mount, "c")])
+        self.addCleanup(v.close)
+        v.mount()
+        data = random.Random(7).randbytes(size)
+        v.put_object("f", data)
+        return v, data
+
+    def cache(self, v):
+        return v.status()["mount"]["cache"]
+
+    def health(self, v):
+        return self.cache(v)["directories"][0]["health"]
+
+    def test_disk_taken_away_and_given_back_under_load(self):
+        disk = Disk(self, 96 * MIB)
+        v, data = self.start(disk)
+        self.assertEqual(v.read("f"), data)
+        wait_until("all of it is cached", lambda: self.cache(v)["bytes"] >= len(data))
+        load = Load(v, "f", data)
+        for _ in range(2):
+            load.more()
+            disk.limit(4096)
+            wait_until("the disk is left alone", lambda: load.wrong or self.health(v) == "failed")
+            load.more()
+            disk.limit(0)
+            wait_until("the disk is used again", lambda: load.wrong or self.health(v) == "good")
+            load.more()
+        load.end(self)
+        self.assertGreater(self.cache(v)["read_errors"], 0)
+        v.unmount()
+
+    def test_disk_whose_writes_hang(self):
+        disk = Disk(self, 96 * MIB)
+        v, data = self.start(disk)
+        load = Load(v, "f", data)
+        load.more()
+        run("fsfreeze", "--freeze", disk.mount)
+        try:
+            load.more()
+        finally:
+            run("fsfreeze", "--unfreeze", disk.mount)
+        wait_until("all of it is cached", lambda: load.wrong or self.cache(v)["bytes"] >= len(data))
+        load.end(self)
+        v.unmount()
+
+    def test_read_only_disk_is_left_out(self):
+        disk = Disk(self, 96 * MIB)
+        v, data = self.start(disk)
+        self.assertEqual(v.read("f"), data)
+        v.unmount()
+        # The kernel closes a ring's files a little after its process has ended.
+        remount = ["mount", "-o", "remount,ro", disk.mount]
+        wait_until("no file is open for writing", lambda: subprocess.run(remount, stderr=subprocess.DEVNULL, timeout=WAIT_S).returncode == 0)
+        v.mount("--read-only")  # others need a place for what is written, which is on this disk, too
+        self.assertEqual(v.read("f"), data)
+        self.assertIn("cache directory cannot be used", v.output())
+        v.unmount()
+
+    def test_others_fill_the_disk(self):
+        disk = Disk(self, 96 * MIB)
+        v, data = self.start(disk, 48 * MIB)
+        self.assertEqual(v.read("f"), data)
+        load = Load(v, "f", data)
+        with open(os.path.join(disk.mount, "other"), "wb") as f:
+            try:
+                while True:
+                    f.write(bytes(MIB))
+            except OSError:
+                pass
+        wait_until("the cache has made room", lambda: load.wrong or self.cache(v)["bytes"] < 16 * MIB)
+        load.more()
+        os.unlink(os.path.join(disk.mount, "other"))
+        wait_until("it is filled again", lambda: load.wrong or self.cache(v)["bytes"] > 24 * MIB)
+        load.end(self)
+        v.unmount()
+
+
+if __name__ == "__main__":
+    unittest.main()
