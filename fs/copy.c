@@ -122,6 +122,8 @@ int data_copy(struct data_handle *from, uint64_t from_offset, struct data_handle
         return -EROFS;
     if (!to->writable)
         return -EBADF;
+    if (data_handle_lost(from) || data_handle_lost(to))
+        return -ESTALE;
     pthread_mutex_lock(&from->file->lock);
     uint64_t size = from->file->size;
     bool unlinked = from->file->unlinked, staged = stays_staged_locked(from->file);
@@ -239,6 +241,8 @@ int data_seek(struct data_handle *handle, uint64_t offset, int whence, struct da
 {
     if (whence != SEEK_DATA && whence != SEEK_HOLE)
         return -EINVAL;
+    if (data_handle_lost(handle))
+        return -ESTALE;
     struct seek *seek = calloc(1, sizeof(*seek));
     if (!seek)
         return -ENOMEM;

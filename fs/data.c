@@ -195,11 +195,18 @@ int data_file_open(struct data *data, const struct meta_attr *attr, bool writabl
         chooses ? durability_of(data, attr->ino, attr->size == 0) : DATA_STORE;
     bool new = false;
     pthread_mutex_lock(&file->lock);
+    if (file->giving_up) { /* its upload ends soon */
+        pthread_mutex_unlock(&file->lock);
+        file_put(file);
+        free(handle);
+        return -ESTALE;
+    }
     if (!file->upload)
         file_refresh_locked(file, attr);
     if (chooses)
         choose_locked(file, durability, &new);
     file->handles++;
+    handle->lost = file->lost;
     file->writers += writable;
     handle->outside_changes = file->outside_changes;
     handle->keep_cache = !file->cache_stale;

@@ -116,6 +116,8 @@ struct file {
     uint64_t data_version;           /* of the metadata, as last seen */
     uint64_t outside_changes; /* counts changes from outside; a handle opened at another count reads
                                  -ESTALE */
+    uint64_t lost;  /* counts sessions that ended; a handle of an earlier one ends with -ESTALE */
+    bool giving_up; /* when its upload has ended, what is staged goes: it is of a lost session */
     uint64_t truncated_to; /* committed extents count only below this offset (a truncate that is not
                               committed yet); UINT64_MAX: all */
     struct file_extents *extents; /* NULL: must be asked for (file_extents_get) */
@@ -154,6 +156,7 @@ struct data_handle {
     bool direct; /* HANDLE_PASS: its reads and writes come to us */
     bool rdwr;
     uint64_t outside_changes; /* at open */
+    uint64_t lost;            /* at open */
     struct read_streams
         *streams; /* read.c: sequential streams of this handle; NULL until the first read */
 };
@@ -173,6 +176,8 @@ void file_quota_update_locked(struct file *file);
 /* flush.c. As data_flush_all; FLUSH_OTHERS: without DATA_LOCAL. */
 enum flush_what { FLUSH_ALL, FLUSH_BACKLOG, FLUSH_OTHERS };
 int flush_dirty(struct data *data, enum flush_what what, struct data_request *request);
+/* lost.c. What is staged goes; no upload is in progress. */
+void file_give_up_locked(struct file *file);
 /* Queues the work of tend.c: old and many dirty files are flushed, waiting writes go on. */
 void data_tend(struct data *data);
 

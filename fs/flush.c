@@ -9,6 +9,8 @@
 
 int data_flush(struct data_handle *handle, struct data_request *request)
 {
+    if (data_handle_lost(handle))
+        return -ESTALE;
     return pass_flush(handle, request) ? -EINPROGRESS : durability_flush(handle->file, request);
 }
 

@@ -218,6 +218,16 @@ static void on_all(void *arg)
     notify_all(fs->notify);
 }
 
+static void on_session_lost(void *arg)
+{
+    struct fs *fs = arg;
+    pthread_rwlock_rdlock(&fs->users_lock);
+    if (fs->data)
+        data_session_lost(fs->data);
+    pthread_rwlock_unlock(&fs->users_lock);
+    on_all(arg);
+}
+
 static void on_gone(void *arg, uint64_t ino)
 {
     struct fs *fs = arg;
@@ -238,6 +248,7 @@ struct meta_events fs_events(struct fs *fs)
         .inode_gone = on_gone,
         .content_changed = on_content,
         .all_changed = on_all,
+        .session_lost = on_session_lost,
         .when_dropped = on_told,
         .arg = fs,
     };

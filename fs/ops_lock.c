@@ -56,6 +56,11 @@ static struct front_request *begin(fuse_req_t req, fuse_ino_t ino, const struct 
     r->lock.ino = ino;
     r->lock.owner = fi->lock_owner;
     r->lock.tag = fi->fh;
+    /* What it had is with the service no more. */
+    if (data_handle_lost(r->file->handle)) {
+        front_reply_result(r, -ESTALE);
+        return NULL;
+    }
     return r;
 }
 

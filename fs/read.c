@@ -269,7 +269,7 @@ static int read_try(struct read_op *op)
     int rc = 0;
     if (op->handle) {
         op->end = MAX(op->offset, MIN(op->end, file->size));
-        if (op->handle->outside_changes != file->outside_changes)
+        if (op->handle->outside_changes != file->outside_changes || op->handle->lost != file->lost)
             rc = -ESTALE;
     }
     bool no_extents = false;

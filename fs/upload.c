@@ -139,11 +139,17 @@ static void upload_end(struct upload *upload, int result, bool again)
     upload_sent_locked(upload, -(int64_t)upload->sent);
     if (result)
         note_failure_locked(file, result, &upload->cause);
+    if (file->giving_up) {
+        result = -ESTALE;
+        again = false;
+    }
     if (again) {
         LL_CONCAT(upload->waiters, file->flush_wanted);
         file->flush_wanted = TAKE_PTR(upload->waiters);
     }
     waiters = TAKE_PTR(upload->waiters);
+    if (file->giving_up)
+        file_give_up_locked(file);
     if (!file->staging || file->unlinked) {
         /* What was wanted meanwhile is there, or is not wanted any more. */
         LL_CONCAT(waiters, file->flush_wanted);
@@ -488,6 +494,8 @@ void upload_commit(struct upload *upload)
     if (upload->times_set)
         upload->mtime_ns = file->mtime_ns;
     upload->times_set = false;
+    if (!rc && file->giving_up)
+        rc = upload->error; /* of a session that is over */
     pthread_mutex_unlock(&file->lock);
     upload->meta.op = (struct meta_op){
         .kind = META_COMMIT,

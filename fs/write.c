@@ -72,7 +72,7 @@ int64_t write_apply(struct data_handle *handle, struct fuse_bufvec *in, uint64_t
         pthread_mutex_unlock(&file->lock);
         return -EFBIG;
     }
-    int refused = pass_before_change_locked(file);
+    int refused = handle->lost != file->lost ? -ESTALE : pass_before_change_locked(file);
     if (!refused && file->durability == DATA_SCRATCH &&
         staging_area_scratch(data->area) + length > staging_area_max(data->area) / SCRATCH_SHARE)
         refused = -ENOSPC;
@@ -221,7 +221,7 @@ static int truncate_closed(struct data *data, uint64_t ino, uint64_t size,
 static int set_size_locked(struct file *file, uint64_t size, uint64_t now, bool *new)
 {
     *new = false;
-    int rc = pass_before_change_locked(file);
+    int rc = file->giving_up ? -ESTALE : pass_before_change_locked(file);
     if (rc == 0 && size > file->size)
         rc = file_quota_grow_locked(file, size);
     if (rc == 0)
@@ -318,9 +318,9 @@ int data_fallocate(struct data_handle *handle, int mode, uint64_t offset, uint64
         return -EFBIG;
     uint64_t now = meta_time_ns(data->meta);
     bool new = false, new_size = false;
-    int rc = 0;
     pthread_mutex_lock(&file->lock);
-    if (kind)
+    int rc = handle->lost != file->lost ? -ESTALE : 0;
+    if (!rc && kind)
         rc = zero_locked(file, offset, offset + length, now, &new);
     if (!rc && !keep && offset + length > file->size)
         rc = set_size_locked(file, offset + length, now, &new_size);

@@ -106,8 +106,8 @@ static bool send_locked(struct remote *remote, struct remote_call *call)
 /* 0, or why it cannot be: then the call is freed. */
 int remote_call(struct remote *remote, struct remote_call *call)
 {
-    int rc = atomic_load(&remote->fenced);
     pthread_mutex_lock(&remote->lock);
+    int rc = atomic_load(&remote->fenced); /* under the lock: what comes later is not ended by it */
     if (!rc && remote->closing)
         rc = -ECANCELED;
     if (!rc && call->lock && call->lock->cancelled)
@@ -392,6 +392,20 @@ static void object_remove(struct remote *remote, uint64_t id)
         HASH_DEL(remote->objects, object);
     pthread_mutex_unlock(&remote->lock);
     free(object);
+}
+
+void remote_forget(struct remote *remote)
+{
+    struct remote_object *object, *next;
+    pthread_mutex_lock(&remote->lock);
+    HASH_ITER(hh, remote->objects, object, next)
+    {
+        HASH_DEL(remote->objects, object);
+        free(object);
+    }
+    locks_clear(remote->locks);
+    remote->next_change = 1;
+    pthread_mutex_unlock(&remote->lock);
 }
 
 void remote_put_objects(struct remote *remote, struct buf *b)

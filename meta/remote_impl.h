@@ -56,7 +56,6 @@ struct remote {
     struct loop *loop;
     char *store_url, *store_options;
     struct meta_contents contents;
-    uint8_t key[WIRE_KEY_LEN];
     struct metric *connects, *requests, *invalidations;
 
     /* Any thread. */
@@ -76,11 +75,14 @@ struct remote {
     unsigned unsent; /* calls that wait for the window, or for the connection */
 
     /* Loop thread. */
-    struct loop_task flush_task, cancel_task;
+    struct loop_task flush_task, cancel_task, begin_task;
+    struct meta_told lost_told;
+    uint64_t opened_next; /* as of the welcome before: steps when the service opened the volume */
     struct remote_link *link; /* the connection, NULL: none */
     enum remote_state state;
     struct loop_timer timer; /* next try, next ping */
-    uint64_t session;
+    uint64_t session;        /* 0: begins with the next connection */
+    uint8_t key[WIRE_KEY_LEN];
     uint32_t lease_ms;
     uint64_t ping_sent_ns, pings, heard_ns; /* of the ping that was not answered; 0: none */
     uint64_t links;                         /* connections so far */
@@ -112,6 +114,8 @@ void remote_offline(struct remote *remote);
 void remote_end_calls(struct remote *remote, int result, bool all);
 /* Loop thread: a message that answers a call. 0, or -EBADMSG. */
 int remote_answer(struct remote *remote, enum wire_type type, const uint8_t *data, size_t len);
+/* Loop thread: the session is over: nothing is reserved or held; changes are numbered anew. */
+void remote_forget(struct remote *remote);
 /* Loop thread: appends a CLAIM of all that is reserved. */
 void remote_put_objects(struct remote *remote, struct buf *b);
 /* The largest id of an object that was reserved. */

@@ -103,16 +103,48 @@ static void fail(struct remote_link *link, const char *what, int uv_error)
     fail_text(link, what, uv_error, uv_strerror(uv_error));
 }
 
-/* The service does not know the session any more: it may have given to others what was ours. */
-static void fence(struct remote *remote, const char *why)
+/* The session of now is over, and nothing is in the caches. */
+static void begin_again(struct loop_task *task)
 {
+    struct remote *remote = container_of(task, struct remote, begin_task);
+    atomic_store(&remote->fenced, 0);
+    if (remote->state == REMOTE_WAIT && !remote->link)
+        loop_timer_start(&remote->timer, PAUSE_FIRST_MS);
+}
+
+static void dropped_all(struct meta_told *told)
+{
+    struct remote *remote = container_of(told, struct remote, lost_told);
+    remote->begin_task.run = begin_again;
+    loop_post(remote->loop, &remote->begin_task);
+}
+
+/* The service does not know the session any more: it may have given to others what was ours. All
+ * that was begun in it ends, then another one begins; or with `final` none. */
+static void fence(struct remote *remote, const char *why, bool final)
+{
+    const struct meta_events *events = &remote->config.events;
     int expected = 0;
-    if (atomic_compare_exchange_strong(&remote->fenced, &expected, -ESTALE))
-        log_error("session ended by the metadata service",
-                  "url=%s session=%" PRIu64 " reason=\"%s\" "
-                  "effect=\"every call ends with ESTALE; unmount, and mount again\"",
-                  remote->config.url, remote->session, why);
+    if (!atomic_compare_exchange_strong(&remote->fenced, &expected, -ESTALE))
+        return;
+    log_error("session ended by the metadata service",
+              "url=%s session=%" PRIu64 " reason=\"%s\" effect=\"%s\"", remote->config.url,
+              remote->session, why,
+              final ? "every call ends with ESTALE; unmount, and mount again"
+                    : "files that are open and locks are lost; a new session begins");
     remote_end_calls(remote, -ESTALE, true);
+    if (final)
+        return;
+    remote->session = 0;
+    hash_random(remote->key, sizeof(remote->key));
+    remote_forget(remote);
+    if (events->session_lost)
+        events->session_lost(events->arg);
+    remote->lost_told.done = dropped_all;
+    if (events->when_dropped)
+        events->when_dropped(events->arg, &remote->lost_told);
+    else
+        dropped_all(&remote->lost_told);
 }
 
 /* Sending */
@@ -221,6 +253,21 @@ static int first_welcome(struct remote *remote, const struct wire_welcome *m)
     return remote->store_url && remote->store_options ? 0 : -ENOMEM;
 }
 
+/* Why the mount cannot go on with what the service has now, or NULL. */
+static const char *not_the_same(struct remote *remote, const struct wire_welcome *m)
+{
+    const struct meta_volume *was = &remote->meta->format;
+    if (strcmp(m->contents.database, remote->contents.database) != 0 ||
+        strcmp(m->volume.id, was->id) != 0 || strcmp(m->volume.prefix, was->prefix) != 0 ||
+        strlen(remote->store_url) != m->url.len ||
+        memcmp(remote->store_url, m->url.bytes, m->url.len) != 0)
+        return "the volume is another one now";
+    /* It would give the same numbers to other objects. */
+    if (m->contents.next != remote->opened_next && m->contents.next <= remote_newest_object(remote))
+        return "the service lost what it had acknowledged, by a power loss";
+    return NULL;
+}
+
 static void tell_opened(struct remote *remote)
 {
     sem_t *opened = TAKE_PTR(remote->opened);
@@ -235,19 +282,19 @@ static int on_welcome(struct remote_link *link, const uint8_t *data, size_t len)
     if (remote->state != REMOTE_GREET || wire_get_welcome(data, len, &m) < 0 ||
         m.version != WIRE_VERSION)
         return -EBADMSG;
-    bool again = remote->session != 0;
+    bool first = !remote->store_url, again = remote->session != 0;
     if (again && m.session != remote->session)
         return -EBADMSG;
-    if (!again) {
-        int rc = first_welcome(remote, &m);
-        if (rc < 0)
-            return rc;
-    } else if (m.restarted && m.contents.next <= remote_newest_object(remote)) {
-        /* It will give the same numbers to other objects. */
-        fence(remote, "the service lost what it had acknowledged, by a power loss");
+    const char *why = first ? NULL : not_the_same(remote, &m);
+    int rc = first ? first_welcome(remote, &m) : 0;
+    if (rc < 0)
+        return rc;
+    if (why) {
+        fence(remote, why, true);
         close_link(link);
         return 0;
     }
+    remote->opened_next = m.contents.next;
     remote->session = m.session;
     remote->lease_ms = m.lease_ms;
     remote->tries = 0;
@@ -277,6 +324,7 @@ static int on_welcome(struct remote_link *link, const uint8_t *data, size_t len)
 
 static int on_refused(struct remote_link *link, const uint8_t *data, size_t len)
 {
+    static struct log_limit limit = LOG_LIMIT(3, 10000);
     struct remote *remote = link->remote;
     struct wire_refused m;
     if (wire_get_refused(data, len, &m) < 0)
@@ -288,12 +336,12 @@ static int on_refused(struct remote_link *link, const uint8_t *data, size_t len)
         error_set(&remote->open_error, m.code, "%s: %s", remote->config.url, text);
         tell_opened(remote);
     } else {
-        log_warn("refused by the metadata service", "url=%s reason=\"%s\"", remote->config.url,
-                 text);
+        log_limited(&limit, LOG_WARN, "refused by the metadata service", "url=%s reason=\"%s\"",
+                    remote->config.url, text);
     }
-    if (m.code == -ESTALE && remote->session)
-        fence(remote, text);
     close_link(link);
+    if (m.code == -ESTALE && remote->session)
+        fence(remote, text, false);
     return 0;
 }
 

@@ -337,6 +337,10 @@ class Faults(Base):
         self.assertIn(a.do("os.fsync(files[%r])" % n), ("ESTALE", "EIO"))
         self.assertIn(a.unlock(n), ("ESTALE", "EIO"))
         self.assertEqual(self.b.read(n), b"later")
+        self.assertEqual(a.lock(n), "ESTALE")  # by what was open then
+        again = self.holder(self.a)
+        self.assertEqual(again.lock(n), "None")
+        self.assertEqual(b.lock(n), "EAGAIN")
         self.assertIn("session ended by the metadata service", self.a.output())
 
 

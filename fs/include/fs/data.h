@@ -165,6 +165,10 @@ int data_read(struct data_handle *handle, uint64_t offset, uint64_t length,
  * (META_KILL_SUID). */
 int data_write(struct data_handle *handle, struct fuse_bufvec *in, uint64_t offset, bool append,
                struct data_request *request);
+/* The session with the metadata service ended: what was written and not committed is given up, said
+ * in the log; all handles end with -ESTALE. Any thread; does not block. */
+void data_session_lost(struct data *data);
+bool data_handle_lost(struct data_handle *handle);
 /* All that was written before, by any handle of the file, is durable: objects in the store (or
  * inline) and extents in the metadata. For fsync, and for flush (close) of handles that may write;
  * a reader's close should not call it, it would end the upload of a file that is being written. */

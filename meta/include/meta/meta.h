@@ -63,6 +63,9 @@ struct meta_events {
     void (*content_changed)(void *arg, uint64_t ino);
     /* Whatever was cached may be wrong (the service was restarted). */
     void (*all_changed)(void *arg);
+    /* The session with the service is over: open files and locks are lost, whatever was cached may
+     * be wrong. Another session begins when when_dropped has answered. */
+    void (*session_lost)(void *arg);
     /* told->done is called when all that the events before said is out of the kernel's caches:
      * others wait for it. NULL: nothing is cached. */
     void (*when_dropped)(void *arg, struct meta_told *told);

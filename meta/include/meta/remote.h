@@ -5,7 +5,7 @@
  *
  * A lost connection is made again, and what was not answered is sent again; nothing is applied
  * twice. When the session has ended (the service did not hear of this client for a lease), every
- * call ends with -ESTALE.
+ * call of it ends with -ESTALE, and another one begins by itself (events.session_lost).
  */
 #ifndef SLUICE_META_REMOTE_H
 #define SLUICE_META_REMOTE_H
