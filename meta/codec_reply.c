@@ -19,7 +19,8 @@ enum part {
     PART_DRIFT = 1 << 7,
     PART_END = 1 << 8, /* no bytes: reply->end is true */
     PART_QUOTAS = 1 << 9,
-    PART_ALL = (1 << 10) - 1,
+    PART_PARENT = 1 << 10,
+    PART_ALL = (1 << 11) - 1,
 };
 
 static uint32_t parts_of(const struct meta_reply *r)
@@ -27,6 +28,7 @@ static uint32_t parts_of(const struct meta_reply *r)
     uint32_t parts = 0;
     parts |= r->attr.ino ? PART_ATTR : 0;
     parts |= r->replaced.ino ? PART_REPLACED : 0;
+    parts |= r->parent.ino ? PART_PARENT : 0;
     parts |= r->entry_count ? PART_ENTRIES : 0;
     parts |= r->extent_count ? PART_EXTENTS : 0;
     parts |= r->object_count ? PART_OBJECTS : 0;
@@ -113,6 +115,8 @@ void meta_codec_reply_put(struct buf *b, const struct meta_reply *r)
         buf_put_varint(b, r->quota_count);
     for (size_t i = 0; i < r->quota_count; i++)
         put_quota(b, &r->quotas[i]);
+    if (parts & PART_PARENT)
+        codec_put_attr(b, &r->parent);
 }
 
 /* The answer outlives the frame that it came in. */
@@ -198,6 +202,8 @@ int meta_codec_reply_get(const void *data, size_t len, struct meta_reply *out)
         out->quotas = codec_get_list(&d, sizeof(*out->quotas), 7, &out->quota_count);
     for (size_t i = 0; i < out->quota_count && !d.r.failed; i++)
         get_quota(&d, &out->quotas[i]);
+    if (parts & PART_PARENT)
+        codec_get_attr(&d, &out->parent);
     out->end = parts & PART_END;
     out->arena = d.arena.head;
     int rc = d.no_memory ? -ENOMEM : reader_end(&d.r);

@@ -121,6 +121,9 @@ int remote_call(struct remote *remote, struct remote_call *call)
     }
     call->id = remote->next_id++;
     call->since_ms = clock_monotonic_ms();
+    if (call->request)
+        remote_attrs_asked(&remote->attrs, &call->request->op);
+    call->touches = remote->attrs.touches;
     HASH_ADD(hh, remote->calls, id, sizeof(call->id), call);
     DL_APPEND(remote->order, call);
     if (remote->unsent || !send_locked(remote, call))
@@ -128,6 +131,26 @@ int remote_call(struct remote *remote, struct remote_call *call)
     remote_post_flush_locked(remote);
     pthread_mutex_unlock(&remote->lock);
     return 0;
+}
+
+/* From what the service gave before, if it may still be used. */
+static bool is_answered_here(struct remote *remote, struct meta_request *request)
+{
+    struct meta_attr attr;
+    bool attributes = request->op.kind == META_GETATTR;
+    if (!attributes && request->op.kind != META_GETXATTR)
+        return false;
+    if (atomic_load(&remote->fenced) || !remote_cache_ms(remote))
+        return false;
+    pthread_mutex_lock(&remote->lock);
+    bool found = remote->online && remote_attrs_find(&remote->attrs, request->op.ino, &attr);
+    pthread_mutex_unlock(&remote->lock);
+    if (!found || (!attributes && attr.has_xattr))
+        return false;
+    if (attributes)
+        request->reply.attr = attr;
+    request->result = attributes ? 0 : -ENODATA;
+    return true;
 }
 
 int remote_submit(struct remote *remote, struct meta_request *request)
@@ -140,6 +163,8 @@ int remote_submit(struct remote *remote, struct meta_request *request)
         return request->result = -EINVAL;
     if (remote->config.read_only && meta_kind_changes(request->op.kind))
         return request->result = request->op.kind == META_DROP ? 0 : -EROFS;
+    if (is_answered_here(remote, request))
+        return request->result;
     struct remote_call *call = calloc(1, sizeof(*call));
     if (!call)
         return request->result = -ENOMEM;
@@ -331,6 +356,7 @@ void remote_offline(struct remote *remote)
             call->since_ms = now;
         }
     remote->online = false;
+    remote_attrs_touch_all(&remote->attrs);
     buf_reset(&remote->out);
     pthread_mutex_unlock(&remote->lock);
     remote_lock_offline(remote);
@@ -465,6 +491,11 @@ static int answer_request(struct remote *remote, const uint8_t *data, size_t len
         int rc = meta_codec_reply_get(reply.reply, reply.reply_len, &request->reply);
         if (rc)
             request->result = rc == -ENOMEM ? rc : -EIO;
+    }
+    if (request->result == 0) {
+        pthread_mutex_lock(&remote->lock);
+        remote_attrs_answered(&remote->attrs, &request->op, &request->reply, call->touches);
+        pthread_mutex_unlock(&remote->lock);
     }
     note_objects(remote, request);
     tell_of(remote, call, request->result);

@@ -13,6 +13,7 @@
 #include <uthash.h>
 
 #include "meta/remote.h"
+#include "remote_attrs.h"
 #include "tls.h"
 #include "volume.h"
 #include "wire_locks.h"
@@ -34,6 +35,7 @@ struct remote_call {
     struct meta_lock *lock; /* NULL: nobody waits */
     bool closing;           /* LOCK: nobody waits when the service is away */
     bool sent, cancel;
+    uint64_t touches;  /* of attributes, when it was submitted */
     uint64_t since_ms; /* offline, or when it was submitted: monotonic */
     UT_hash_handle hh;
     struct remote_call *prev, *next;
@@ -66,6 +68,7 @@ struct remote {
     pthread_mutex_t lock;
     struct remote_call *calls, *order; /* by id; in the order of submission */
     struct remote_object *objects;
+    struct remote_attrs attrs;
     struct locks *locks; /* that are held, of session 0 */
     struct buf out;
     bool online, posted, cancel_posted, closing;

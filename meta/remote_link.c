@@ -350,6 +350,12 @@ static void take_item(void *arg, const struct wire_item *item)
     struct remote *remote = arg;
     const struct meta_events *events = &remote->config.events;
     metric_add(remote->invalidations, 1);
+    pthread_mutex_lock(&remote->lock);
+    if (item->kind == WIRE_ITEM_ALL)
+        remote_attrs_touch_all(&remote->attrs);
+    else
+        remote_attrs_touch(&remote->attrs, item->ino);
+    pthread_mutex_unlock(&remote->lock);
     switch (item->kind) {
     case WIRE_ITEM_ENTRY:
         if (events->entry_changed)

@@ -347,8 +347,9 @@ void change_released(struct change *change);
 struct server_volume *server_volume_find(struct server *server, const struct wire_text *name);
 /* What `by` (NULL: the service itself) did, told to all other sessions that may have it cached; a
  * change (NULL: nobody) waits for them. `name` NULL: the inode itself;
- * else `names` says which sessions have it wrong now: LEASE_NAMES, LEASE_ABSENT, or both. */
-void volume_tell(struct server_volume *volume, struct session *by, struct change *change,
+ * else `names` says which sessions have it wrong now: LEASE_NAMES, LEASE_ABSENT, or both. False:
+ * nobody else has it. */
+bool volume_tell(struct server_volume *volume, struct session *by, struct change *change,
                  enum wire_item_kind kind, uint64_t ino, const struct meta_name *name,
                  unsigned names);
 /* An inode has no name any more; `by` may use it. */

@@ -160,11 +160,26 @@ static void tell(struct job *job, enum wire_item_kind kind, uint64_t ino)
 }
 
 /* `names`: what was true of it before. */
-static void tell_name(struct job *job, uint64_t parent, const struct meta_name *name,
+static bool tell_name(struct job *job, uint64_t parent, const struct meta_name *name,
                       unsigned names)
 {
-    volume_tell(job->session->volume, job->session, &job->change, WIRE_ITEM_ENTRY, parent, name,
-                names);
+    return volume_tell(job->session->volume, job->session, &job->change, WIRE_ITEM_ENTRY, parent,
+                       name, names);
+}
+
+/* The client's kernel will ask for the directory's attributes next. A directory that others look at
+ * too would have to be taken back with their next change. */
+static void give_parent(struct job *job, bool told)
+{
+    struct meta_op op = {.kind = META_GETATTR, .ino = job->request.op.parent};
+    struct meta_reply reply;
+    if (told || job->session->ended)
+        return;
+    if (volume_read(job->session->volume->meta, &op, &reply) == 0) {
+        job->request.reply.parent = reply.attr;
+        session_note(job->session, op.ino, LEASE_SELF);
+    }
+    meta_reply_done(&reply);
 }
 
 /* An inode that lost a name. */
@@ -179,10 +194,12 @@ static void tell_rename(struct job *job)
 {
     const struct meta_op *op = &job->request.op;
     const struct meta_reply *reply = &job->request.reply;
-    tell_name(job, op->parent, &op->name, LEASE_NAMES);
-    tell_name(job, op->new_parent, &op->new_name,
-              reply->replaced.ino || op->flags & RENAME_EXCHANGE ? LEASE_NAMES : LEASE_ABSENT);
+    bool told = tell_name(job, op->parent, &op->name, LEASE_NAMES);
+    told |=
+        tell_name(job, op->new_parent, &op->new_name,
+                  reply->replaced.ino || op->flags & RENAME_EXCHANGE ? LEASE_NAMES : LEASE_ABSENT);
     tell(job, WIRE_ITEM_ATTR, reply->attr.ino);
+    give_parent(job, told);
     session_note(job->session, op->new_parent, LEASE_NAMES);
     if (op->flags & RENAME_EXCHANGE)
         session_note(job->session, op->parent, LEASE_NAMES);
@@ -215,14 +232,14 @@ static void note_change(struct job *job)
             volume_gone(session->volume, session, reply->attr.ino);
             break;
         }
-        tell_name(job, op->parent, &op->name, LEASE_ABSENT);
+        give_parent(job, tell_name(job, op->parent, &op->name, LEASE_ABSENT));
         if (op->kind == META_LINK)
             tell(job, WIRE_ITEM_ATTR, op->ino);
         session_note(session, op->parent, LEASE_NAMES);
         session_note(session, reply->attr.ino, LEASE_SELF);
         break;
     case META_UNLINK:
-        tell_name(job, op->parent, &op->name, LEASE_NAMES);
+        give_parent(job, tell_name(job, op->parent, &op->name, LEASE_NAMES));
         tell_unlinked(job, &reply->attr);
         break;
     case META_RENAME:

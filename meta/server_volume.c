@@ -45,11 +45,12 @@ bool id_set_remove(struct id_entry **set, uint64_t id)
 
 /* Telling */
 
-void volume_tell(struct server_volume *volume, struct session *by, struct change *change,
+bool volume_tell(struct server_volume *volume, struct session *by, struct change *change,
                  enum wire_item_kind kind, uint64_t ino, const struct meta_name *name,
                  unsigned names)
 {
     struct session *session, *next;
+    bool told = false;
     uint64_t now = clock_monotonic_ms();
     DL_FOREACH_SAFE2(volume->caching, session, next, caching_next)
     {
@@ -61,11 +62,13 @@ void volume_tell(struct server_volume *volume, struct session *by, struct change
                          session->confirmed, &sequence);
         if (found == LEASE_NOTHING)
             continue;
+        told = true;
         if (found == LEASE_PUSH)
             session_push(session, kind, ino, name);
         if (change)
             change_hold(change, session, sequence);
     }
+    return told;
 }
 
 int volume_own(struct server_volume *volume, struct meta_op *op)

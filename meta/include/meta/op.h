@@ -320,6 +320,8 @@ struct meta_op {
 
 struct meta_reply {
     struct meta_attr attr, replaced;
+    struct meta_attr parent; /* of op->parent, after a name in it was changed; ino 0: not told. Only
+                                from a service */
     struct meta_entry *entries;
     size_t entry_count;
     bool end; /* READDIR: no more; SETTLE_SUBTREE: nothing left; SETTLE_DONE: swapped */

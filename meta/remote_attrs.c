@@ -1,0 +1,86 @@
+#include "remote_attrs.h"
+
+#include "base/hash.h"
+
+static size_t place_of(uint64_t ino)
+{
+    return hash_u64(ino) % REMOTE_ATTRS;
+}
+
+void remote_attrs_touch(struct remote_attrs *attrs, uint64_t ino)
+{
+    if (!ino)
+        return;
+    size_t at = place_of(ino);
+    attrs->places[at].touched = ++attrs->touches;
+    if (attrs->places[at].attr.ino == ino)
+        attrs->places[at].attr.ino = 0;
+}
+
+void remote_attrs_touch_all(struct remote_attrs *attrs)
+{
+    attrs->floor = ++attrs->touches;
+    for (size_t i = 0; i < REMOTE_ATTRS; i++)
+        attrs->places[i].attr.ino = 0;
+}
+
+void remote_attrs_keep(struct remote_attrs *attrs, const struct meta_attr *attr, uint64_t since)
+{
+    size_t at = place_of(attr->ino);
+    if (attr->ino && attrs->floor <= since && attrs->places[at].touched <= since)
+        attrs->places[at].attr = *attr;
+}
+
+bool remote_attrs_find(const struct remote_attrs *attrs, uint64_t ino, struct meta_attr *out)
+{
+    const struct meta_attr *attr = &attrs->places[place_of(ino)].attr;
+    if (!ino || attr->ino != ino)
+        return false;
+    *out = *attr;
+    return true;
+}
+
+void remote_attrs_asked(struct remote_attrs *attrs, const struct meta_op *op)
+{
+    if (!meta_kind_changes(op->kind))
+        return;
+    remote_attrs_touch(attrs, op->ino);
+    remote_attrs_touch(attrs, op->new_ino);
+    remote_attrs_touch(attrs, op->parent);
+    remote_attrs_touch(attrs, op->new_parent);
+}
+
+void remote_attrs_answered(struct remote_attrs *attrs, const struct meta_op *op,
+                           const struct meta_reply *reply, uint64_t since)
+{
+    struct meta_attr parent = reply->parent;
+    switch (op->kind) {
+    case META_UNLINK:
+    case META_RENAME:
+        remote_attrs_touch(attrs, reply->attr.ino);
+        remote_attrs_touch(attrs, reply->replaced.ino);
+        break;
+    case META_MKNOD:
+    case META_LINK:
+        if (op->flags & META_NAMELESS)
+            return; /* the service does not note these */
+        remote_attrs_keep(attrs, &reply->attr, since);
+        break;
+    case META_LOOKUP:
+    case META_GETATTR:
+    case META_EXTENTS:
+    case META_SETATTR:
+    case META_COMMIT:
+    case META_PUNCH:
+        remote_attrs_keep(attrs, &reply->attr, since);
+        break;
+    default:
+        return;
+    }
+    /* By the number that it was asked with: the root of a subtree has another one at the service.
+     */
+    if (parent.ino) {
+        parent.ino = op->parent;
+        remote_attrs_keep(attrs, &parent, since);
+    }
+}
