@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "busy.h"
+#include "launch.h"
 #include "records.h"
 #include "registry.h"
 #include "server.h"
@@ -148,6 +149,7 @@ static int make_state(struct csi *csi, struct error *error)
     int r = records_make(csi->config.state_dir, error);
     if (r < 0)
         return r;
+    launch_clean_up(csi->config.state_dir);
     if (csi->config.role & CSI_CONTROLLER) {
         csi->registry = registry_open(csi->config.state_dir);
         if (!csi->registry)

@@ -1,5 +1,6 @@
 #include "launch.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 #include "records.h"
 #include "spawn.h"
 
+#define PREFIX_DIR "prefix."  /* in the state directory, while a helper runs */
 #define DEFAULT_MEMORY "128M" /* of a mount for which nothing is said */
 #define DEFAULT_GC_DELAY "2s" /* NodeUnstageVolume waits for it */
 
@@ -211,7 +213,7 @@ static int make_files(struct csi *csi, struct csi_call *call, const struct launc
     *dir = NULL;
     if (!any)
         return CSI_OK;
-    if (asprintf(dir, "%s/prefix.XXXXXX", csi->config.state_dir) < 0) {
+    if (asprintf(dir, "%s/" PREFIX_DIR "XXXXXX", csi->config.state_dir) < 0) {
         *dir = NULL;
         return csi_fail(call, CSI_INTERNAL, "out of memory");
     }
@@ -223,6 +225,19 @@ static int make_files(struct csi *csi, struct csi_call *call, const struct launc
         return code;
     }
     return add_files(call, l, *dir, argv);
+}
+
+void launch_clean_up(const char *state_dir)
+{
+    DIR *list = opendir(state_dir);
+    for (struct dirent *e; list && (e = readdir(list));) {
+        cleanup(free_ptr) char *path = NULL;
+        if (strncmp(e->d_name, PREFIX_DIR, strlen(PREFIX_DIR)) == 0 &&
+            asprintf(&path, "%s/%s", state_dir, e->d_name) >= 0)
+            records_remove(path);
+    }
+    if (list)
+        closedir(list);
 }
 
 int launch_prefix(struct csi *csi, struct csi_call *call, const struct launch *launch,

@@ -21,6 +21,8 @@ struct launch {
  * refusal, with its sentence. */
 int launch_prefix(struct csi *csi, struct csi_call *call, const struct launch *launch,
                   const char *const *words, json_t **reply);
+/* At the driver's start: files of secrets that a killed driver's calls of launch_prefix left. */
+void launch_clean_up(const char *state_dir);
 /* Runs `sluice settle PATH`. CSI_OK when all is in the bucket, or also if something cannot be there
  * (then *settled is false, and the log says what). */
 int launch_settle(struct csi *csi, struct csi_call *call, const char *path, bool *settled);

@@ -246,8 +246,14 @@ static int publish(struct csi *csi, struct csi_call *call,
     if (!staging)
         return csi_fail(call, CSI_INTERNAL, "out of memory");
     int code = CSI_OK;
-    if (ephemeral || source->pod_identity || was_staged(csi, r->volume_id, staging))
+    bool again = !ephemeral && !source->pod_identity && was_staged(csi, r->volume_id, staging);
+    if (ephemeral || source->pod_identity || again)
         code = mount_late(csi, call, r, source, staging, ephemeral);
+    if (again && code == CSI_PERMISSION_DENIED && !r->n_secrets)
+        return csi_fail(call, CSI_FAILED_PRECONDITION,
+                        "the volume is not staged at %s any more, and without a Secret for Publish "
+                        "it cannot be mounted again",
+                        staging);
     return code == CSI_OK ? bind_target(call, r, source, staging) : code;
 }
 

@@ -177,6 +177,11 @@ class Shared(unittest.TestCase):
         d.delete(volume)
         self.assertEqual((d.mounts(), d.daemons()), ([], {}))
         self.assertEqual([n for n in os.listdir(d.state) if n.startswith("prefix.")], [])
+        os.makedirs(d.state + "/prefix.left")  # as by a driver that was killed
+        write(d.state + "/prefix.left/service-key.pem", "secret")
+        d.stop()
+        d.start()
+        self.assertEqual([n for n in os.listdir(d.state) if n.startswith("prefix.")], [])
 
     def test_the_service_is_killed_between_and_under_calls(self):
         d = self.driver()

@@ -124,8 +124,14 @@ class Prometheus(unittest.TestCase):
         writer = threading.Thread(target=fill)
         writer.start()
         wanted = {"SluiceFlushesFail", "SluiceStoreErrors", "SluiceStagingNearlyFull"}
+        seen = set()
+
+        def all_seen():
+            seen.update(self.firing())
+            return wanted <= seen
+
         try:
-            wait_until("the alerts to fire", lambda: wanted <= self.firing())
+            wait_until("the alerts to fire", all_seen)
         finally:
             gateway.start()
             writer.join(WAIT_S)
