@@ -140,11 +140,28 @@ static int prepare_metadata(struct csi *csi, struct csi_call *call, const struct
     return launch_rebuild(csi, call, &stage->launch, dir);
 }
 
+/* A mount whose process is gone, wherever it is seen: nothing else would take away those of pods.
+ * -errno of the last one that stayed. */
+static int take_away(const struct mount_table *table, const struct mount_entry *dead)
+{
+    int result = 0;
+    for (size_t i = table->count; i > 0; i--) {
+        const struct mount_entry *e = &table->entries[i - 1];
+        struct error error = {0};
+        if (strcmp(e->device, dead->device) != 0)
+            continue;
+        int r = mounts_unmount(e->mountpoint, true, &error);
+        log_warn("took away a mount whose process is gone", "path=%s result=%s", e->mountpoint,
+                 r < 0 ? error_text(&error) : "ok");
+        result = r < 0 ? r : result;
+    }
+    return result;
+}
+
 /* 1: it is mounted as it should be; 0: nothing is there (any more). */
 static int look_at(struct csi_call *call, const struct stage *stage, int *mounted)
 {
     struct mount_table table;
-    struct error error = {0};
     int code = CSI_OK;
     *mounted = 0;
     if (mounts_read(&table) < 0)
@@ -154,8 +171,9 @@ static int look_at(struct csi_call *call, const struct stage *stage, int *mounte
         code = csi_fail(call, CSI_FAILED_PRECONDITION, "%s is a mount of something else (%s)",
                         stage->staging, entry->type);
     } else if (entry && !mounts_alive(stage->staging)) {
-        if (mounts_unmount(stage->staging, true, &error) < 0)
-            code = frame_fail_io(call, &error);
+        if (take_away(&table, entry) < 0)
+            code = csi_fail(call, CSI_INTERNAL, "a dead mount at %s cannot be taken away",
+                            stage->staging);
     } else if (entry && strcmp(entry->source, stage->launch.source->url) != 0) {
         code = csi_fail(call, CSI_ALREADY_EXISTS, "%s is mounted there already", entry->source);
     } else if (entry) {
@@ -410,20 +428,11 @@ static void adopt(void *arg, const char *staging, const char *meta_dir)
 static void clean_staging(const struct record *record)
 {
     struct mount_table table;
-    struct error error = {0};
     if (mounts_read(&table) < 0)
         return;
     const struct mount_entry *entry = mounts_at(&table, record->staging);
-    if (entry && mounts_is_sluice(entry) && !mounts_alive(record->staging)) {
-        for (size_t i = table.count; i > 0; i--) {
-            const struct mount_entry *e = &table.entries[i - 1];
-            if (strcmp(e->device, entry->device) != 0)
-                continue;
-            int r = mounts_unmount(e->mountpoint, true, &error);
-            log_warn("took away a mount whose process is gone", "path=%s result=%s", e->mountpoint,
-                     r < 0 ? error_text(&error) : "ok");
-        }
-    }
+    if (entry && mounts_is_sluice(entry) && !mounts_alive(record->staging))
+        take_away(&table, entry);
     mounts_done(&table);
 }
 
