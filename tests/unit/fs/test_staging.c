@@ -535,6 +535,20 @@ TEST(staging_sync, what_a_commit_cleaned_stays_until_the_next_sync, .init = make
     check_int(staging_new_class(area, INO, 0, STAGING_LOCAL, 7, &staging), 0);
     check_int(staging_write_bytes(staging, a, 0, sizeof(a), 1), 0);
     sync_all(staging);
+    staging_clean(staging, 0, sizeof(a), staging_freeze(staging));
+    staging_set_base(staging, 8);
+    check_int(staging_committed(staging, UINT64_MAX, true), 0);
+    check(staging_needs_sync(staging));
+    staging_leave(staging);
+    staging = power_loss(&area, &discarded);
+    check(staging != NULL);
+    check_uint(staging->base_version, 7);
+    check_dirty(staging, 0, a, sizeof(a));
+    staging_free(staging);
+
+    check_int(staging_new_class(area, INO, 0, STAGING_LOCAL, 7, &staging), 0);
+    check_int(staging_write_bytes(staging, a, 0, sizeof(a), 1), 0);
+    sync_all(staging);
     uint64_t epoch = staging_freeze(staging);
     check_int(staging_write_bytes(staging, b, 100000, sizeof(b), 1), 0);
     staging_clean(staging, 0, sizeof(a), epoch);
