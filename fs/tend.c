@@ -45,6 +45,9 @@ static bool is_due_locked(const struct file *file, uint64_t now, bool hurry)
     if (is_backlog_locked(file))
         return now - file->last_write_ns >= data->config.upload_delay_ms * NS_PER_MS;
     uint64_t age = data->config.flush_age_ms * NS_PER_MS;
+    if (file->durability == DATA_LOCAL) /* open, and safe: its writer is not to be disturbed */
+        return now - file->dirty_since_ns >=
+               MAX(BUSY_FACTOR * age, data->config.upload_delay_ms * NS_PER_MS);
     if (now - file->dirty_since_ns < age)
         return false;
     /* A file that is streamed while it is written ends as one object, if it is left alone; its
