@@ -9,6 +9,7 @@ import threading
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from service import ServiceVolume
 from volume import Volume
 
 KIB = 1024
@@ -138,6 +139,46 @@ def ask_as_nobody(v, request):
         text = answer.read()
     os.waitpid(child, 0)
     return json.loads(text)
+
+
+class OverTheService(unittest.TestCase):
+    """Two mounts of one volume: bytes count when they are committed, so close and fsync refuse."""
+
+    def fill(self, path):
+        """Files as large as still go in, down to one byte; what was refused is removed."""
+        size, i = 9001, 0
+        while size:
+            name = "%s-%d" % (path, i)
+            i += 1
+            fd = os.open(name, os.O_CREAT | os.O_WRONLY)
+            os.write(fd, b"x" * size)
+            try:
+                os.close(fd)
+            except OSError as error:
+                if error.errno != errno.EDQUOT:
+                    raise
+                os.unlink(name)
+                size //= 2
+
+    def test_both_fill_nested_limits_to_the_byte(self):
+        with ServiceVolume() as a, ServiceVolume(service=a.service, bucket=a.bucket) as b:
+            os.makedirs(a.path("d", "in"))
+            for path, limit in (("d/in", 100_001), ("d", 250_003)):
+                a.sluice("quota", "set", a.path(path), "--bytes", str(limit))
+            for path, limit in (("d/in", 100_001), ("d", 250_003)):
+                threads = [
+                    threading.Thread(target=self.fill, args=(v.path(path, name),)) for v, name in ((a, "a"), (b, "b"))
+                ]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                quota = json.loads(a.sluice("quota", "get", a.path(path), "--json").stdout)[0]
+                self.assertEqual((quota["bytes"], quota["max_bytes"]), (limit, limit))
+                self.assertEqual(os.statvfs(b.path(path)).f_bavail, 0)
+            b.sluice("quota", "check", b.mountpoint)
+            total = sum(os.path.getsize(os.path.join(at, f)) for at, _, files in os.walk(b.path("d")) for f in files)
+            self.assertEqual(total, 250_003)
 
 
 if __name__ == "__main__":
