@@ -279,27 +279,27 @@ static void run_change(void *arg)
         slot->drained = &change->drained;
 }
 
-int store_mux_set(struct store *store, unsigned number, const char *name, struct store *with,
+int store_mux_set(struct store *mux, unsigned number, const char *name, struct store *store,
                   const char *why)
 {
-    struct mux *mux = container_of(store, struct mux, store);
-    struct change change = {.slot = &mux->slots[number], .store = with};
-    struct seat *seat = with ? calloc(1, sizeof(*seat)) : NULL;
+    struct change change = {.slot = &container_of(mux, struct mux, store)->slots[number],
+                            .store = store};
+    struct seat *seat = store ? calloc(1, sizeof(*seat)) : NULL;
     change.name = strdup(name);
     change.why = why ? strdup(why) : NULL;
-    if ((with && !seat) || !change.name || (why && !change.why)) {
+    if ((store && !seat) || !change.name || (why && !change.why)) {
         free(seat);
         free(change.name);
         free(change.why);
         return -ENOMEM;
     }
     if (seat) {
-        seat->caps = with->caps;
+        seat->caps = store->caps;
         seat->older = atomic_load(&change.slot->seat);
         atomic_store(&change.slot->seat, seat);
     }
     sem_init(&change.drained, 0, 0);
-    loop_call(store->loop, run_change, &change);
+    loop_call(mux->loop, run_change, &change);
     while (change.waits && sem_wait(&change.drained) < 0 && errno == EINTR)
         ;
     sem_destroy(&change.drained);
