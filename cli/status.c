@@ -77,6 +77,20 @@ static void print_backlog(json_t *backlog, json_t *scratch)
                   "files that go with the mount");
 }
 
+static void print_stores(json_t *stores)
+{
+    size_t i;
+    json_t *store;
+    json_array_foreach(stores, i, store)
+    {
+        if (i > 0 && json_is_true(json_object_get(store, "connected")))
+            printf("%-12s %s: %s\n", "store", text(store, "name"), text(store, "url"));
+        else if (i > 0)
+            printf("%-12s %s: %s, NOT CONNECTED: %s\n", "store", text(store, "name"),
+                   text(store, "url"), text(store, "error"));
+    }
+}
+
 static void print_status(json_t *reply)
 {
     json_t *mount = json_object_get(reply, "mount"), *data = json_object_get(mount, "data");
@@ -89,6 +103,7 @@ static void print_status(json_t *reply)
     printf("%-12s %s, process %" PRIu64 ", up %" PRIu64 " s, sluice %s\n", "volume",
            text(identity, "id"), number(mount, "pid"), number(mount, "uptime_s"),
            text(mount, "version"));
+    print_stores(json_object_get(volume, "stores"));
     print_row("usage", number(usage, "bytes"), number(usage, "files"), "files");
     print_row("drift", number(drift, "bytes"), number(drift, "files"),
               "files that are not one object at their own key yet");

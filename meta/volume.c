@@ -3,6 +3,7 @@
  * the syncer, those that need a listing to the importer. Opening and closing: volume_open.c.
  */
 #include "volume.h"
+#include "meta/stores.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -488,6 +489,9 @@ static void fill_status(void *arg)
     part = json_object();
     importer_status(meta->importer, part);
     json_object_set_new(root, "import", part);
+    part = meta_stores_json(meta);
+    json_object_update_missing(root, part);
+    json_decref(part);
     if (meta->owner) {
         part = json_object();
         owner_status(meta->owner, part);

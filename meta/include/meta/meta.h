@@ -220,7 +220,8 @@ int meta_checkpoint(struct meta *meta, const char **directory, uint64_t *applied
                     struct error *error);
 void meta_checkpoint_drop(struct meta *meta);
 
-/* Appends one JSON object ("{…}"): volume, usage, drift, settle, gc, import, owner. Not on a
+/* Appends one JSON object ("{…}"): volume, usage, drift, settle, gc, import, owner, stores,
+ * migrations. Not on a
  * volume's thread; waits for the volume's worker, never for the network. */
 void meta_status_json(struct meta *meta, struct buf *out);
 

@@ -39,6 +39,12 @@ TEST(control_parse, understands_each_request)
         {"{\"op\":\"quota-get\",\"path\":\"d\"}", CONTROL_QUOTA_GET, "d", NULL},
         {"{\"op\":\"quota-list\"}", CONTROL_QUOTA_LIST, "", NULL},
         {"{\"op\":\"list\",\"path\":\"d\",\"after\":\"x\",\"limit\":10}", CONTROL_LIST, "d", NULL},
+        {"{\"op\":\"store-attach\",\"url\":\"s3://b\",\"path\":\"d\"}", CONTROL_STORE_ATTACH, "d",
+         NULL},
+        {"{\"op\":\"store-detach\",\"name\":\"n\"}", CONTROL_STORE_DETACH, NULL, NULL},
+        {"{\"op\":\"store-list\"}", CONTROL_STORE_LIST, NULL, NULL},
+        {"{\"op\":\"migrate\",\"path\":\"d\",\"to\":\"n\"}", CONTROL_MIGRATE, "d", NULL},
+        {"{\"op\":\"migrate\",\"path\":\"d\",\"do\":\"pause\"}", CONTROL_MIGRATE, "d", NULL},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct control_request request = {0};
@@ -114,6 +120,16 @@ TEST(control_parse, refuses_with_a_reason)
         {"{\"op\":\"path\",\"ino\":\"1\"}", "ino must be a number"},
         {"{\"op\":\"list\",\"limit\":0}", "limit must be a number"},
         {"{\"op\":\"list\",\"limit\":10001}", "limit must be a number"},
+        {"{\"op\":\"store-attach\"}", "url is missing"},
+        {"{\"op\":\"store-attach\",\"url\":7}", "url must be a string"},
+        {"{\"op\":\"store-attach\",\"url\":\"s3://b\",\"options\":[]}",
+         "options must be an object"},
+        {"{\"op\":\"store-attach\",\"url\":\"s3://b\",\"read_only\":1}", "read_only must be"},
+        {"{\"op\":\"store-detach\"}", "name is missing"},
+        {"{\"op\":\"migrate\",\"to\":\"n\"}", "path is missing"},
+        {"{\"op\":\"migrate\",\"path\":\"d\"}", "one of to and do"},
+        {"{\"op\":\"migrate\",\"path\":\"d\",\"to\":\"n\",\"do\":\"pause\"}", "one of to and do"},
+        {"{\"op\":\"migrate\",\"path\":\"d\",\"do\":\"stop\"}", "do is none of"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct control_request request = {0};
