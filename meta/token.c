@@ -76,9 +76,7 @@ void token_make(struct token *out, char text[TOKEN_LEN + 1])
     *out = (struct token){.rights = TOKEN_READ, .created_s = clock_wall_ns() / NS_PER_S};
     out->ids.anonymous_uid = out->ids.anonymous_gid = 65534;
     to_hex(id, sizeof(id), out->id);
-    memcpy(text, PREFIX, strlen(PREFIX));
-    memcpy(text + strlen(PREFIX), out->id, TOKEN_ID_LEN);
-    text[strlen(PREFIX) + TOKEN_ID_LEN] = '_';
+    snprintf(text, TOKEN_LEN + 1, PREFIX "%s_", out->id);
     to_hex(secret, sizeof(secret), text + TOKEN_LEN - TOKEN_SECRET_LEN);
     hash_secret(text + TOKEN_LEN - TOKEN_SECRET_LEN, out->hash);
     explicit_bzero(secret, sizeof(secret));
