@@ -16,7 +16,7 @@ from volume import WAIT_S, wait_until
 
 class RequestIds(unittest.TestCase):
     def test_a_slow_request_is_in_both_logs(self):
-        a = ServiceVolume(service_options=["--lease", "3s"])
+        a = ServiceVolume(service_options=["--lease", "5s"])
         self.addCleanup(a.close)
         a.mount()
         b = ServiceVolume(service=a.service, bucket=a.bucket)
