@@ -158,5 +158,19 @@ class Subtree(unittest.TestCase):
             self.assertIn(words, text)
 
 
+class Status(unittest.TestCase):
+    def test_names_of_what_lies_elsewhere_are_not_told(self):
+        with ServiceVolume() as whole:
+            os.makedirs(whole.path("t", "sub"))
+            # By another program: now the bucket cannot have what is below "t".
+            with open(os.path.join(whole.bucket, "t"), "w"):
+                pass
+            whole.write("t/secret", b"s" * 100)
+            wait_until("settle to fail", lambda: whole.status()["volume"]["settle"]["failing"])
+            with ServiceVolume(service=whole.service, name="v/t/sub", bucket=whole.bucket) as sub:
+                self.assertNotIn("secret", str(sub.status()))
+                self.assertEqual(sub.status()["volume"]["settle"]["failed_tries"] > 0, True)
+
+
 if __name__ == "__main__":
     unittest.main()
