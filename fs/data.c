@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "buffers.h"
+#include "cache/cache.h"
 #include "durability.h"
 #include "file.h"
 #include "passthrough.h"
@@ -414,6 +415,12 @@ struct cache *data_cache(struct data *data)
 void data_extents_changed(struct data *data, uint64_t ino, bool outside)
 {
     extents_changed(data, ino, outside ? OUTSIDE : MOVED);
+}
+
+void data_settled(struct data *data, uint64_t cid, const void *bytes, size_t len)
+{
+    if (data->config.cache && !data->config.cache_by_name && cid)
+        cache_fill(data->config.cache, cid, len, 0, bytes, len, false);
 }
 
 void data_content_changed(struct data *data, uint64_t ino)

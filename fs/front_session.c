@@ -187,6 +187,15 @@ static void on_extents(void *arg, uint64_t ino)
     tell_data(arg, ino, false);
 }
 
+static void on_settled(void *arg, uint64_t cid, const void *bytes, size_t len)
+{
+    struct fs *fs = arg;
+    pthread_rwlock_rdlock(&fs->users_lock);
+    if (fs->data)
+        data_settled(fs->data, cid, bytes, len);
+    pthread_rwlock_unlock(&fs->users_lock);
+}
+
 static void on_content(void *arg, uint64_t ino)
 {
     struct fs *fs = arg;
@@ -245,6 +254,7 @@ struct meta_events fs_events(struct fs *fs)
         .entry_changed = on_entry,
         .inode_changed = on_inode,
         .extents_changed = on_extents,
+        .settled = on_settled,
         .inode_gone = on_gone,
         .content_changed = on_content,
         .all_changed = on_all,

@@ -12,6 +12,7 @@
 #include "base/crash.h"
 #include "settle.h"
 
+#define TELL_MAX (128u << 10) /* bytes of a file that events tell */
 #define DELAY_FIRST_NS NS_PER_S
 #define DELAY_MAX_NS (300 * NS_PER_S)
 #define WAIT_NS (200 * NS_PER_MS)
@@ -225,6 +226,30 @@ void settle_job_taken(struct settle_job *job)
 
 /* The end: verify and swap */
 
+/* The whole file is in the buffer, and so little that it may stay there until it is settled. */
+static bool holds_small_file(const struct settle_job *job)
+{
+    return job->buffer && job->buffer_at == 0 && job->buffer_len == job->plan.size &&
+           job->filled == job->plan.size && job->plan.size <= TELL_MAX;
+}
+
+/* Who caches contents need not ask the store for what was here a moment ago. */
+static void tell_bytes(struct settle_job *job)
+{
+    const struct meta_events *events = &job->meta->config.events;
+    if (!events->settled || !holds_small_file(job) || job->plan.size == 0)
+        return;
+    struct meta_op op = {.kind = META_EXTENTS, .ino = job->ino, .length = UINT64_MAX};
+    struct meta_reply now;
+    int rc = volume_read(job->meta, &op, &now);
+    if (!rc && now.extent_count == 1 && now.object_count == 1 &&
+        now.objects[0].id == job->plan.target.id && now.objects[0].size == job->plan.size &&
+        now.extents[0].kind == META_EXTENT_OBJECT && now.extents[0].offset == 0 &&
+        now.extents[0].object_offset == 0 && now.extents[0].length == job->plan.size)
+        events->settled(events->arg, now.objects[0].cid, job->buffer, job->buffer_len);
+    meta_reply_done(&now);
+}
+
 static void swapped(struct work_call *done)
 {
     struct settle_job *job = done->arg;
@@ -238,8 +263,10 @@ static void swapped(struct work_call *done)
         settle_job_fail(job, backoff(job), "cannot record the new object: %s", strerror(-rc));
         return;
     }
-    if (swap)
+    if (swap) {
+        tell_bytes(job);
         volume_extents_changed(meta, job->ino);
+    }
     settle_job_ended(job, swap ? SETTLE_END_SWAPPED : SETTLE_END_SUPERSEDED);
 }
 
@@ -277,7 +304,8 @@ static void verified(struct work_op *work)
 void settle_job_verify(struct settle_job *job)
 {
     ticket_back(job);
-    free(TAKE_PTR(job->buffer));
+    if (!holds_small_file(job))
+        free(TAKE_PTR(job->buffer));
     store_op_reset(&job->op.op);
     crash_point("settle.completed");
     job->op.op = (struct store_op){.kind = STORE_HEAD, .key = job->plan.target.key};

@@ -101,6 +101,19 @@ class CacheTest(unittest.TestCase):
         self.again(v)
         return v
 
+    def test_small_files_stay_warm_when_they_settle(self):
+        v = self.volume()
+        files = {"s%d" % i: noise(size, i) for i, size in enumerate((1, 4096, 70001, 128 << 10))}
+        for name, data in files.items():
+            v.write(name, data)
+        v.settle()
+        wait_cached(v, sum(map(len, files.values())))
+        self.again(v)
+        for name, data in files.items():
+            self.assertEqual(v.object(name), data)
+            self.assertEqual(v.read(name), data)
+        self.assertEqual(gets(v), 0)
+
     def away_and_back(self, *options):
         """A volume with a cached file, another one, and its server, which has just gone."""
         own = Gateway().__enter__()

@@ -137,6 +137,8 @@ bool data_is_unlinked(struct data *data, uint64_t ino);
 /* The metadata moved the same bytes to other objects, or (outside = true) the content was changed
  * from outside: handles that read the old content get -ESTALE. */
 void data_extents_changed(struct data *data, uint64_t ino, bool outside);
+/* A content that was just put into the store, and need not be fetched from there. Does not wait. */
+void data_settled(struct data *data, uint64_t cid, const void *bytes, size_t len);
 /* Another mount wrote the file: readers, those who have it open too, see its bytes from now on. */
 void data_content_changed(struct data *data, uint64_t ino);
 

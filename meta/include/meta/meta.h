@@ -55,6 +55,8 @@ struct meta_events {
                           bool data); /* attributes; data: content too (changed from outside) */
     void (*extents_changed)(void *arg,
                             uint64_t ino); /* the same bytes are in other objects now (settled) */
+    /* A small file is one object now: its bytes, and the content id they have. May be NULL. */
+    void (*settled)(void *arg, uint64_t cid, const void *bytes, size_t len);
     /* An inode lost its last name, because its key is gone from the bucket: META_DROP it when
      * nobody uses it. NULL: the volume drops it at once. */
     void (*inode_gone)(void *arg, uint64_t ino);
