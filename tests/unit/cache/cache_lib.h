@@ -103,8 +103,8 @@ static inline void reading_done(struct cache_read *read)
     sem_post(&r->ended);
 }
 
-static bool read_may_wait; /* how the reads below are asked for */
-static bool read_was_here; /* the last one ended on the thread that asked */
+static bool read_may_wait;               /* how the reads below are asked for */
+static _Thread_local bool read_was_here; /* the last one ended on the thread that asked */
 
 /* 0 with the right bytes, the cache's error, or 1: the bytes are wrong. */
 static inline int read_result(uint64_t cid, uint64_t offset, uint64_t length)
