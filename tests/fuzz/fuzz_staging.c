@@ -109,12 +109,18 @@ static void try_header(const uint8_t *data, size_t size)
     if (size < sizeof(header))
         return;
     memcpy(&header, data, sizeof(header));
-    if (staging_header_good(&header)) {
+    const struct staging staging = {.ino = header.ino,
+                                    .log_generation = header.generation,
+                                    .data_number = header.data_number,
+                                    .flags = header.flags};
+    char boot_id[STAGING_BOOT_ID];
+    memcpy(boot_id, header.boot_id, sizeof(boot_id));
+    if (staging_header_good(&header) && header.spare == 0) {
         struct staging_header again;
-        staging_header_fill(&again, header.ino, header.generation, header.boot_id);
+        staging_header_fill(&again, &staging, boot_id);
         assert(memcmp(&again, &header, sizeof(header)) == 0);
     }
-    staging_header_fill(&header, header.ino, header.generation, header.boot_id);
+    staging_header_fill(&header, &staging, boot_id);
     assert(staging_header_good(&header));
 }
 
