@@ -11,6 +11,7 @@ int cli_mount(int argc, char **argv);
 int cli_umount(int argc, char **argv);
 int cli_status(int argc, char **argv);
 int cli_refresh(int argc, char **argv);
+int cli_notify(int argc, char **argv);
 int cli_settle(int argc, char **argv);
 int cli_du(int argc, char **argv);
 int cli_quota(int argc, char **argv);

@@ -15,6 +15,7 @@ static const struct command {
     {"umount", cli_umount, "unmount, after everything written is in the store"},
     {"status", cli_status, "what a mount does: volume, drift, usage, requests, errors"},
     {"refresh", cli_refresh, "look again at what others changed in the bucket"},
+    {"notify", cli_notify, "take the bucket's notifications of what others changed"},
     {"settle", cli_settle, "bring files to their own keys now, and wait for it"},
     {"du", cli_du, "bytes, files and directories below a path, at once"},
     {"usage", cli_du, "the same as du"},

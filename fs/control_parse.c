@@ -20,6 +20,7 @@ static const struct {
     {.name = "metrics", .op = CONTROL_METRICS},
     {.name = "refresh", .op = CONTROL_REFRESH, .takes_path = true},
     {.name = "settle", .op = CONTROL_SETTLE, .takes_path = true},
+    {.name = "notify", .op = CONTROL_NOTIFY, .needs_path = true},
     {.name = "usage", .op = CONTROL_USAGE, .takes_path = true},
     {.name = "rename", .op = CONTROL_RENAME, .needs_path = true, .needs_to = true},
     {.name = "remove", .op = CONTROL_REMOVE, .needs_path = true},

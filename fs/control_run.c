@@ -395,11 +395,22 @@ static void task_done(struct meta_task *task)
     control_submit(h);
 }
 
+static void start_notice(struct meta *meta, struct meta_task *task)
+{
+    struct control_handle *h = task->arg;
+    meta_notice(meta, task, h->request.path.bytes);
+}
+
 /* True: it runs, and the reply comes by task_ended. */
 static bool run_task(struct control_handle *h, void (*start)(struct meta *, struct meta_task *))
 {
-    struct meta_attr attr;
-    int result = h->request.op == CONTROL_REFRESH ? walk_readable(h, &attr)
+    struct meta_attr attr = {0};
+    int result = 0;
+    bool owner = h->caller.uid == 0 || h->caller.uid == h->fs->owner;
+    if (h->request.op == CONTROL_NOTIFY)
+        result = owner ? 0 : -EPERM; /* the path need not be there */
+    else
+        result = h->request.op == CONTROL_REFRESH ? walk_readable(h, &attr)
                                                   : control_walk(h, &h->request.path, &attr);
     if (result < 0) {
         control_fail(h, result, NULL);
@@ -515,6 +526,9 @@ void control_run(struct control_handle *h)
         break;
     case CONTROL_REFRESH:
         later = run_task(h, meta_refresh);
+        break;
+    case CONTROL_NOTIFY:
+        later = run_task(h, start_notice);
         break;
     case CONTROL_SETTLE:
         later = run_settle(h);

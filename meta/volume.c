@@ -377,6 +377,18 @@ void meta_refresh(struct meta *meta, struct meta_task *task)
         importer_refresh(meta, task);
 }
 
+void meta_notice(struct meta *meta, struct meta_task *task, const char *path)
+{
+    init_task(task);
+    if (!meta->remote) {
+        importer_notice(meta, task, path);
+        return;
+    }
+    task->result = error_set(&task->error, -EOPNOTSUPP,
+                             "the service looks at the bucket, its mounts take no notifications");
+    task->done(task);
+}
+
 void meta_settle_wait(struct meta *meta, struct meta_task *task)
 {
     init_task(task);

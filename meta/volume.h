@@ -188,6 +188,7 @@ bool importer_is_absent(struct importer *importer, uint64_t parent, const struct
 bool importer_is_old(struct importer *importer, uint64_t parent, const struct meta_name *name);
 void importer_status(struct importer *importer, json_t *out);
 void importer_refresh(struct meta *meta, struct meta_task *task);
+void importer_notice(struct meta *meta, struct meta_task *task, const char *path);
 void importer_object_changed(struct meta *meta, struct meta_task *task, uint64_t object);
 
 /* settle.c */

@@ -1,12 +1,17 @@
 """What other clients of the bucket do while it is mounted, as the users of the mount see it."""
 
+import http.client
+import json
 import os
+import signal
+import subprocess
 import sys
 import unittest
+import urllib.parse
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from gateway import Gateway
-from volume import Volume, wait_until
+from volume import WAIT_S, Volume, binary, wait_until
 
 
 class WithGateway(unittest.TestCase):
@@ -36,6 +41,83 @@ class Gone(WithGateway):
         # The kernel may keep names for 60 s; it is told at once.
         wait_until("the name to go", lambda: not os.path.exists(v.path("d/f")), seconds=30)
         self.assertEqual(os.listdir(v.path("d")), [])
+
+
+class Notify(WithGateway):
+    """Notifications in place of waiting for --import-ttl (60 s)."""
+
+    def records(self, v, *keys, name="ObjectCreated:Put", bucket=None):
+        return json.dumps({"Records": [
+            {"eventName": name, "s3": {"bucket": {"name": bucket or v.bucket},
+                                       "object": {"key": urllib.parse.quote_plus(v.prefix + key), "eTag": "x", "size": 1}}}
+            for key in keys]})
+
+    def notify(self, v, text, code=0):
+        done = subprocess.run([binary(), "notify", v.mountpoint], env=v.env, input=text, text=True, timeout=WAIT_S,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.assertEqual(done.returncode, code, done.stdout)
+        return done.stdout
+
+    def test_keys_are_seen_at_once(self):
+        v = Volume(gateway=self.gateway, prefix="in/")
+        self.addCleanup(v.close)
+        for key in ("d/old", "d/gone", "top"):
+            v.put_object(key, b"1")
+        v.mount()
+        self.assertEqual(sorted(os.listdir(v.path("d"))), ["gone", "old"])
+        self.assertEqual(sorted(os.listdir(v.mountpoint)), ["d", "top"])
+        os.mkdir(v.path("made here"))
+        v.put_object("d/old", b"changed")
+        v.put_object("d/new", b"n")
+        v.put_object("deep/er/file", b"f")
+        v.put_object("made here/theirs", b"t")
+        v.delete_object("d/gone")
+        self.assertEqual(sorted(os.listdir(v.path("d"))), ["gone", "old"])
+        said = self.notify(v, self.records(v, "d/old", "d/new", "deep/er/file", "made here/theirs") + "\n\n"
+                           + self.records(v, "d/gone", name="s3:ObjectRemoved:Delete") + "\n")
+        self.assertIn("5 keys looked at, 0 passed over", said)
+        self.assertEqual(sorted(os.listdir(v.path("d"))), ["new", "old"])
+        self.assertEqual(v.read("d/old"), b"changed")
+        self.assertEqual(sorted(os.listdir(v.mountpoint)), ["d", "deep", "made here", "top"])
+        self.assertEqual(v.read("deep/er/file"), b"f")
+        self.assertEqual(v.read("made here/theirs"), b"t")
+
+    def test_what_is_not_ours_or_not_right_changes_nothing(self):
+        v = self.start({"a": b"a"})
+        said = self.notify(v, self.records(v, "a", bucket="another") + "\n" + '{"Event": "s3:TestEvent"}\n')
+        self.assertIn("0 keys looked at, 1 passed over", said)
+        self.assertIn("notification 1: not JSON", self.notify(v, "rubbish\n", code=1))
+        self.assertIn("notification 2 is cut short", self.notify(v, self.records(v, "a") + '\n{"Records": [\n', code=1))
+        self.assertIn("no eventName", self.notify(v, '{"Records": [{}]}\n', code=1))
+        pretty = json.dumps(json.loads(self.records(v, "a")), indent=1)
+        self.assertIn("1 keys looked at", self.notify(v, pretty + "\n"))
+
+    def test_by_http(self):
+        v = self.start({"d/a": b"a"})
+        self.assertEqual(os.listdir(v.path("d")), ["a"])
+        server = subprocess.Popen([binary(), "notify", v.mountpoint, "--listen", "127.0.0.1:0"], env=v.env,
+                                  stdout=subprocess.PIPE, text=True)
+        self.addCleanup(server.stdout.close)
+        self.addCleanup(server.wait)
+        self.addCleanup(server.kill)
+        port = int(server.stdout.readline().split()[-1])
+
+        def post(body):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
+            try:
+                connection.request("POST", "/", body)
+                answer = connection.getresponse()
+                return answer.status, answer.read().decode()
+            finally:
+                connection.close()
+
+        v.put_object("d/b", b"b")
+        self.assertEqual(post(self.records(v, "d/b")), (200, "1 records\n"))
+        self.assertEqual(sorted(os.listdir(v.path("d"))), ["a", "b"])
+        self.assertEqual(post("{")[0], 400)
+        self.assertEqual(post(b" " * (2 << 20))[0], 413)
+        server.send_signal(signal.SIGTERM)
+        self.assertEqual(server.wait(timeout=WAIT_S), 0)
 
 
 class WithoutETag(WithGateway):

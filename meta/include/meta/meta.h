@@ -203,6 +203,9 @@ void meta_sync(struct meta *meta, struct meta_task *task);
 /* Lists an imported directory (or asks for one file's key) again now; recursive for directories
  * that were listed before. */
 void meta_refresh(struct meta *meta, struct meta_task *task);
+/* Looks at one key of the bucket, by its path below the root: others have put or deleted it. The
+ * path is copied. -EOPNOTSUPP for a volume of a service (`done` is called before this returns). */
+void meta_notice(struct meta *meta, struct meta_task *task, const char *path);
 /* Settles all at or below now, and is done when nothing below is unsettled. -EIO with error if
  * something cannot be. */
 void meta_settle_wait(struct meta *meta, struct meta_task *task);
