@@ -220,6 +220,7 @@ class Rotation(Auth):
     def test_one_that_was_taken_back_is_out(self):
         with self.volume(token=self.token()) as first:
             os.mkdir(first.path("d"))
+            first.unmount()
         token = self.token()
         v = self.volume(token=token)
         v.mount()
