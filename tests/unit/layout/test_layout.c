@@ -535,7 +535,7 @@ static uint64_t number_from(const char *name, uint64_t otherwise)
     return text && *text ? strtoull(text, NULL, 10) : otherwise;
 }
 
-TEST(layout, invariants_hold_at_each_step, .timeout = 36000)
+TEST(layout, invariants_hold_at_each_step)
 {
     uint64_t seed = number_from("SLUICE_LAYOUT_SEED", 0);
     uint64_t steps = number_from("SLUICE_LAYOUT_STEPS", 40000);
@@ -557,22 +557,22 @@ static bool is_noticed(enum bucket_fault fault, bool no_syncs)
     return false;
 }
 
-TEST(layout, notices_a_store_that_ignores_if_none_match, .timeout = 600)
+TEST(layout, notices_a_store_that_ignores_if_none_match)
 {
     check(is_noticed(BUCKET_NO_IF_NONE_MATCH, false));
 }
 
-TEST(layout, notices_reads_without_if_match, .timeout = 600)
+TEST(layout, notices_reads_without_if_match)
 {
     check(is_noticed(BUCKET_NO_IF_MATCH, false));
 }
 
-TEST(layout, notices_writes_and_deletes_without_if_match, .timeout = 600)
+TEST(layout, notices_writes_and_deletes_without_if_match)
 {
     check(is_noticed(BUCKET_NO_IF_MATCH_WRITE, false));
 }
 
-TEST(layout, notices_what_is_not_synced, .timeout = 600)
+TEST(layout, notices_what_is_not_synced)
 {
     check(is_noticed(BUCKET_HEALTHY, true));
 }
