@@ -18,9 +18,11 @@ JOBS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "jobs")
 class PlainCase(unittest.TestCase):
     """Jobs on file:// paths."""
 
+    environment, packages = "spark35", PACKAGES
+
     @classmethod
     def setUpClass(cls):
-        cls.python = engines.python("spark35", *PACKAGES)
+        cls.python = engines.python(cls.environment, *cls.packages)
         cls.directory = tempfile.mkdtemp(prefix="spark-")
         cls.addClassCleanup(shutil.rmtree, cls.directory, ignore_errors=True)
 
@@ -105,4 +107,5 @@ class JarCase(PlainCase):
             "spark.hadoop.fs.sluice.mounts": "s3://%s/=%s" % (v.bucket, v.mountpoint),
             "spark.sql.warehouse.dir": "s3a://%s/warehouse" % v.bucket,
         })
+        conf.update(more)
         return conf
