@@ -24,6 +24,11 @@ static int64_t read_pending(void *arg)
     return gate_pending(((struct server *)arg)->gate);
 }
 
+/* A name has one help, whatever its labels. */
+static const char refused_help[] = "Connections closed unread: too many that are not known, or an "
+                                   "address that failed too often.";
+static const char reloads_help[] = "Certificates that were read again.";
+
 int guard_new(struct server *server, struct error *error)
 {
     const struct server_config *c = &server->config;
@@ -41,15 +46,13 @@ int guard_new(struct server *server, struct error *error)
     server->handshakes = metrics_counter(m, "sluice_serve_tls_handshakes_total", "",
                                          "TLS handshakes that were finished.");
     server->gate_full =
-        metrics_counter(m, "sluice_serve_gate_refused_total", "reason=\"pending\"",
-                        "Connections closed unread: too many that are not known, or an address "
-                        "that failed too often.");
+        metrics_counter(m, "sluice_serve_gate_refused_total", "reason=\"pending\"", refused_help);
     server->gate_bad =
-        metrics_counter(m, "sluice_serve_gate_refused_total", "reason=\"failures\"", "");
-    server->reloads = metrics_counter(m, "sluice_serve_tls_reloads_total", "result=\"ok\"",
-                                      "Certificates that were read again.");
+        metrics_counter(m, "sluice_serve_gate_refused_total", "reason=\"failures\"", refused_help);
+    server->reloads =
+        metrics_counter(m, "sluice_serve_tls_reloads_total", "result=\"ok\"", reloads_help);
     server->reload_errors =
-        metrics_counter(m, "sluice_serve_tls_reloads_total", "result=\"refused\"", "");
+        metrics_counter(m, "sluice_serve_tls_reloads_total", "result=\"refused\"", reloads_help);
     metrics_callback(m, "sluice_serve_connections_pending", "",
                      "Connections that are not known yet.", read_pending, server);
     int rc =
