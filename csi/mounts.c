@@ -233,6 +233,26 @@ static unsigned long kernel_flags(const struct mount_flags *flags)
            (flags->noatime ? MS_NOATIME : 0ul);
 }
 
+static int unmount_all(const char *path, int flags, struct error *error)
+{
+    char place[300];
+    const char *name = NULL;
+    cleanup(close_fd) int parent = open_parent(path, &name, error);
+    if (parent == -ENOENT)
+        return 0;
+    if (parent < 0)
+        return parent;
+    snprintf(place, sizeof(place), "/proc/self/fd/%d/%s", parent, name);
+    for (int i = 0; i < STACK_MAX; i++) {
+        int there = mounts_is_mounted(path);
+        if (there <= 0)
+            return there < 0 ? say(error, there, path) : 0;
+        if (umount2(place, UMOUNT_NOFOLLOW | flags) < 0 && errno != EINVAL)
+            return say(error, -errno, path);
+    }
+    return say(error, -EBUSY, path);
+}
+
 int mounts_bind(const char *source, const char *directory, const char *target,
                 const struct mount_flags *flags, struct error *error)
 {
@@ -261,26 +281,11 @@ int mounts_bind(const char *source, const char *directory, const char *target,
     if (bound >= 0 && mount(NULL, to_path, NULL, wanted, NULL) == 0)
         return 0;
     int code = bound < 0 ? bound : -errno;
-    mounts_unmount(target, true, NULL);
+    unmount_all(target, MNT_DETACH, NULL);
     return error_set(error, code, "flags of the mount at %s: %s", target, strerror(-code));
 }
 
-int mounts_unmount(const char *path, bool lazy, struct error *error)
+int mounts_unmount(const char *path, bool dead, struct error *error)
 {
-    char place[300];
-    const char *name = NULL;
-    cleanup(close_fd) int parent = open_parent(path, &name, error);
-    if (parent == -ENOENT)
-        return 0;
-    if (parent < 0)
-        return parent;
-    snprintf(place, sizeof(place), "/proc/self/fd/%d/%s", parent, name);
-    for (int i = 0; i < STACK_MAX; i++) {
-        int there = mounts_is_mounted(path);
-        if (there <= 0)
-            return there < 0 ? say(error, there, path) : 0;
-        if (umount2(place, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) < 0 && errno != EINVAL)
-            return say(error, -errno, path);
-    }
-    return say(error, -EBUSY, path);
+    return unmount_all(path, dead ? MNT_DETACH | MNT_FORCE : 0, error);
 }

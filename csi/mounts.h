@@ -50,8 +50,9 @@ struct mount_flags {
 };
 int mounts_bind(const char *source, const char *directory, const char *target,
                 const struct mount_flags *flags, struct error *error);
-/* Takes away all that is mounted at the path. -EBUSY if it is in use and not `lazy`. Nothing
+/* Takes away all that is mounted at the path. -EBUSY if it is in use and not `dead`.
+ * Dead, its process is gone: who still waits for an answer gets an error. Nothing
  * mounted there, or no such path, is success. */
-int mounts_unmount(const char *path, bool lazy, struct error *error);
+int mounts_unmount(const char *path, bool dead, struct error *error);
 
 #endif

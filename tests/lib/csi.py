@@ -180,7 +180,7 @@ class Driver:
     def close(self):
         self.stop(signal.SIGKILL)
         for path in reversed(self.mounts()):
-            subprocess.run(["umount", "-l", path], check=False, timeout=WAIT_S)
+            subprocess.run(["umount", "-f", "-l", path], check=False, timeout=WAIT_S)
         for pid in self.daemons():
             os.kill(pid, signal.SIGKILL)
         wait_until("the daemons' end", lambda: not self.daemons())

@@ -43,6 +43,15 @@ def is_mounted(path):
         return any(line.split()[1] == path for line in mounts)
 
 
+def is_zombie(pid):
+    """Its first thread is gone; others may still be there."""
+    try:
+        with open("/proc/%d/stat" % pid) as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
 class Volume:
     # Less than the default, so that files need not be large to be objects when they are closed; None: the default.
     inline_max = "32K"
@@ -127,10 +136,14 @@ class Volume:
     def reap(self):
         """The daemon has died or is about to: waits for it and takes its dead mount away."""
         if self.process:
+            wait_until("the daemon's end", lambda: self.process.poll() is not None or is_zombie(self.process.pid))
+            if is_mounted(self.mountpoint):
+                # A thread that waits in the kernel for its own mount would keep both for ever: this ends the wait.
+                subprocess.run(["umount", "-f", self.mountpoint], check=False, timeout=WAIT_S, stderr=subprocess.DEVNULL)
             self.process.wait(timeout=WAIT_S)
             self.process = None
         while is_mounted(self.mountpoint):
-            subprocess.run(["umount", "-l", self.mountpoint], check=True, timeout=WAIT_S)
+            subprocess.run(["umount", "-f", "-l", self.mountpoint], check=True, timeout=WAIT_S)
 
     def close(self):
         try:

@@ -147,15 +147,15 @@ static bool is_same(const struct bucket_object *o, const struct meta_object *obj
            (object->foreign || o->foreign || o->id == object->id);
 }
 
-uint64_t model_user_of(const struct bucket_object *wanted)
+uint64_t model_user_of(const struct bucket_object *object)
 {
     uint64_t user = 0;
     for (unsigned i = 0; i < m.count && m.engine && !user; i++) {
         struct meta_reply reply;
         if (!extents_of(m.files[i].ino, &reply))
             for (size_t j = 0; j < reply.object_count; j++)
-                if (!strcmp(reply.objects[j].key, wanted->key) &&
-                    is_same(wanted, &reply.objects[j]))
+                if (!strcmp(reply.objects[j].key, object->key) &&
+                    is_same(object, &reply.objects[j]))
                     user = m.files[i].ino;
         meta_reply_done(&reply);
     }
@@ -207,7 +207,7 @@ static void compare_range(struct file *f, uint64_t at, const void *bytes, uint64
     if (at + len > f->len || memcmp(f->data + at, bytes, len) != 0)
         sim_violation(
             "I1/I3: after %s, file %llu has other bytes in [%llu, %llu) than were written", why,
-            (unsigned long long)f->ino, (unsigned long long)at, (unsigned long long)(at + len));
+            (unsigned long long)f->ino, (unsigned long long)at, (unsigned long long)at + len);
 }
 
 static void compare_zeros(struct file *f, uint64_t from, uint64_t to, const char *why)
