@@ -360,6 +360,9 @@ static void single_answered(struct work_op *work)
 static void single_ask(struct single *s)
 {
     s->pending = 2;
+    /* Asked again, they hold the answers of before. */
+    store_op_reset(&s->head.work.op);
+    store_op_reset(&s->list.work.op);
     s->head.work.op = (struct store_op){.kind = STORE_HEAD, .key = s->key};
     s->list.work.op = (struct store_op){.kind = STORE_LIST, .prefix = s->below, .max_keys = 1};
     s->head.work.done = s->list.work.done = single_answered;
