@@ -151,16 +151,24 @@ static void on_written(uv_write_t *uv, int status)
         go_on(conn);
 }
 
-static void flush(struct conn *conn)
+/* What is to be said, as it goes over the wire. NULL: the connection is closed. */
+static struct write *take_output(struct conn *conn)
 {
     struct write *w = calloc(1, sizeof(*w));
     if (w)
         buf_init(&w->bytes, 0);
-    if (!w || guard_seal(conn, &w->bytes) < 0) {
-        free_write(w);
-        conn_close(conn);
+    if (w && guard_seal(conn, &w->bytes) == 0)
+        return w;
+    free_write(w);
+    conn_close(conn);
+    return NULL;
+}
+
+static void flush(struct conn *conn)
+{
+    struct write *w = take_output(conn);
+    if (!w)
         return;
-    }
     if (w->bytes.len == 0) {
         free_write(w);
         return;
@@ -218,14 +226,9 @@ static void on_shut(uv_shutdown_t *shutdown, int status)
 /* Closing at once would throw away what was said, if something that it sent is still unread. */
 void conn_last_word(struct conn *conn)
 {
-    struct write *w = calloc(1, sizeof(*w));
-    if (w)
-        buf_init(&w->bytes, 0);
-    if (!w || guard_seal(conn, &w->bytes) < 0) {
-        free_write(w);
-        conn_close(conn);
+    struct write *w = take_output(conn);
+    if (!w)
         return;
-    }
     detach(conn);
     uv_buf_t uv = uv_buf_init((char *)w->bytes.data, (unsigned)w->bytes.len);
     conn->lingering = true;
