@@ -1,6 +1,6 @@
 /* Between a volume and its other stores. */
-#ifndef SLUICE_META_STORES_IMPL_H
-#define SLUICE_META_STORES_IMPL_H
+#ifndef SLUICE_META_STORES_INTERNAL_H
+#define SLUICE_META_STORES_INTERNAL_H
 
 #include "meta/stores.h"
 #include "s3/open.h"
