@@ -130,6 +130,19 @@ static void fail(struct worker *w, int result, const char *what)
     }
 }
 
+static void show_progress(const struct bench *bench, const struct bench_row *row,
+                          const struct worker *workers)
+{
+    if (!bench->options->progress)
+        return;
+    uint64_t done = 0, total = 0;
+    for (unsigned i = 0; i < bench->threads; i++) {
+        done += atomic_load_explicit(&workers[i].done, memory_order_relaxed);
+        total += workers[i].limit;
+    }
+    bench->options->progress(bench->options->arg, row, done, total);
+}
+
 static void *run_worker(void *arg)
 {
     struct worker *w = arg;
@@ -142,6 +155,7 @@ static void *run_worker(void *arg)
     w->began_ns = clock_monotonic_ns();
     uint64_t now = w->began_ns, until = now + bench->options->time_ms * NS_PER_MS;
     uint64_t i = 0;
+    uint64_t look = w->alone ? now + PROGRESS_MS * NS_PER_MS : UINT64_MAX;
     while (i < w->limit && now < until && !stopped(bench)) {
         int result = spec->op(w, i);
         uint64_t end = clock_monotonic_ns();
@@ -152,6 +166,10 @@ static void *run_worker(void *arg)
         histogram_add(&w->latency, end - now);
         now = end;
         atomic_store_explicit(&w->done, ++i, memory_order_relaxed);
+        if (now >= look) {
+            look = now + PROGRESS_MS * NS_PER_MS;
+            show_progress(bench, w->alone, w);
+        }
     }
     if (spec->finish && w->limit && w->result == 0)
         fail(w, spec->finish(w), "fsync");
@@ -159,17 +177,6 @@ static void *run_worker(void *arg)
     if (spec->after)
         fail(w, spec->after(w), "closing");
     return NULL;
-}
-
-static void show_progress(const struct bench *bench, const struct bench_row *row,
-                          struct worker *workers)
-{
-    uint64_t done = 0, total = 0;
-    for (unsigned i = 0; i < bench->threads; i++) {
-        done += atomic_load_explicit(&workers[i].done, memory_order_relaxed);
-        total += workers[i].limit;
-    }
-    bench->options->progress(bench->options->arg, row, done, total);
 }
 
 /* Joins, with a look at how far they are from time to time. */
@@ -185,8 +192,7 @@ static void wait_for(const struct bench *bench, const struct bench_row *row, str
             at.tv_nsec %= (long)NS_PER_S;
             if (pthread_timedjoin_np(workers[i].thread, NULL, &at) != ETIMEDOUT)
                 break;
-            if (bench->options->progress)
-                show_progress(bench, row, workers);
+            show_progress(bench, row, workers);
         }
     }
 }
@@ -238,10 +244,16 @@ static int run_row(struct bench *bench, const struct group_spec *group, const st
         w->failure = NULL;
         atomic_store(&w->done, 0);
         memset(&w->latency, 0, sizeof(w->latency));
-        if (pthread_create(&w->thread, NULL, run_worker, w) != 0)
+        /* One worker needs no thread, and calls of a process with one thread cost less: its file
+         * descriptors are not shared. */
+        w->alone = bench->threads == 1 ? row : NULL;
+        if (w->alone)
+            run_worker(w);
+        else if (pthread_create(&w->thread, NULL, run_worker, w) != 0)
             abort(); /* those before it wait at the barrier for ever */
     }
-    wait_for(bench, row, workers, bench->threads);
+    if (bench->threads > 1)
+        wait_for(bench, row, workers, bench->threads);
     pthread_barrier_destroy(&start);
     add_up(row, workers, bench->threads);
     if (wanted && options->ended)

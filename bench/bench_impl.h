@@ -25,6 +25,7 @@ struct worker {
     unsigned index;
     int directory;    /* where its small files are */
     unsigned made;    /* of them */
+    unsigned renamed; /* of those that the row metadata made, from the first on */
     char *buf;        /* BENCH_BLOCK bytes, aligned for O_DIRECT */
     int fd;           /* of the large file in data rows, -1 if it is not open */
     uint64_t written; /* bytes of the large file that exist */
@@ -33,7 +34,8 @@ struct worker {
     /* Of the present row. */
     const struct row_spec *spec;
     pthread_barrier_t *start;
-    uint64_t limit; /* operations */
+    const struct bench_row *alone; /* the row, if it has no other worker: shows its own progress */
+    uint64_t limit;                /* operations */
     atomic_ullong done;
     uint64_t bytes, began_ns, ended_ns;
     int result;

@@ -48,6 +48,7 @@ static int make(struct worker *w, char kind, uint64_t i, bool fill)
 static int none_made(struct worker *w)
 {
     w->made = 0;
+    w->renamed = 0;
     w->at = 0;
     return 0;
 }
@@ -135,10 +136,10 @@ static int op_list(struct worker *w, uint64_t i)
 static int op_rename(struct worker *w, uint64_t i)
 {
     char from[BENCH_NAME_MAX], to[BENCH_NAME_MAX];
-    return renameat(w->directory, name_of(from, w, 'f', i), w->directory, name_of(to, w, 'g', i)) <
-                   0
-               ? -errno
-               : 0;
+    if (renameat(w->directory, name_of(from, w, 'f', i), w->directory, name_of(to, w, 'g', i)) < 0)
+        return -errno;
+    w->renamed = (unsigned)i + 1;
+    return 0;
 }
 
 /* Of each pair the first one replaces the second one. */
@@ -157,20 +158,12 @@ static uint64_t limit_pairs(const struct worker *w)
     return w->made / 2;
 }
 
-/* What is there under either of its names: a row before may have ended by its time. */
-static int remove_any(struct worker *w, char first, char second, uint64_t i)
-{
-    char name[BENCH_NAME_MAX];
-    if (unlinkat(w->directory, name_of(name, w, first, i), 0) == 0)
-        return 0;
-    if (errno != ENOENT)
-        return -errno;
-    return unlinkat(w->directory, name_of(name, w, second, i), 0) < 0 ? -errno : 0;
-}
-
+/* The row before may have ended by its time, or not have run. */
 static int op_unlink(struct worker *w, uint64_t i)
 {
-    return remove_any(w, 'g', 'f', i);
+    char name[BENCH_NAME_MAX];
+    return unlinkat(w->directory, name_of(name, w, i < w->renamed ? 'g' : 'f', i), 0) < 0 ? -errno
+                                                                                          : 0;
 }
 
 static int op_small_unlink(struct worker *w, uint64_t i)
