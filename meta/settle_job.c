@@ -324,7 +324,9 @@ static void read_body(struct settle_job *job)
         .kind = META_EXTENTS, .ino = job->ino, .offset = 0, .length = job->plan.size};
     int rc = volume_read(job->meta, &op, &job->body);
     job->has_body = true;
-    if (rc)
+    if (rc == -ENOENT)
+        changed_meanwhile(job, 0, "it was removed");
+    else if (rc)
         settle_job_fail(job, backoff(job), "cannot read the extents: %s", strerror(-rc));
     else if (job->body.attr.data_version != job->plan.data_version)
         changed_meanwhile(job, 0, "it is being changed");
