@@ -22,6 +22,7 @@
 #include "daemon.h"
 #include "fs/fs.h"
 #include "meta/remote.h"
+#include "mount_keys.h"
 #include "mount_metrics.h"
 #include "mount_options.h"
 #include "places.h"
@@ -48,6 +49,7 @@ struct mount {
     struct daemon daemon;
     struct metrics *metrics;
     struct mount_metrics *gauges;
+    struct mount_keys keys;
     struct loop *loop;
     struct store *store;
     struct meta *meta;
@@ -233,6 +235,11 @@ static int open_store(struct mount *m, struct error *error)
     struct store_options options;
     mount_options_store(&m->options, &options);
     options.client = m->client[0] ? m->client : NULL;
+    /* What is said on the command line wins, what happens to be in the environment does not. */
+    if (m->remote && m->options.keys_of_service && !options.access_key && !options.profile) {
+        mount_keys_init(&m->keys, m->meta);
+        options.keys = &m->keys.source;
+    }
     if (strcmp(m->url.scheme, "file") == 0 && !m->options.read_only) {
         int r = places_make(m->url.bucket, error);
         if (r < 0)
@@ -478,6 +485,7 @@ static int shut(struct mount *m)
         r = data_close(m->data);
     cache_close(m->cache);
     backup_job_free(m->backups);
+    mount_keys_end(&m->keys);
     meta_close(m->meta);
     if (m->signals_started) {
         pthread_kill(m->signals, SIGUSR2);

@@ -41,6 +41,7 @@ struct mount_options {
     unsigned upload_parallel;
     /* of the connection to a service */
     char *tls_ca, *tls_cert, *tls_key, *tls_server_name, *token_file;
+    bool keys_of_service; /* no option: the service says so */
     /* log */
     char *log_file, *log_level, *metrics_address;
 };

@@ -183,22 +183,56 @@ static int load_tokens(struct serve *s, struct served *v, struct error *error)
     return r;
 }
 
+/* Who signs for mounts without credentials. */
+static int make_signers(struct serve *s, const struct volume_config *config,
+                        const struct mount_options *options, struct server_volume_config *out,
+                        struct error *error)
+{
+    struct volume_keys keys;
+    struct store_options store_options;
+    int r = volume_config_keys(config, &keys, error);
+    if (r < 0 || !keys.service)
+        return r;
+    mount_options_store(options, &store_options);
+    out->keys_s = keys.lifetime_s;
+    r = store_signer_new(&out->signer, meta_server_loop(s->server), &store_options, error);
+    if (r == 0 && keys.reader_profile) {
+        store_options.profile = keys.reader_profile;
+        store_options.region = store_signer_region(out->signer);
+        r = store_signer_new(&out->read_signer, meta_server_loop(s->server), &store_options, error);
+    }
+    return r;
+}
+
+/* The signers become the volume's. */
+static int new_volume(struct serve *s, struct served *v, const struct volume_config *config,
+                      const struct mount_options *options, struct error *error)
+{
+    struct server_volume_config volume = {.name = config->name, .url = config->url};
+    int r = make_signers(s, config, options, &volume, error);
+    const char *region = volume.signer ? store_signer_region(volume.signer) : NULL;
+    cleanup(free_ptr) char *for_clients = volume_config_for_clients(config, region);
+    volume.options = for_clients;
+    if (r == 0 && (!for_clients || meta_server_volume_new(s->server, &volume, &v->volume) < 0))
+        r = error_set(error, -ENOMEM, "out of memory");
+    if (r < 0) {
+        store_signer_free(volume.signer);
+        store_signer_free(volume.read_signer);
+    }
+    return r;
+}
+
 static int open_parts(struct serve *s, struct served *v, const struct volume_config *config,
                       struct error *error)
 {
     struct mount_options options;
     struct store_url url = {0};
-    cleanup(free_ptr) char *for_clients = volume_config_for_clients(config);
-    struct server_volume_config volume = {
-        .name = config->name, .url = config->url, .options = for_clients};
     mount_options_init(&options);
-    int r = for_clients ? 0 : error_set(error, -ENOMEM, "out of memory");
-    if (r == 0)
-        r = volume_config_options(config, &options, error);
+    int r = volume_config_options(config, &options, error);
     if (r == 0)
         r = open_store(s, v, config, &options, &url, error);
-    if (r == 0 && meta_server_volume_new(s->server, &volume, &v->volume) < 0)
-        r = error_set(error, -ENOMEM, "out of memory");
+    if (r == 0)
+        r = new_volume(s, v, config, &options, error);
     if (r == 0)
         r = open_meta(s, v, &options, &url, error);
     if (r == 0)

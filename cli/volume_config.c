@@ -16,21 +16,43 @@
 #define CONFIG_VERSION 1
 #define NAME_MAX_LEN 64
 
+#define KEYS_DEFAULT_MS 3600000
+#define KEYS_MIN_MS 2000
+
 /* What a volume can be told, and whether its clients need it as well. Secrets are not among them:
- * they come from the environment, a profile or the host's role. */
+ * they come from the environment, a profile or the host's role. `own`: not an option of a mount. */
 static const struct {
     const char *name;
-    bool for_clients;
+    bool for_clients, own;
 } known[] = {
-    {"endpoint", true},          {"region", true},        {"profile", false},
-    {"anonymous", true},         {"addressing", true},    {"ca-file", false},
-    {"no-verify-tls", true},     {"storage-class", true}, {"sse", true},
-    {"request-payer", true},     {"connections", false},  {"deadline", false},
-    {"hedge-after", false},      {"inline-max", false},   {"settle-delay", false},
-    {"gc-delay", false},         {"sync", false},         {"sync-interval", false},
-    {"staging-patterns", false}, {"import-ttl", false},   {"negative-ttl", false},
-    {"no-settle", false},        {"memory", false},       {"settle-requests", false},
+    {"endpoint", true},
+    {"region", true},
+    {"profile", false},
+    {"anonymous", true},
+    {"addressing", true},
+    {"ca-file", false},
+    {"no-verify-tls", true},
+    {"storage-class", true},
+    {"sse", true},
+    {"request-payer", true},
+    {"connections", false},
+    {"deadline", false},
+    {"hedge-after", false},
+    {"inline-max", false},
+    {"settle-delay", false},
+    {"gc-delay", false},
+    {"sync", false},
+    {"sync-interval", false},
+    {"staging-patterns", false},
+    {"import-ttl", false},
+    {"negative-ttl", false},
+    {"no-settle", false},
+    {"memory", false},
+    {"settle-requests", false},
     {"settle-bandwidth", false},
+    {"credentials", true, true},
+    {"reader-profile", false, true},
+    {"keys-lifetime", false, true},
 };
 
 int volume_name_check(const char *name, struct error *error)
@@ -67,19 +89,58 @@ int volume_config_set(struct volume_config *config, const char *word, struct err
                      word);
 }
 
+static const char *option(const struct volume_config *config, const char *name)
+{
+    return json_string_value(json_object_get(config->options, name));
+}
+
+int volume_config_keys(const struct volume_config *config, struct volume_keys *out,
+                       struct error *error)
+{
+    const char *who = option(config, "credentials"), *lifetime = option(config, "keys-lifetime");
+    uint32_t ms = KEYS_DEFAULT_MS;
+    *out = (struct volume_keys){.reader_profile = option(config, "reader-profile")};
+    if (who && strcmp(who, "service") != 0 && strcmp(who, "client") != 0)
+        return error_set(error, -EINVAL, "credentials=%.40s: service or client is needed", who);
+    if (lifetime && (options_parse_duration_ms(lifetime, &ms) < 0 || ms < KEYS_MIN_MS))
+        return error_set(error, -EINVAL, "keys-lifetime=%.40s: a time of 2s or more is needed",
+                         lifetime);
+    out->service = who && strcmp(who, "service") == 0;
+    out->lifetime_s = ms / 1000;
+    if (!out->service && (lifetime || out->reader_profile))
+        return error_set(error, -EINVAL, "%s needs credentials=service",
+                         lifetime ? "keys-lifetime" : "reader-profile");
+    if (out->service && strncmp(config->url, "s3://", 5) != 0)
+        return error_set(error, -EINVAL, "credentials=service: only S3 has credentials");
+    if (out->service && option(config, "anonymous"))
+        return error_set(error, -EINVAL, "credentials=service: an anonymous volume has none");
+    return 0;
+}
+
 int volume_config_options(const struct volume_config *config, struct mount_options *out,
                           struct error *error)
 {
+    struct volume_keys keys;
+    int r = volume_config_keys(config, &keys, error);
+    if (r < 0)
+        return r;
     cleanup(free_ptr) bool *seen = calloc(mount_option_set.count, sizeof(*seen));
-    cleanup(free_ptr) char *text = json_dumps(config->options, JSON_COMPACT);
+    json_t *mounts = json_copy(config->options);
+    for (size_t i = 0; i < ARRAY_LEN(known); i++)
+        if (known[i].own)
+            json_object_del(mounts, known[i].name);
+    cleanup(free_ptr) char *text = json_dumps(mounts, JSON_COMPACT);
+    json_decref(mounts);
     if (!seen || !text)
         return error_set(error, -ENOMEM, "out of memory");
     return options_from_json(&mount_option_set, out, text, strlen(text), config->name, seen, error);
 }
 
-char *volume_config_for_clients(const struct volume_config *config)
+char *volume_config_for_clients(const struct volume_config *config, const char *region)
 {
     json_t *out = json_object();
+    if (region)
+        json_object_set_new(out, "region", json_string(region));
     for (size_t i = 0; i < ARRAY_LEN(known); i++) {
         json_t *value = json_object_get(config->options, known[i].name);
         if (value && known[i].for_clients)
@@ -99,13 +160,20 @@ static void adopt_text(char **mine, char **theirs)
 int volume_options_adopt(struct mount_options *mine, const char *text, struct error *error)
 {
     struct mount_options theirs;
+    json_t *root = json_loads(text, 0, NULL);
+    const char *who = json_string_value(json_object_get(root, "credentials"));
+    bool of_service = who && strcmp(who, "service") == 0;
     cleanup(free_ptr) bool *seen = calloc(mount_option_set.count, sizeof(*seen));
-    if (!seen)
+    json_object_del(root, "credentials");
+    cleanup(free_ptr) char *rest = root ? json_dumps(root, JSON_COMPACT) : strdup(text);
+    json_decref(root);
+    if (!seen || !rest)
         return error_set(error, -ENOMEM, "out of memory");
     mount_options_init(&theirs);
-    int r = options_from_json(&mount_option_set, &theirs, text, strlen(text), "the service", seen,
+    int r = options_from_json(&mount_option_set, &theirs, rest, strlen(rest), "the service", seen,
                               error);
     if (r == 0) {
+        mine->keys_of_service = of_service;
         adopt_text(&mine->endpoint, &theirs.endpoint);
         adopt_text(&mine->region, &theirs.region);
         adopt_text(&mine->addressing, &theirs.addressing);

@@ -21,8 +21,17 @@ int volume_config_set(struct volume_config *config, const char *word, struct err
 /* Fills options (initialised by the caller) with what a mount of this bucket would be given. */
 int volume_config_options(const struct volume_config *config, struct mount_options *out,
                           struct error *error);
-/* What clients need of them to reach the bucket, as JSON text; free(). */
-char *volume_config_for_clients(const struct volume_config *config);
+/* Whose credentials mounts use: docs/security.md, "Keys of the bucket". */
+struct volume_keys {
+    bool service;               /* those of the service: the rest is about them */
+    const char *reader_profile; /* of the volume's options; NULL: none */
+    uint32_t lifetime_s;
+};
+int volume_config_keys(const struct volume_config *config, struct volume_keys *out,
+                       struct error *error);
+/* What clients need of them to reach the bucket, as JSON text; free(). `region` (NULL: none): if
+ * the options do not say it. */
+char *volume_config_for_clients(const struct volume_config *config, const char *region);
 /* Takes over, from the text that the service sent, what the user of the mount did not say. */
 int volume_options_adopt(struct mount_options *mine, const char *text, struct error *error);
 

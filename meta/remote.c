@@ -94,6 +94,9 @@ static bool send_locked(struct remote *remote, struct remote_call *call)
     case REMOTE_STATUS:
         wire_put_number(&remote->out, WIRE_STATUS, call->id);
         break;
+    case REMOTE_KEYS:
+        wire_put_number(&remote->out, WIRE_KEYS, call->id);
+        break;
     case REMOTE_LOCK:
         remote_lock_put(remote, call);
         break;
@@ -297,6 +300,10 @@ static void end_call(struct remote_call *call, int result)
         break;
     case REMOTE_STATUS:
         sem_post(call->answered);
+        break;
+    case REMOTE_KEYS:
+        call->keys->result = result;
+        sem_post(&call->keys->answered);
         break;
     case REMOTE_LOCK:
         if (call->lock) {
@@ -560,6 +567,8 @@ int remote_answer(struct remote *remote, enum wire_type type, const uint8_t *dat
         return answer_status(remote, data, len);
     case WIRE_LOCK_DONE:
         return remote_lock_answer(remote, data, len);
+    case WIRE_KEYS_REPLY:
+        return remote_keys_answer(remote, data, len);
     default:
         return -EBADMSG;
     }

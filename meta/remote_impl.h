@@ -18,7 +18,7 @@
 #include "volume.h"
 #include "wire_locks.h"
 
-enum remote_call_kind { REMOTE_REQUEST, REMOTE_TASK, REMOTE_STATUS, REMOTE_LOCK };
+enum remote_call_kind { REMOTE_REQUEST, REMOTE_TASK, REMOTE_STATUS, REMOTE_LOCK, REMOTE_KEYS };
 
 /* What waits for an answer. */
 struct remote_call {
@@ -31,6 +31,7 @@ struct remote_call {
     uint64_t object;
     struct buf *status; /* STATUS: and `answered` is posted */
     sem_t *answered;
+    struct meta_remote_keys *keys; /* KEYS */
     struct wire_lock lock_message;
     struct meta_lock *lock; /* NULL: nobody waits */
     bool closing;           /* LOCK: nobody waits when the service is away */
@@ -123,6 +124,9 @@ void remote_forget(struct remote *remote);
 void remote_put_objects(struct remote *remote, struct buf *b);
 /* The largest id of an object that was reserved. */
 uint64_t remote_newest_object(struct remote *remote);
+
+/* remote_keys.c */
+int remote_keys_answer(struct remote *remote, const uint8_t *data, size_t len);
 
 /* remote_locks.c */
 void remote_lock_put(struct remote *remote, const struct remote_call *call);

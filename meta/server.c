@@ -328,6 +328,9 @@ static int take_number(struct conn *conn, enum wire_type type, const uint8_t *da
         return 0;
     case WIRE_STATUS:
         return take_status(session, number);
+    case WIRE_KEYS:
+        keys_take(session, number);
+        return 0;
     case WIRE_LOCK_CANCEL:
         lock_cancel(session, number);
         return 0;
@@ -698,6 +701,11 @@ void meta_server_free(struct server *server)
     loop_free(server->loop);
     guard_free(server);
     free(server);
+}
+
+struct loop *meta_server_loop(struct server *server)
+{
+    return server->loop;
 }
 
 static void status_on_loop(void *arg)

@@ -8,6 +8,7 @@
  * server_audit.c     what goes to the audit log
  * server_session.c   sessions, invalidations, who waits for whose confirmation
  * server_request.c   operations and tasks of sessions, and what they mean to the others
+ * server_keys.c      keys of the bucket
  * server_locks.c     locks
  * server_subtree.c   sessions that see one directory only
  * server_change.c    what has to wait for confirmations, and who may not see it before
@@ -192,6 +193,8 @@ struct server_volume {
     struct meta *meta; /* NULL: not started */
     char *name, *url, *options;
     struct token_set tokens;
+    struct store_signer *signer, *read_signer; /* NULL: gives no keys */
+    uint32_t keys_s;
     struct session *sessions;
     struct session *caching; /* those that may have something in a cache */
     unsigned restored;       /* sessions that may still come back */
@@ -319,6 +322,9 @@ void job_answer(struct job *job); /* and frees it */
  * confirm. */
 void reads_let_go(struct loop_timer *timer);
 void jobs_progress(struct session *session);
+
+/* server_keys.c */
+void keys_take(struct session *session, uint64_t id);
 
 /* server_change.c: in order: init, what it waits for, change_made. Then it is answered, at once or
  * when its last hold is gone. */

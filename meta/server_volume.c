@@ -343,6 +343,9 @@ int meta_server_volume_new(struct server *server, const struct server_volume_con
         free(volume);
         return -ENOMEM;
     }
+    volume->signer = config->signer;
+    volume->read_signer = config->read_signer;
+    volume->keys_s = config->keys_s;
     *out = volume;
     return 0;
 }
@@ -476,6 +479,8 @@ void meta_server_volume_free(struct server_volume *volume)
         return;
     /* What the volume's threads posted until meta_close runs before this. */
     loop_call(volume->server->loop, free_on_loop, volume);
+    store_signer_free(volume->signer);
+    store_signer_free(volume->read_signer);
     free(volume->name);
     free(volume->url);
     free(volume->options);

@@ -44,6 +44,8 @@ enum wire_type {
     WIRE_LOCK_DONE,     /* server: its answer */
     WIRE_LOCK_CANCEL,   /* client: it shall wait no longer */
     WIRE_LOCK_CLAIM,    /* client, after a restart of the server: what it holds */
+    WIRE_KEYS,          /* client: keys of the bucket */
+    WIRE_KEYS_REPLY,    /* server: wire_keys.h */
     WIRE_TYPES
 };
 
@@ -141,7 +143,7 @@ void wire_put_request(struct buf *b, const struct wire_request *m, const struct 
 void wire_put_reply(struct buf *b, uint64_t id, int result, const struct meta_reply *reply);
 void wire_put_task(struct buf *b, const struct wire_task *m);
 void wire_put_task_done(struct buf *b, const struct wire_task_done *m);
-/* TASK_CANCEL, LOCK_CANCEL, STATUS, CONFIRM, PING, PONG: a number; BYE: none (0). */
+/* TASK_CANCEL, LOCK_CANCEL, STATUS, KEYS, CONFIRM, PING, PONG: a number; BYE: none (0). */
 void wire_put_number(struct buf *b, enum wire_type type, uint64_t number);
 void wire_put_progress(struct buf *b, uint64_t id, uint64_t remaining);
 void wire_put_text(struct buf *b, enum wire_type type, uint64_t id, const void *text, size_t len);

@@ -240,6 +240,12 @@ static int from_instance(struct credentials *c, struct error *error)
 static int find_source(struct credentials *c, const struct store_options *o, const char *region,
                        struct error *error)
 {
+    if (o->keys) {
+        c->source.kind = CREDENTIALS_KEYS;
+        c->source.keys = *o->keys;
+        snprintf(c->source_name, sizeof(c->source_name), "the metadata service");
+        return 0;
+    }
     int rc = from_options(c, o, error);
     /* A profile that was asked for by name comes before what the environment happens to hold. */
     if (rc == 0 && o->profile)
@@ -327,6 +333,15 @@ int credentials_get(struct credentials *c, const struct credential_set **out, st
                          c->last_failure[0] ? ": " : "", c->last_failure);
     *out = &c->current;
     return 0;
+}
+
+const uint8_t *credential_day_key(const struct credential_set *set, const char *time)
+{
+    for (unsigned i = 0; i < set->day_count; i++) {
+        if (strncmp(set->days[i].day, time, 8) == 0)
+            return set->days[i].key;
+    }
+    return NULL;
 }
 
 bool credentials_reject(struct credentials *c)

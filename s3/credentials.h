@@ -18,6 +18,10 @@ struct credentials;
 struct credential_set {
     char *access_key, *secret_key, *session_token; /* token: NULL if none */
     int64_t expires_s;                             /* since 1970; 0: never */
+    /* In place of secret_key, which is NULL then. */
+    char *region;
+    unsigned day_count;
+    struct store_day_key days[STORE_KEY_DAYS];
 };
 void credential_set_done(struct credential_set *set);
 
@@ -36,6 +40,8 @@ void credentials_free(struct credentials *c);
 int credentials_get(struct credentials *c, const struct credential_set **out, struct error *error);
 /* Loop thread: the server says that the set has expired. False: there is no other to be had. */
 bool credentials_reject(struct credentials *c);
+/* The key of the day of `time` (sigv4.h); NULL: there is none. */
+const uint8_t *credential_day_key(const struct credential_set *set, const char *time);
 /* Where the set came from: "environment", "profile default", … */
 const char *credentials_source(const struct credentials *c);
 

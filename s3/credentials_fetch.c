@@ -23,6 +23,8 @@ void credential_set_done(struct credential_set *set)
     free(set->access_key);
     free(set->secret_key);
     free(set->session_token);
+    free(set->region);
+    explicit_bzero(set->days, sizeof(set->days));
     *set = (struct credential_set){0};
 }
 
@@ -353,6 +355,25 @@ static int fetch_web_identity(const struct credential_source *source, struct cre
     return rc;
 }
 
+static int fetch_keys(const struct credential_source *source, struct credential_set *out,
+                      struct error *error)
+{
+    struct store_keys keys = {0};
+    int rc = source->keys.fetch(source->keys.arg, &keys, error);
+    if (rc)
+        return rc;
+    *out = (struct credential_set){
+        .access_key = TAKE_PTR(keys.access_key),
+        .session_token = TAKE_PTR(keys.session_token),
+        .region = TAKE_PTR(keys.region),
+        .expires_s = (int64_t)(clock_wall_ns() / NS_PER_S) + keys.valid_s,
+        .day_count = keys.day_count,
+    };
+    memcpy(out->days, keys.days, sizeof(out->days));
+    store_keys_done(&keys);
+    return 0;
+}
+
 int credential_source_fetch(const struct credential_source *source, struct credential_set *out,
                             struct error *error)
 {
@@ -365,6 +386,8 @@ int credential_source_fetch(const struct credential_source *source, struct crede
         return fetch_container(source, out, error);
     case CREDENTIALS_INSTANCE:
         return fetch_instance(source, out, error);
+    case CREDENTIALS_KEYS:
+        return fetch_keys(source, out, error);
     case CREDENTIALS_STATIC:
         break;
     }

@@ -12,12 +12,14 @@ struct credential_source {
         CREDENTIALS_WEB_IDENTITY,
         CREDENTIALS_CONTAINER,
         CREDENTIALS_INSTANCE,
+        CREDENTIALS_KEYS,
     } kind;
     /* All owned; NULL if the kind does not need them. */
     char *command;
     char *role_arn, *session_name, *token_file, *sts_endpoint;
     char *url; /* of the container's agent, or base of the instance's metadata service */
     char *authorization, *authorization_file;
+    struct store_keys_source keys;
 };
 
 void credential_source_done(struct credential_source *source);

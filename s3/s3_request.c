@@ -456,6 +456,11 @@ static int sign(struct header_list *list, struct s3_request *request, const char
         return rc;
     char time_text[SIGV4_TIME_LEN + 1], payload[65];
     sigv4_time((int64_t)(clock_wall_ns() / NS_PER_S) + s3->skew_s, time_text);
+    const uint8_t *day_key = credential_day_key(keys, time_text);
+    if (keys->day_count && !day_key) {
+        credentials_reject(s3->credentials); /* new ones may be for that day */
+        return error_set(&request->op->error, -EACCES, "there is no key for %.8s", time_text);
+    }
     payload_digest(request, payload);
     add_header(list, "x-amz-date", time_text);
     add_header(list, "x-amz-content-sha256", payload);
@@ -481,10 +486,11 @@ static int sign(struct header_list *list, struct s3_request *request, const char
         .header_count = count,
         .payload = payload,
         .time = time_text,
-        .region = s3->region,
+        .region = keys->region ? keys->region : s3->region,
         .service = "s3",
         .access_key = keys->access_key,
         .secret_key = keys->secret_key,
+        .day_key = day_key,
     };
     cleanup(buf_done) struct buf authorization;
     buf_init(&authorization, 0);

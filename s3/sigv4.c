@@ -105,29 +105,30 @@ static void chain(uint8_t key[32], const char *text)
     memcpy(key, next, sizeof(next));
 }
 
-static void derive_key(const struct sigv4_request *r, struct sigv4_key *cache)
+void sigv4_derive(const char *time, const char *region, const char *service, const char *secret,
+                  struct sigv4_key *key)
 {
     char day[9], tag[65];
-    snprintf(day, sizeof(day), "%.8s", r->time);
+    snprintf(day, sizeof(day), "%.8s", time);
     uint8_t digest[32];
-    hash_sha256(r->secret_key, strlen(r->secret_key), digest);
+    hash_sha256(secret, strlen(secret), digest);
     hash_hex(digest, sizeof(digest), tag);
-    if (strcmp(cache->day, day) == 0 && strcmp(cache->region, r->region) == 0 &&
-        strcmp(cache->service, r->service) == 0 && strcmp(cache->secret_tag, tag) == 0)
+    if (strcmp(key->day, day) == 0 && strcmp(key->region, region) == 0 &&
+        strcmp(key->service, service) == 0 && strcmp(key->secret_tag, tag) == 0)
         return;
-    struct buf secret;
-    buf_init(&secret, 0);
-    put_text(&secret, "AWS4");
-    put_text(&secret, r->secret_key);
-    hash_hmac_sha256(secret.data, secret.len, day, strlen(day), cache->key);
-    buf_done(&secret);
-    chain(cache->key, r->region);
-    chain(cache->key, r->service);
-    chain(cache->key, "aws4_request");
-    memcpy(cache->day, day, sizeof(day));
-    memcpy(cache->secret_tag, tag, sizeof(tag));
-    snprintf(cache->region, sizeof(cache->region), "%s", r->region);
-    snprintf(cache->service, sizeof(cache->service), "%s", r->service);
+    struct buf first;
+    buf_init(&first, 0);
+    put_text(&first, "AWS4");
+    put_text(&first, secret);
+    hash_hmac_sha256(first.data, first.len, day, strlen(day), key->key);
+    buf_done(&first);
+    chain(key->key, region);
+    chain(key->key, service);
+    chain(key->key, "aws4_request");
+    memcpy(key->day, day, sizeof(day));
+    memcpy(key->secret_tag, tag, sizeof(tag));
+    snprintf(key->region, sizeof(key->region), "%s", region);
+    snprintf(key->service, sizeof(key->service), "%s", service);
 }
 
 int sigv4_sign(const struct sigv4_request *r, struct sigv4_key *cache, struct buf *out)
@@ -149,8 +150,10 @@ int sigv4_sign(const struct sigv4_request *r, struct sigv4_key *cache, struct bu
                r->region, r->service, hex);
     if (buf_error(&text))
         return buf_error(&text);
-    derive_key(r, cache);
-    hash_hmac_sha256(cache->key, sizeof(cache->key), text.data, text.len, digest);
+    if (!r->day_key)
+        sigv4_derive(r->time, r->region, r->service, r->secret_key, cache);
+    hash_hmac_sha256(r->day_key ? r->day_key : cache->key, sizeof(cache->key), text.data, text.len,
+                     digest);
     hash_hex(digest, sizeof(digest), hex);
 
     buf_printf(out, "AWS4-HMAC-SHA256 Credential=%s/%.8s/%s/%s/aws4_request, SignedHeaders=",

@@ -37,11 +37,15 @@ struct sigv4_request {
     const char *time;    /* ISO basic, SIGV4_TIME_LEN characters; also the value of x-amz-date */
     const char *region, *service;
     const char *access_key, *secret_key;
+    const uint8_t *day_key; /* of the day of `time`, region and service; NULL: from secret_key */
 };
 
 /* Appends the value of the Authorization header (with a NUL behind). 0, -ENOMEM, or -EINVAL (region
  * or service too long). */
 int sigv4_sign(const struct sigv4_request *request, struct sigv4_key *cache, struct buf *out);
+/* The key of the day of `time`, into `key`. Region and service as sigv4_sign allows them. */
+void sigv4_derive(const char *time, const char *region, const char *service, const char *secret,
+                  struct sigv4_key *key);
 /* The text that is hashed and signed; for tests and for messages about a signature that is refused.
  */
 void sigv4_canonical(const struct sigv4_request *request, struct buf *out);

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../meta/wire_keys.h"
 #include "../../meta/wire_locks.h"
 #include "meta/codec.h"
 
@@ -79,6 +80,20 @@ static void try_request(const uint8_t *data, size_t len)
         meta_codec_op_done(&op);
 }
 
+static void try_keys(const uint8_t *data, size_t len)
+{
+    struct wire_keys m;
+    struct buf b;
+    if (wire_get_keys(data, len, &m) < 0 || m.result)
+        return;
+    buf_init(&b, 0);
+    wire_put_keys(&b, m.id, &m.keys);
+    if (buf_error(&b) < 0 || b.len != len + WIRE_HEAD || memcmp(b.data + WIRE_HEAD, data, len) != 0)
+        abort();
+    buf_done(&b);
+    store_keys_done(&m.keys);
+}
+
 static void try_message(enum wire_type type, const uint8_t *data, size_t len)
 {
     struct wire_hello hello;
@@ -126,6 +141,9 @@ static void try_message(enum wire_type type, const uint8_t *data, size_t len)
         break;
     case WIRE_LOCK:
         try_lock(data, len);
+        break;
+    case WIRE_KEYS_REPLY:
+        try_keys(data, len);
         break;
     case WIRE_LOCK_DONE:
         wire_get_lock_done(data, len, &lock_done);

@@ -10,7 +10,10 @@
 #ifndef SLUICE_META_REMOTE_H
 #define SLUICE_META_REMOTE_H
 
+#include <semaphore.h>
+
 #include "meta/meta.h"
+#include "s3/keys.h"
 
 /* Where the service is: sluice://HOST:PORT/VOLUME[/DIRECTORY], the same with sluices:// for TLS, or
  * sluice+unix:///PATH/OF/SOCKET:VOLUME[/DIRECTORY]. */
@@ -56,5 +59,17 @@ uint64_t meta_remote_session(const struct meta *meta);
  * meta_close; NULL for a volume that is not remote. */
 const char *meta_remote_store_url(const struct meta *meta);
 const char *meta_remote_store_options(const struct meta *meta);
+
+/* Keys of the bucket, of a service that gives them (store option credentials=service). `ask` sends
+ * the question and does not wait: 0, or -errno. After 0 `wait` does, and needs `meta` no more:
+ * meta_close ends it, too. 0 and `keys`, which are the caller's; or -errno and `error`. */
+struct meta_remote_keys {
+    int result;
+    struct store_keys keys;
+    struct error error;
+    sem_t answered;
+};
+int meta_remote_keys_ask(struct meta *meta, struct meta_remote_keys *ask);
+int meta_remote_keys_wait(struct meta_remote_keys *ask);
 
 #endif

@@ -12,6 +12,7 @@
 #include "base/metrics.h"
 #include "meta/meta.h"
 #include "meta/token.h"
+#include "s3/keys.h"
 
 struct server;
 struct server_volume;
@@ -40,6 +41,8 @@ int meta_server_new(const struct server_config *config, struct server **out, str
 /* Closes all connections. Volumes were freed before. Sessions are kept in their volumes: clients go
  * on when the service is back. */
 void meta_server_free(struct server *server);
+/* Of its thread, for store_signer_new. */
+struct loop *meta_server_loop(struct server *server);
 
 /* Reads the certificates again if their files have changed. 1: taken over, 0: nothing new, -errno
  * with a sentence: they are wrong, and those from before stay. Any thread; reads files. */
@@ -58,6 +61,10 @@ int meta_server_listen(struct server *server, const char *address, char *bound,
  * and `options` (a JSON object) tell clients how they reach the bucket. Copied. */
 struct server_volume_config {
     const char *name, *url, *options;
+    /* Who signs for clients without credentials, and for those that may only read (NULL: nobody);
+     * the keys that they get are used for keys_s. The signers become the volume's. */
+    struct store_signer *signer, *read_signer;
+    uint32_t keys_s;
 };
 int meta_server_volume_new(struct server *server, const struct server_volume_config *config,
                            struct server_volume **out);

@@ -7,6 +7,7 @@
 #define SLUICE_S3_OPEN_H
 
 #include "base/metrics.h"
+#include "s3/keys.h"
 #include "s3/store.h"
 
 struct store_url {
@@ -29,7 +30,9 @@ struct store_options {
     const char *region;   /* default AWS_REGION, AWS_DEFAULT_REGION, profile, us-east-1 */
     const char *profile;
     const char *access_key, *secret_key, *session_token; /* default: the credentials chain */
-    bool anonymous;                                      /* no signature */
+    /* In their place, and asked again before they end: keys that somebody else derives. */
+    const struct store_keys_source *keys;
+    bool anonymous; /* no signature */
     int path_style; /* 1 yes, 0 no, -1 (set by store_options_init) automatic: yes with a custom
                        endpoint or a bucket name with dots */
     const char *ca_file;

@@ -4,6 +4,7 @@
 
 #include "meta/codec.h"
 #include "test.h"
+#include "wire_keys.h"
 
 static struct wire_text text_of(const char *text)
 {
@@ -146,6 +147,45 @@ static void count_item(void *arg, const struct wire_item *item)
 {
     unsigned *counts = arg;
     counts[item->kind]++;
+}
+
+TEST(wire, keys_round_trip)
+{
+    struct buf b;
+    const uint8_t *data;
+    size_t len;
+    struct wire_keys got;
+    struct store_keys keys = {.access_key = (char *)"AK",
+                              .region = (char *)"r",
+                              .valid_s = 3600,
+                              .day_count = 2,
+                              .days = {{"20130524", {1}}, {"20130525", {2}}}};
+    buf_init(&b, 0);
+    wire_put_keys(&b, 5, &keys);
+    frame(&b, WIRE_KEYS_REPLY, &data, &len);
+    for (size_t short_len = 0; short_len < len; short_len++)
+        check_int(wire_get_keys(data, short_len, &got), -EBADMSG);
+    check_int(wire_get_keys(data, len, &got), 0);
+    check_uint(got.id, 5);
+    check_int(got.result, 0);
+    check_uint(got.keys.valid_s, 3600);
+    check_str(got.keys.access_key, "AK");
+    check_str(got.keys.session_token, NULL);
+    check_str(got.keys.region, "r");
+    check_uint(got.keys.day_count, 2);
+    check_str(got.keys.days[1].day, "20130525");
+    check_int(got.keys.days[1].key[0], 2);
+    store_keys_done(&got.keys);
+    buf_reset(&b);
+    keys.access_key = (char *)"A\r\nhost: x"; /* it goes into a header */
+    wire_put_keys(&b, 5, &keys);
+    check_int(wire_get_keys(b.data + WIRE_HEAD, b.len - WIRE_HEAD, &got), -EBADMSG);
+    buf_reset(&b);
+    wire_put_no_keys(&b, 6, -EACCES, "no");
+    check_int(wire_get_keys(b.data + WIRE_HEAD, b.len - WIRE_HEAD, &got), 0);
+    check_int(got.result, -EACCES);
+    check_uint(got.text.len, 2);
+    buf_done(&b);
 }
 
 TEST(wire, items_are_taken_all_or_none)

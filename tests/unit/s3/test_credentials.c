@@ -7,6 +7,7 @@
 #include "credentials.h"
 #include "credentials_fetch.h"
 #include "profile.h"
+#include "s3/keys.h"
 #include "test.h"
 
 /* ---- files ---- */
@@ -397,4 +398,102 @@ TEST(credential_parse_json, takes_only_what_can_go_into_a_header)
     check_str(set.session_token, "t");
     check_int(set.expires_s, 60);
     credential_set_done(&set);
+}
+
+/* ---- keys of a day ---- */
+
+static int give_keys(void *arg, struct store_keys *out, struct error *error)
+{
+    int *calls = arg;
+    ++*calls;
+    *out = (struct store_keys){
+        .access_key = strdup("AK"),
+        .region = strdup("r"),
+        .valid_s = 3600,
+        .day_count = 2,
+        .days = {{.day = "20130524", .key = {1}}, {.day = "20130525", .key = {2}}},
+    };
+    return 0;
+}
+
+TEST(credentials_new, takes_keys_of_somebody_else_and_nothing_of_its_own)
+{
+    int calls = 0;
+    struct loop *loop;
+    struct error error = {0};
+    struct credentials *c = NULL;
+    struct store_options options;
+    const struct credential_set *set = NULL;
+    const struct store_keys_source source = {.fetch = give_keys, .arg = &calls};
+    check_int(loop_new(&loop, "test"), 0);
+    store_options_init(&options);
+    setenv("AWS_ACCESS_KEY_ID", "other", 1);
+    setenv("AWS_SECRET_ACCESS_KEY", "other", 1);
+    options.keys = &source;
+    check_int(credentials_new(&c, loop, &options, "r", &error), 0);
+    check_int(credentials_get(c, &set, &error), 0);
+    check_str(set->access_key, "AK");
+    check_str(set->secret_key, NULL);
+    check_int(calls, 1);
+    check_int(credential_day_key(set, "20130524T235959Z")[0], 1);
+    check_int(credential_day_key(set, "20130525T000000Z")[0], 2);
+    check(credential_day_key(set, "20130526T000000Z") == NULL);
+    credentials_free(c);
+    loop_free(loop);
+    unsetenv("AWS_ACCESS_KEY_ID");
+    unsetenv("AWS_SECRET_ACCESS_KEY");
+}
+
+#define MIDNIGHT 1369353600 /* 2013-05-24 00:00 UTC */
+
+struct ask {
+    struct store_signer *signer;
+    int64_t now_s;
+    uint32_t lifetime_s;
+    struct store_keys keys;
+    int rc;
+};
+
+static void ask_on_loop(void *arg)
+{
+    struct ask *ask = arg;
+    ask->rc = store_signer_keys(ask->signer, ask->now_s, ask->lifetime_s, &ask->keys, NULL);
+}
+
+static void check_keys(struct loop *loop, struct store_signer *signer, int64_t now_s,
+                       uint32_t lifetime_s, uint32_t valid_s, const char *days)
+{
+    struct ask ask = {.signer = signer, .now_s = now_s, .lifetime_s = lifetime_s};
+    char got[64] = "";
+    loop_call(loop, ask_on_loop, &ask);
+    check_int(ask.rc, 0);
+    check_int(ask.keys.valid_s, valid_s);
+    for (unsigned i = 0; i < ask.keys.day_count; i++)
+        snprintf(got + strlen(got), sizeof(got) - strlen(got), "%s ", ask.keys.days[i].day);
+    check_str(got, days);
+    check_str(ask.keys.access_key, "AK");
+    check_str(ask.keys.session_token, "token");
+    store_keys_done(&ask.keys);
+}
+
+TEST(store_signer_keys, end_with_the_day_and_begin_before_the_next)
+{
+    struct loop *loop;
+    struct store_signer *signer = NULL;
+    struct store_options options;
+    check_int(loop_new(&loop, "test"), 0);
+    store_options_init(&options);
+    options.access_key = "AK";
+    options.secret_key = "secret";
+    options.session_token = "token";
+    options.region = "r";
+    check_int(store_signer_new(&signer, loop, &options, NULL), 0);
+    check_str(store_signer_region(signer), "r");
+    check_keys(loop, signer, MIDNIGHT - 7200, 3600, 3600, "20130523 ");
+    check_keys(loop, signer, MIDNIGHT - 1000, 3600, 1000, "20130523 ");
+    check_keys(loop, signer, MIDNIGHT - 900, 3600, 3600, "20130523 20130524 ");
+    check_keys(loop, signer, MIDNIGHT - 1, 200000, 86401, "20130523 20130524 ");
+    check_keys(loop, signer, MIDNIGHT, 3600, 3600, "20130524 ");
+    store_signer_free(signer);
+    loop_free(loop);
 }

@@ -213,6 +213,30 @@ TEST(sigv4_sign, notices_a_changed_secret_and_day)
     buf_done(&anew);
 }
 
+TEST(sigv4_derive, gives_what_signs_without_the_secret)
+{
+    struct sigv4_pair host = {"host", "examplebucket.s3.amazonaws.com"};
+    struct sigv4_request request = s3_request;
+    request.method = "GET";
+    request.path = "/";
+    request.query = "";
+    request.headers = &host;
+    request.header_count = 1;
+    request.payload = SIGV4_UNSIGNED;
+    struct sigv4_key key = {{0}}, derived = {{0}};
+    struct buf with, without;
+    buf_init(&with, 0);
+    buf_init(&without, 0);
+    check_int(sigv4_sign(&request, &key, &with), 0);
+    sigv4_derive(request.time, request.region, request.service, request.secret_key, &derived);
+    request.secret_key = NULL;
+    request.day_key = derived.key;
+    check_int(sigv4_sign(&request, &key, &without), 0);
+    check_str((char *)without.data, (char *)with.data);
+    buf_done(&with);
+    buf_done(&without);
+}
+
 TEST(sigv4_sign, refuses_a_region_that_has_no_room)
 {
     char region[200];
