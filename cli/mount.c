@@ -220,8 +220,11 @@ static void raise_limits(void)
     }
     /* Many threads allocate a little each: without a bound every one keeps an arena of its own. */
     mallopt(M_ARENA_MAX, 4);
-    /* Large buffers go back to the system; a fixed value keeps malloc from raising it. */
-    mallopt(M_MMAP_THRESHOLD, 128 << 10);
+    /* Large buffers go back to the system; fixed values keep malloc from raising them. Those of a
+     * request to the store (256 KiB each) stay: mapped anew each time they cost a page fault for
+     * every 4 KiB. */
+    mallopt(M_MMAP_THRESHOLD, 512 << 10);
+    mallopt(M_TRIM_THRESHOLD, 1 << 20);
 }
 
 static void note_probe(void *arg, const char *what, bool good, const char *text)

@@ -28,8 +28,10 @@ struct durability_rules; /* durability.c */
 struct pass;             /* passthrough.h: the kernel reads the file by itself */
 
 /* What of the inode's content the kernel's page cache was last known to hold, for files that are
- * not open any more: a bounded, direct-mapped memory. */
-#define DATA_KEPT_SLOTS 8192
+ * not open any more: a bounded, direct-mapped memory. Two files that share a slot drive each other
+ * out of the page cache: so there is one for each of as many files as are used in turn. 1 MiB, of
+ * which only what is used takes memory. */
+#define DATA_KEPT_SLOTS 65536
 struct data_kept {
     uint64_t ino, data_version;
 };

@@ -541,3 +541,26 @@ TEST(read_range, gives_committed_bytes_and_zeros, .init = begin, .fini = end)
     free(bytes);
     free(got);
 }
+
+/* Opens files of one content each, one after the other; how many may keep the kernel's pages. */
+static unsigned open_each(uint64_t count, uint64_t version)
+{
+    unsigned keep = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        struct meta_attr attr = {
+            .ino = 1000 + i, .mode = S_IFREG | 0644, .nlink = 1, .data_version = version};
+        struct data_handle *handle;
+        check_int(data_file_open(data, &attr, false, &handle), 0);
+        keep += data_handle_keep_cache(handle);
+        data_file_release(handle);
+    }
+    return keep;
+}
+
+TEST(data_keep_cache, files_used_in_turn_keep_their_pages, .init = begin, .fini = end)
+{
+    check_int(open_each(40000, 1), 0);
+    check_int(open_each(40000, 1), 40000);
+    check_int(open_each(10, 2), 0); /* other content */
+    check_int(open_each(10, 2), 10);
+}
