@@ -9,12 +9,13 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/hash.h"
+#include "meta/acl.h"
 
 static const struct {
     const char *name;
     enum control_op op;
     bool needs_path, takes_path, needs_to, takes_list, needs_ino, needs_quota, takes_store,
-        takes_migrate;
+        takes_migrate, takes_acl;
 } ops[] = {
     {.name = "status", .op = CONTROL_STATUS},
     {.name = "metrics", .op = CONTROL_METRICS},
@@ -44,6 +45,8 @@ static const struct {
     {.name = "migrate", .op = CONTROL_MIGRATE, .needs_path = true, .takes_migrate = true},
     {.name = "keep", .op = CONTROL_KEEP},
     {.name = "stop", .op = CONTROL_STOP},
+    {.name = "acl-get", .op = CONTROL_ACL_GET, .needs_path = true},
+    {.name = "acl-set", .op = CONTROL_ACL_SET, .needs_path = true, .takes_acl = true},
 };
 
 static void free_json(json_t **json)
@@ -58,6 +61,9 @@ void control_request_done(struct control_request *request)
     free(request->url);
     free(request->name);
     free(request->options);
+    for (size_t i = 0; i < request->acl_count; i++)
+        free(request->acl[i].name);
+    free(request->acl);
     memset(request, 0, sizeof(*request));
 }
 
@@ -161,6 +167,10 @@ static int take_list(json_t *root, struct control_request *out, struct error *er
     if (result < 0)
         return result;
     out->limit = (uint32_t)limit;
+    json_t *cached = json_object_get(root, "cached");
+    if (cached && !json_is_boolean(cached))
+        return error_set(error, -EINVAL, "cached must be true or false");
+    out->cached = json_is_true(cached);
     struct control_text after = {0};
     result = take_bytes(root, "after", META_NAME_MAX, &after, error);
     if (result <= 0)
@@ -252,6 +262,63 @@ static int take_migrate(json_t *root, struct control_request *out, struct error 
     return 0;
 }
 
+/* "default:user:alice:r-x": 0, -EINVAL, -ENOMEM. */
+static int parse_acl_entry(const char *text, struct control_acl_entry *out)
+{
+    static const struct {
+        const char *word;
+        uint16_t tag, named;
+    } tags[] = {{"user", ACL_OWNER, ACL_USER},
+                {"group", ACL_GROUP, ACL_NAMED_GROUP},
+                {"mask", ACL_MASK, 0},
+                {"other", ACL_OTHER, 0}};
+    static const char start[] = "default:", bits[] = "rwx";
+    *out = (struct control_acl_entry){.is_default = strncmp(text, start, strlen(start)) == 0};
+    if (out->is_default)
+        text += strlen(start);
+    size_t i = 0, word = strcspn(text, ":");
+    while (i < ARRAY_LEN(tags) &&
+           (strlen(tags[i].word) != word || strncmp(tags[i].word, text, word) != 0))
+        i++;
+    if (i == ARRAY_LEN(tags) || !text[word])
+        return -EINVAL;
+    const char *name = text + word + 1;
+    size_t name_len = strcspn(name, ":");
+    const char *perm = name + name_len + 1;
+    if (!name[name_len] || strlen(perm) != strlen(bits) || (name_len && !tags[i].named))
+        return -EINVAL;
+    for (size_t k = 0; k < strlen(bits); k++) {
+        if (perm[k] != bits[k] && perm[k] != '-')
+            return -EINVAL;
+        out->perm = (uint16_t)(out->perm << 1 | (perm[k] == bits[k]));
+    }
+    out->tag = name_len ? tags[i].named : tags[i].tag;
+    if (name_len)
+        out->name = strndup(name, name_len);
+    return name_len && !out->name ? -ENOMEM : 0;
+}
+
+static int take_acl(json_t *root, struct control_request *out, struct error *error)
+{
+    json_t *entries = json_object_get(root, "entries");
+    size_t count = json_array_size(entries);
+    if (!json_is_array(entries) || count > 2 * ACL_ENTRIES_MAX)
+        return error_set(error, -EINVAL, "entries must be an array of at most %d strings",
+                         2 * ACL_ENTRIES_MAX);
+    out->acl = calloc(count + 1, sizeof(*out->acl));
+    if (!out->acl)
+        return error_set(error, -ENOMEM, "no memory");
+    for (size_t i = 0; i < count; i++) {
+        const char *text = json_string_value(json_array_get(entries, i));
+        int result = text ? parse_acl_entry(text, &out->acl[i]) : -EINVAL;
+        if (result < 0)
+            return error_set(error, result, "%.60s is no entry such as user:alice:r-x",
+                             text ? text : "what is no string");
+        out->acl_count = i + 1;
+    }
+    return 0;
+}
+
 static int take_members(json_t *root, struct control_request *out, struct error *error)
 {
     const char *name = json_string_value(json_object_get(root, "op"));
@@ -276,6 +343,8 @@ static int take_members(json_t *root, struct control_request *out, struct error 
         result = take_store(root, out, error);
     if (result == 0 && ops[i].takes_migrate)
         result = take_migrate(root, out, error);
+    if (result == 0 && ops[i].takes_acl)
+        result = take_acl(root, out, error);
     if (result == 0 && ops[i].needs_ino) {
         result = take_number(root, "ino", 1, INT64_MAX, &out->ino, error);
         if (result == 0)

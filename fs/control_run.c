@@ -228,7 +228,7 @@ static void run_path(struct control_handle *h)
         control_fail(h, result, NULL);
 }
 
-static json_t *entry_json(struct fs *fs, const struct meta_entry *entry)
+static json_t *entry_json(struct fs *fs, const struct meta_entry *entry, bool with_cached)
 {
     struct meta_attr attr = entry->attr;
     if (S_ISREG(attr.mode))
@@ -239,6 +239,10 @@ static json_t *entry_json(struct fs *fs, const struct meta_entry *entry)
                   (json_int_t)attr.nlink, "size", (json_int_t)attr.size, "mtime_ns",
                   (json_int_t)attr.mtime_ns, "ctime_ns", (json_int_t)attr.ctime_ns, "atime_ns",
                   (json_int_t)attr.atime_ns);
+    struct data_cached cached;
+    if (out && with_cached && S_ISREG(attr.mode) &&
+        data_cached(fs->data, attr.ino, DATA_CACHED_LOOK, &cached) == 0)
+        json_object_set_new(out, "cached_bytes", json_integer((json_int_t)cached.cached_bytes));
     if (out)
         control_set_name(out, "name", entry->name, entry->name_len);
     return out;
@@ -264,7 +268,8 @@ static void run_list(struct control_handle *h)
     result = meta_call(h->fs->meta, &request);
     json_t *entries = json_array();
     for (size_t i = 0; result == 0 && i < request.reply.entry_count; i++)
-        if (json_array_append_new(entries, entry_json(h->fs, &request.reply.entries[i])) < 0)
+        if (json_array_append_new(
+                entries, entry_json(h->fs, &request.reply.entries[i], h->request.cached)) < 0)
             result = -ENOMEM;
     if (result == 0) {
         control_put_json(&h->reply, json_pack("{s:b,s:b,s:o}", "ok", 1, "end",
@@ -582,6 +587,10 @@ void control_run(struct control_handle *h)
         break;
     case CONTROL_MIGRATE:
         control_run_migrate(h);
+        break;
+    case CONTROL_ACL_GET:
+    case CONTROL_ACL_SET:
+        control_run_acl(h);
         break;
     case CONTROL_KEEP:
         run_keep(h);

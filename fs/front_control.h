@@ -71,6 +71,8 @@ void control_set_name(json_t *object, const char *key, const char *bytes, size_t
 /* control_cache.c */
 void control_run_cached(struct control_handle *handle);
 void control_run_cache(struct control_handle *handle);
+/* control_acl.c */
+void control_run_acl(struct control_handle *handle);
 /* control_quota.c */
 void control_run_quota_set(struct control_handle *handle);
 void control_run_quota(struct control_handle *handle);

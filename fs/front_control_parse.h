@@ -49,11 +49,20 @@ enum control_op {
     CONTROL_MIGRATE,
     CONTROL_KEEP,
     CONTROL_STOP,
+    CONTROL_ACL_GET,
+    CONTROL_ACL_SET,
 };
 
 struct control_text {
     char *bytes; /* owned, NUL-terminated */
     size_t len;
+};
+
+/* An entry of an access control list, as getfacl(1) writes it. */
+struct control_acl_entry {
+    bool is_default;
+    uint16_t tag, perm; /* meta/acl.h */
+    char *name;         /* owned: of a named user or group, or its number; else NULL */
 };
 
 struct control_request {
@@ -68,6 +77,9 @@ struct control_request {
     /* Stores: owned, NULL where not given. */
     char *url, *name, *options;
     bool has_path, read_only;
+    bool cached;                   /* a listing that says what the cache has */
+    struct control_acl_entry *acl; /* owned */
+    size_t acl_count;
     enum meta_migrate migrate;
 };
 

@@ -1,4 +1,4 @@
-#include "acl.h"
+#include "meta/acl.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -10,26 +10,26 @@
 #define HEADER 4u
 #define ENTRY 8u
 
-enum tag { OWNER = 0x01, USER = 0x02, GROUP = 0x04, NAMED_GROUP = 0x08, MASK = 0x10, OTHER = 0x20 };
-
 /* Which entries may follow which, and that what must be there is there. */
-static int check(const struct acl *acl)
+int acl_check(const struct acl *acl)
 {
+    if (acl->count == 0)
+        return 0;
     unsigned seen = 0;
     uint16_t last = 0;
     for (size_t i = 0; i < acl->count; i++) {
         const struct acl_entry *e = &acl->entries[i];
-        bool named = e->tag == USER || e->tag == NAMED_GROUP;
+        bool named = e->tag == ACL_USER || e->tag == ACL_NAMED_GROUP;
         if (e->perm > 7 || e->tag < last || (e->tag == last && !named) ||
             (named && e->id == UINT32_MAX))
             return -EINVAL;
         switch (e->tag) {
-        case OWNER:
-        case USER:
-        case GROUP:
-        case NAMED_GROUP:
-        case MASK:
-        case OTHER:
+        case ACL_OWNER:
+        case ACL_USER:
+        case ACL_GROUP:
+        case ACL_NAMED_GROUP:
+        case ACL_MASK:
+        case ACL_OTHER:
             break;
         default:
             return -EINVAL;
@@ -37,9 +37,9 @@ static int check(const struct acl *acl)
         seen |= e->tag;
         last = e->tag;
     }
-    unsigned needed = OWNER | GROUP | OTHER;
-    if (seen & (USER | NAMED_GROUP))
-        needed |= MASK;
+    unsigned needed = ACL_OWNER | ACL_GROUP | ACL_OTHER;
+    if (seen & (ACL_USER | ACL_NAMED_GROUP))
+        needed |= ACL_MASK;
     return (seen & needed) == needed ? 0 : -EINVAL;
 }
 
@@ -65,7 +65,7 @@ int acl_parse(const void *value, size_t len, struct acl *out)
         e->id = le32toh(e->id);
     }
     out->count = count;
-    return count ? check(out) : 0;
+    return acl_check(out);
 }
 
 size_t acl_size(const struct acl *acl)
@@ -88,7 +88,7 @@ void acl_write(const struct acl *acl, uint8_t *room)
     }
 }
 
-static struct acl_entry *find(struct acl *acl, enum tag tag)
+static struct acl_entry *find(struct acl *acl, enum acl_tag tag)
 {
     for (size_t i = 0; i < acl->count; i++)
         if (acl->entries[i].tag == tag)
@@ -99,23 +99,23 @@ static struct acl_entry *find(struct acl *acl, enum tag tag)
 /* The entry that the bits of the group stand for. */
 static struct acl_entry *group_class(struct acl *acl)
 {
-    struct acl_entry *mask = find(acl, MASK);
-    return mask ? mask : find(acl, GROUP);
+    struct acl_entry *mask = find(acl, ACL_MASK);
+    return mask ? mask : find(acl, ACL_GROUP);
 }
 
 uint32_t acl_mode(const struct acl *acl, bool *same)
 {
     struct acl *a = (struct acl *)acl; /* only looked at */
     *same = acl->count == 3;
-    return (uint32_t)find(a, OWNER)->perm << 6 | (uint32_t)group_class(a)->perm << 3 |
-           find(a, OTHER)->perm;
+    return (uint32_t)find(a, ACL_OWNER)->perm << 6 | (uint32_t)group_class(a)->perm << 3 |
+           find(a, ACL_OTHER)->perm;
 }
 
 void acl_chmod(struct acl *acl, uint32_t mode)
 {
-    find(acl, OWNER)->perm = mode >> 6 & 7;
+    find(acl, ACL_OWNER)->perm = mode >> 6 & 7;
     group_class(acl)->perm = mode >> 3 & 7;
-    find(acl, OTHER)->perm = mode & 7;
+    find(acl, ACL_OTHER)->perm = mode & 7;
 }
 
 uint32_t acl_inherit(struct acl *acl, uint32_t mode)

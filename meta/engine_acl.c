@@ -4,9 +4,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "acl.h"
 #include "base/cleanup.h"
 #include "engine_impl.h"
+#include "meta/acl.h"
 
 static void acl_key(struct record_key *key, uint64_t ino, const char *name)
 {

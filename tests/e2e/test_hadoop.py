@@ -10,10 +10,12 @@ import engines
 
 class Hadoop(unittest.TestCase):
     def test_contract(self):
-        with engines.engine_volume() as v:
+        with engines.engine_volume(options=["--posix-acl"]) as v:
             code, text = engines.maven("test", "-Dsluice.test.mount=" + v.mountpoint, check=False)
             failed, passed, skipped = [], 0, []
             folder = os.path.join(engines.HADOOP, "target", "surefire-reports")
+            if code and not os.path.isdir(folder):
+                self.fail(text[-20000:])
             for name in sorted(os.listdir(folder)):
                 if not re.fullmatch(r"TEST-.*\.xml", name):
                     continue

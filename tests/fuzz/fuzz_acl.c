@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "acl.h"
+#include "meta/acl.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -47,6 +47,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check_path(&request.path);
     check_path(&request.to);
     assert(request.after_len <= META_NAME_MAX && request.limit <= CONTROL_LIST_MAX);
+    for (size_t i = 0; i < request.acl_count; i++)
+        assert(request.acl[i].perm <= 7 && request.acl[i].tag);
     control_request_done(&request);
     return 0;
 }

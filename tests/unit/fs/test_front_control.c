@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "front_control_parse.h"
+#include "meta/acl.h"
 #include "test.h"
 
 static int parse(const char *text, struct control_request *out, struct error *error)
@@ -45,6 +46,8 @@ TEST(control_parse, understands_each_request)
         {"{\"op\":\"store-list\"}", CONTROL_STORE_LIST, NULL, NULL},
         {"{\"op\":\"migrate\",\"path\":\"d\",\"to\":\"n\"}", CONTROL_MIGRATE, "d", NULL},
         {"{\"op\":\"migrate\",\"path\":\"d\",\"do\":\"pause\"}", CONTROL_MIGRATE, "d", NULL},
+        {"{\"op\":\"acl-get\",\"path\":\"d\"}", CONTROL_ACL_GET, "d", NULL},
+        {"{\"op\":\"acl-set\",\"path\":\"d\",\"entries\":[]}", CONTROL_ACL_SET, "d", NULL},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct control_request request = {0};
@@ -76,6 +79,31 @@ TEST(control_parse, takes_limits_and_their_absence)
     check_uint(request.quota_valid, META_QUOTA_BYTES | META_QUOTA_INODES);
     check_uint(request.max_bytes, META_QUOTA_NONE);
     check_uint(request.max_inodes, 0);
+    control_request_done(&request);
+}
+
+TEST(control_parse, takes_entries_of_access_control_lists)
+{
+    struct control_request request = {0};
+    check_int(parse("{\"op\":\"acl-set\",\"path\":\"d\",\"entries\":[\"user::rwx\","
+                    "\"default:user:a b:r-x\",\"group:7:-w-\",\"mask::---\"]}",
+                    &request, NULL),
+              0);
+    static const struct {
+        bool is_default;
+        uint16_t tag, perm;
+        const char *name;
+    } wanted[] = {{false, ACL_OWNER, 7, NULL},
+                  {true, ACL_USER, 5, "a b"},
+                  {false, ACL_NAMED_GROUP, 2, "7"},
+                  {false, ACL_MASK, 0, NULL}};
+    check_uint(request.acl_count, 4);
+    for (size_t i = 0; i < 4; i++) {
+        check_int(request.acl[i].is_default, wanted[i].is_default);
+        check_uint(request.acl[i].tag, wanted[i].tag);
+        check_uint(request.acl[i].perm, wanted[i].perm);
+        check_str(request.acl[i].name, wanted[i].name);
+    }
     control_request_done(&request);
 }
 
@@ -120,6 +148,16 @@ TEST(control_parse, refuses_with_a_reason)
         {"{\"op\":\"path\",\"ino\":\"1\"}", "ino must be a number"},
         {"{\"op\":\"list\",\"limit\":0}", "limit must be a number"},
         {"{\"op\":\"list\",\"limit\":10001}", "limit must be a number"},
+        {"{\"op\":\"list\",\"cached\":1}", "cached must be"},
+        {"{\"op\":\"acl-get\"}", "path is missing"},
+        {"{\"op\":\"acl-set\",\"path\":\"d\"}", "entries must be"},
+        {"{\"op\":\"acl-set\",\"path\":\"d\",\"entries\":[1]}", "is no entry"},
+        {"{\"op\":\"acl-set\",\"path\":\"d\",\"entries\":[\"user:rwx\"]}", "is no entry"},
+        {"{\"op\":\"acl-set\",\"path\":\"d\",\"entries\":[\"user::rwxr\"]}", "is no entry"},
+        {"{\"op\":\"acl-set\",\"path\":\"d\",\"entries\":[\"user::xwr\"]}", "is no entry"},
+        {"{\"op\":\"acl-set\",\"path\":\"d\",\"entries\":[\"mask:x:rwx\"]}", "is no entry"},
+        {"{\"op\":\"acl-set\",\"path\":\"d\",\"entries\":[\"use::rwx\"]}", "is no entry"},
+        {"{\"op\":\"acl-set\",\"path\":\"d\",\"entries\":[\"user:a:rwx\",\"\"]}", "is no entry"},
         {"{\"op\":\"store-attach\"}", "url is missing"},
         {"{\"op\":\"store-attach\",\"url\":7}", "url must be a string"},
         {"{\"op\":\"store-attach\",\"url\":\"s3://b\",\"options\":[]}",

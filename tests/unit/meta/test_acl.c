@@ -1,6 +1,6 @@
 #include <string.h>
 
-#include "acl.h"
+#include "meta/acl.h"
 #include "test.h"
 
 static void make(struct acl *acl, size_t count, const struct acl_entry *entries)

@@ -60,6 +60,12 @@ final class Attributes {
     return (Long) value;
   }
 
+  /** What the mount's cache has of an entry of a listing that asked for it. */
+  static long cachedBytes(Map<String, Object> entry) {
+    Object value = entry.get("cached_bytes");
+    return value instanceof Long ? (Long) value : 0;
+  }
+
   private static long ms(long ns) {
     return TimeUnit.NANOSECONDS.toMillis(ns);
   }

@@ -60,6 +60,16 @@ final class Mount {
     return control;
   }
 
+  /** Whether it was mounted with access control lists. */
+  boolean hasAcls() throws IOException {
+    try {
+      control.call("acl-get", "path", "\"/\"");
+      return true;
+    } catch (ControlException e) {
+      return false;
+    }
+  }
+
   /** The path that the control file knows it by. */
   String pathOf(String local) {
     if (root.equals("/")) {

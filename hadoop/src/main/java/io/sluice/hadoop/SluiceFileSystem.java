@@ -4,26 +4,21 @@ import java.io.File;
 import java.io.FileNotFoundException;
 import java.io.IOException;
 import java.net.URI;
-import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.file.DirectoryNotEmptyException;
 import java.nio.file.FileSystems;
 import java.nio.file.Files;
 import java.nio.file.LinkOption;
 import java.nio.file.OpenOption;
-import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
 import java.nio.file.attribute.BasicFileAttributeView;
 import java.nio.file.attribute.FileAttribute;
 import java.nio.file.attribute.FileTime;
 import java.nio.file.attribute.PosixFileAttributeView;
-import java.nio.file.attribute.PosixFilePermission;
-import java.nio.file.attribute.PosixFilePermissions;
-import java.nio.file.attribute.UserDefinedFileAttributeView;
 import java.nio.file.attribute.UserPrincipalLookupService;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.EnumSet;
-import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -31,6 +26,7 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.NoSuchElementException;
 import java.util.Set;
+import java.util.concurrent.CompletableFuture;
 import org.apache.hadoop.HadoopIllegalArgumentException;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.BlockLocation;
@@ -51,9 +47,14 @@ import org.apache.hadoop.fs.ParentNotDirectoryException;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.PathFilter;
 import org.apache.hadoop.fs.PathIsNotEmptyDirectoryException;
+import org.apache.hadoop.fs.QuotaUsage;
 import org.apache.hadoop.fs.RemoteIterator;
 import org.apache.hadoop.fs.XAttrSetFlag;
+import org.apache.hadoop.fs.impl.OpenFileParameters;
+import org.apache.hadoop.fs.permission.AclEntry;
+import org.apache.hadoop.fs.permission.AclStatus;
 import org.apache.hadoop.fs.permission.FsPermission;
+import org.apache.hadoop.util.LambdaUtils;
 import org.apache.hadoop.util.Progressable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -68,13 +69,15 @@ public class SluiceFileSystem extends FileSystem {
 
   private static final String BLOCK_SIZE = "fs.sluice.block.size";
   private static final long BLOCK_SIZE_DEFAULT = 128 << 20;
-  private static final int PERMISSION_BITS = 0777;
-  private static final String XATTR_PREFIX = "user.";
+  private static final String LEASES = "fs.sluice.leases";
+  private static final String LOCATIONS = "fs.sluice.block.locations";
 
   private URI uri;
   private Mapping mapping;
   private Path workingDirectory;
   private long blockSize;
+  private boolean leases;
+  private boolean namesWarmHosts;
 
   @Override
   public void initialize(URI name, Configuration conf) throws IOException {
@@ -87,6 +90,12 @@ public class SluiceFileSystem extends FileSystem {
     }
     mapping = new Mapping(uri, conf);
     blockSize = conf.getLongBytes(BLOCK_SIZE, BLOCK_SIZE_DEFAULT);
+    leases = conf.getBoolean(LEASES, false);
+    String locations = conf.getTrimmed(LOCATIONS, "cache");
+    namesWarmHosts = locations.equals("cache");
+    if (!namesWarmHosts && !locations.equals("anywhere")) {
+      throw new IOException(LOCATIONS + " is cache or anywhere, not " + locations);
+    }
     workingDirectory = getHomeDirectory();
   }
 
@@ -136,55 +145,32 @@ public class SluiceFileSystem extends FileSystem {
     return whole.makeQualified(uri, workingDirectory);
   }
 
-  /** A path of this file system, where it is on this host, and the mount that holds it. */
-  private final class Place {
-    final Path path;
-    final String name;
-    final java.nio.file.Path local;
-    final Mount mount;
-
-    Place(Path given) throws IOException {
-      path = absolute(given);
-      name = mapping.local(path.toUri().getPath());
-      local = FileSystems.getDefault().getPath(name);
-      mount = Mount.of(name);
-    }
-
-    File file() {
-      return new File(name);
-    }
-
-    boolean isDirectory() {
-      return Files.isDirectory(local);
-    }
-
-    /** Whether a file stands where a directory should, on the way to it. */
-    boolean isBelowFile() {
-      for (java.nio.file.Path at = local.getParent(); at != null; at = at.getParent()) {
-        if (Files.exists(at)) {
-          return !Files.isDirectory(at);
-        }
-      }
-      return false;
-    }
-
-    boolean isRoot() {
-      return path.isRoot();
-    }
-
-    String quoted() {
-      return Control.quoted(mount.pathOf(name));
-    }
+  private Place place(Path given) throws IOException {
+    Path path = absolute(given);
+    return new Place(path, mapping.local(path.toUri().getPath()));
   }
 
   // --- Reading
 
   @Override
   public FSDataInputStream open(Path path, int bufferSize) throws IOException {
-    Place place = new Place(path);
+    return open(path, bufferSize, 0);
+  }
+
+  /** With what the caller knows already: docs/hadoop.md. */
+  @Override
+  protected CompletableFuture<FSDataInputStream> openFileWithOptions(Path path,
+      OpenFileParameters parameters) throws IOException {
+    OpenHints hints = new OpenHints(path, parameters);
+    return LambdaUtils.eval(new CompletableFuture<>(),
+        () -> open(path, hints.bufferSize, hints.length));
+  }
+
+  private FSDataInputStream open(Path path, int bufferSize, long knownLength) throws IOException {
+    Place place = place(path);
     try {
-      FSDataInputStream in =
-          new FSDataInputStream(new SluiceInputStream(place.file(), bufferSize, statistics));
+      FSDataInputStream in = new FSDataInputStream(
+          new SluiceInputStream(place.file(), bufferSize, knownLength, statistics));
       statistics.incrementReadOps(1);
       return in;
     } catch (FileNotFoundException e) {
@@ -207,25 +193,6 @@ public class SluiceFileSystem extends FileSystem {
     return wanted.applyUMask(FsPermission.getUMask(getConf()));
   }
 
-  private static FileAttribute<Set<PosixFilePermission>> attribute(FsPermission permission) {
-    Set<PosixFilePermission> set = EnumSet.noneOf(PosixFilePermission.class);
-    PosixFilePermission[] all = PosixFilePermission.values(); // from owner's read to others' execute
-    for (int i = 0; i < all.length; i++) {
-      if ((permission.toShort() >> (all.length - 1 - i) & 1) != 0) {
-        set.add(all[i]);
-      }
-    }
-    return PosixFilePermissions.asFileAttribute(set);
-  }
-
-  /** The process's own umask may have taken more than the configured one. */
-  private static void restore(java.nio.file.Path local, FsPermission permission) throws IOException {
-    int bits = permission.toShort();
-    if ((bits & PERMISSION_BITS & ProcessUmask.get()) != 0 || (bits & ~PERMISSION_BITS) != 0) {
-      Files.setAttribute(local, "unix:mode", bits);
-    }
-  }
-
   private FSDataOutputStream create(Place place, FsPermission permission, boolean overwrite,
       boolean parents, int bufferSize) throws IOException {
     Set<OpenOption> options = new HashSet<>();
@@ -236,7 +203,7 @@ public class SluiceFileSystem extends FileSystem {
     } else {
       options.add(StandardOpenOption.CREATE_NEW);
     }
-    FileAttribute<?> mode = attribute(permission);
+    FileAttribute<?> mode = Modes.attribute(permission);
     FileChannel channel;
     try {
       channel = FileChannel.open(place.local, options, mode);
@@ -244,7 +211,7 @@ public class SluiceFileSystem extends FileSystem {
       if (!parents) {
         throw Errors.with(new FileNotFoundException(place.path.getParent() + " does not exist"), e);
       }
-      makeDirectories(new Place(place.path.getParent()), masked(FsPermission.getDirDefault()));
+      makeDirectories(place(place.path.getParent()), masked(FsPermission.getDirDefault()));
       channel = FileChannel.open(place.local, options, mode);
     } catch (java.nio.file.FileAlreadyExistsException e) {
       throw Errors.with(new FileAlreadyExistsException(place.path + " already exists"), e);
@@ -260,9 +227,10 @@ public class SluiceFileSystem extends FileSystem {
       throw Errors.of(place.path, e);
     }
     try {
-      restore(place.local, permission);
+      Modes.restore(place.local, permission);
       statistics.incrementWriteOps(1);
-      return new FSDataOutputStream(new SluiceOutputStream(channel, bufferSize), statistics);
+      Lease lease = leases ? Lease.take(place.local) : null;
+      return new FSDataOutputStream(new SluiceOutputStream(channel, bufferSize, lease), statistics);
     } catch (IOException | RuntimeException e) {
       channel.close();
       throw e;
@@ -272,14 +240,14 @@ public class SluiceFileSystem extends FileSystem {
   @Override
   public FSDataOutputStream create(Path path, FsPermission permission, boolean overwrite,
       int bufferSize, short replication, long block, Progressable progress) throws IOException {
-    return create(new Place(path), masked(permission), overwrite, true, bufferSize);
+    return create(place(path), masked(permission), overwrite, true, bufferSize);
   }
 
   @Override
   public FSDataOutputStream createNonRecursive(Path path, FsPermission permission,
       EnumSet<CreateFlag> flags, int bufferSize, short replication, long block,
       Progressable progress) throws IOException {
-    return open(new Place(path), masked(permission), flags, false, bufferSize);
+    return open(place(path), masked(permission), flags, false, bufferSize);
   }
 
   /** As FileContext asks: `permission` is masked already. */
@@ -287,7 +255,7 @@ public class SluiceFileSystem extends FileSystem {
   protected FSDataOutputStream primitiveCreate(Path path, FsPermission permission,
       EnumSet<CreateFlag> flags, int bufferSize, short replication, long block,
       Progressable progress, Options.ChecksumOpt checksum) throws IOException {
-    return open(new Place(path), permission, flags, true, bufferSize);
+    return open(place(path), permission, flags, true, bufferSize);
   }
 
   private FSDataOutputStream open(Place place, FsPermission permission, EnumSet<CreateFlag> flags,
@@ -307,7 +275,7 @@ public class SluiceFileSystem extends FileSystem {
   @Override
   public FSDataOutputStream append(Path path, int bufferSize, Progressable progress)
       throws IOException {
-    Place place = new Place(path);
+    Place place = place(path);
     if (place.isDirectory()) {
       throw new FileAlreadyExistsException(place.path + " is a directory");
     }
@@ -320,7 +288,8 @@ public class SluiceFileSystem extends FileSystem {
     }
     try {
       statistics.incrementWriteOps(1);
-      return new FSDataOutputStream(new SluiceOutputStream(channel, bufferSize), statistics,
+      Lease lease = leases ? Lease.takeFree(place.local) : null;
+      return new FSDataOutputStream(new SluiceOutputStream(channel, bufferSize, lease), statistics,
           channel.size());
     } catch (IOException | RuntimeException e) {
       channel.close();
@@ -330,7 +299,7 @@ public class SluiceFileSystem extends FileSystem {
 
   @Override
   public boolean truncate(Path path, long length) throws IOException {
-    Place place = new Place(path);
+    Place place = place(path);
     if (length < 0) {
       throw new HadoopIllegalArgumentException("cannot truncate to a negative length: " + length);
     }
@@ -351,12 +320,65 @@ public class SluiceFileSystem extends FileSystem {
     return true;
   }
 
+  /** The sources' bytes at the target's end, then the sources are gone. Not one step: see docs. */
+  @Override
+  public void concat(Path target, Path[] sources) throws IOException {
+    Place to = place(target);
+    if (sources == null || sources.length == 0) {
+      throw new HadoopIllegalArgumentException("no sources are given to concat to " + to.path);
+    }
+    List<Place> from = new ArrayList<>();
+    Set<Path> seen = new HashSet<>();
+    seen.add(to.path);
+    for (Path source : sources) {
+      Place place = place(source);
+      if (!seen.add(place.path)) {
+        throw new HadoopIllegalArgumentException(place.path + " is named twice");
+      }
+      if (place.attributes().isDirectory()) {
+        throw new FileNotFoundException(place.path + " is a directory");
+      }
+      from.add(place);
+    }
+    if (to.attributes().isDirectory()) {
+      throw new FileNotFoundException(to.path + " is a directory");
+    }
+    statistics.incrementWriteOps(1);
+    try {
+      Concat.run(to, from);
+    } catch (IOException e) {
+      throw Errors.of(to.path, e);
+    }
+  }
+
+  // --- Who writes a file (fs.sluice.leases)
+
+  /**
+   * Takes a file from its writer, whether he lives or not: what he syncs from now on fails, and what
+   * was synced stays. False: another one is about it; ask again.
+   */
+  public boolean recoverLease(Path path) throws IOException {
+    Place place = place(path);
+    if (place.attributes().isDirectory()) {
+      throw new FileNotFoundException(place.path + " is a directory");
+    }
+    statistics.incrementWriteOps(1);
+    return Lease.recover(place.local);
+  }
+
+  /** Whether no writer with a lease has it open. */
+  public boolean isFileClosed(Path path) throws IOException {
+    Place place = place(path);
+    place.attributes();
+    return Lease.holder(place.local) == null;
+  }
+
   // --- Names
 
   @Override
   public boolean mkdirs(Path path, FsPermission permission) throws IOException {
     FsPermission wanted = permission == null ? FsPermission.getDirDefault() : permission;
-    makeDirectories(new Place(path), wanted.applyUMask(FsPermission.getUMask(getConf())));
+    makeDirectories(place(path), wanted.applyUMask(FsPermission.getUMask(getConf())));
     statistics.incrementWriteOps(1);
     return true;
   }
@@ -365,9 +387,9 @@ public class SluiceFileSystem extends FileSystem {
   @Override
   protected void primitiveMkdir(Path path, FsPermission permission, boolean parents)
       throws IOException {
-    Place place = new Place(path);
+    Place place = place(path);
     if (!parents) {
-      Place parent = new Place(place.path.getParent());
+      Place parent = place(place.path.getParent());
       if (!Files.exists(parent.local)) {
         throw new FileNotFoundException(parent.path + " does not exist");
       }
@@ -379,14 +401,14 @@ public class SluiceFileSystem extends FileSystem {
   }
 
   private void makeDirectories(Place place, FsPermission permission) throws IOException {
-    FileAttribute<?> mode = attribute(permission);
+    FileAttribute<?> mode = Modes.attribute(permission);
     // The missing ones, the last first. A name that somebody makes meanwhile is as good as ours.
     List<java.nio.file.Path> missing = new ArrayList<>();
     java.nio.file.Path at = place.local;
     while (true) {
       try {
         Files.createDirectory(at, mode);
-        restore(at, permission);
+        Modes.restore(at, permission);
         if (missing.isEmpty()) {
           return;
         }
@@ -417,118 +439,30 @@ public class SluiceFileSystem extends FileSystem {
     }
   }
 
-  private static void checkSameMount(Place from, Place to) throws IOException {
-    if (from.mount != to.mount) {
-      throw new IOException("cannot rename " + from.path + " to " + to.path
-          + ": they are on different mounts");
-    }
-  }
-
-  private static void renameNoReplace(Place from, Place to) throws IOException {
-    from.mount.control().call("rename", "path", from.quoted(), "to", to.quoted());
-  }
-
   /** HDFS: false for what cannot be done; into a directory that is there; never over anything. */
   @Override
   public boolean rename(Path source, Path target) throws IOException {
-    Place from = new Place(source);
-    Place to = new Place(target);
-    checkSameMount(from, to);
     statistics.incrementWriteOps(1);
-    if (from.isRoot()) {
-      return false;
-    }
-    if (from.path.equals(to.path)) {
-      return Files.isRegularFile(from.local);
-    }
-    for (boolean nested = false; ; nested = true) {
-      try {
-        renameNoReplace(from, to);
-        return true;
-      } catch (ControlException e) {
-        switch (e.errno()) {
-          case "ENOENT":
-          case "EINVAL": // a directory below itself
-            LOG.debug("rename {} to {}: {}", from.path, to.path, e.errno());
-            return false;
-          case "ENOTDIR":
-            throw Errors.with(
-                new ParentNotDirectoryException("a part of " + to.path + " is a file"), e);
-          case "EEXIST":
-          case "EBUSY": // the root
-            if (nested || !to.isDirectory() || !Files.exists(from.local, LinkOption.NOFOLLOW_LINKS)) {
-              return false;
-            }
-            to = new Place(new Path(to.path, from.path.getName()));
-            if (to.path.equals(from.path)) {
-              return Files.isRegularFile(from.local);
-            }
-            break;
-          default:
-            throw Errors.of(from.path, e);
-        }
-      }
-    }
+    Place from = place(source);
+    Place to = place(target);
+    Boolean done = Renames.tryRename(from, to);
+    return done != null ? done
+        : Boolean.TRUE.equals(
+            Renames.tryRenameInto(from, place(new Path(to.path, from.path.getName()))));
   }
 
   /** Without OVERWRITE one atomic step that replaces nothing; with it one that replaces. */
   @Override
   @Deprecated
   public void rename(Path source, Path target, Options.Rename... options) throws IOException {
-    Place from = new Place(source);
-    Place to = new Place(target);
-    boolean overwrite = false;
-    for (Options.Rename option : options) {
-      overwrite |= option == Options.Rename.OVERWRITE;
-    }
-    checkSameMount(from, to);
     statistics.incrementWriteOps(1);
-    if (from.isRoot() || to.isRoot()) {
-      throw new IOException("the root cannot be renamed, nor be the target of it");
-    }
-    Attributes source0 = attributes(from, LinkOption.NOFOLLOW_LINKS);
-    if (from.path.equals(to.path)) {
-      throw new FileAlreadyExistsException(from.path + " and the target are the same");
-    }
-    if (!overwrite) {
-      try {
-        renameNoReplace(from, to);
-        return;
-      } catch (ControlException e) {
-        throw Errors.ofRename(from.path, to.path, e);
-      }
-    }
-    checkOverwrite(from, to, source0);
-    try {
-      Files.move(from.local, to.local, StandardCopyOption.ATOMIC_MOVE);
-    } catch (java.nio.file.NoSuchFileException e) {
-      throw Errors.with(new FileNotFoundException(
-          Files.exists(from.local) ? to.path.getParent() + " does not exist"
-              : from.path + " does not exist"), e);
-    } catch (IOException e) {
-      // rename(2) of a directory onto one that is not empty, or of one kind onto the other
-      if (to.isBelowFile()) {
-        throw Errors.with(new ParentNotDirectoryException("a part of " + to.path + " is a file"), e);
-      }
-      throw Errors.with(new IOException("cannot rename " + from.path + " to " + to.path + ": "
-          + e.getMessage()), e);
-    }
-  }
-
-  /** For the better message; the mount refuses by itself. */
-  private void checkOverwrite(Place from, Place to, Attributes source) throws IOException {
-    if (!Files.exists(to.local)) {
-      return;
-    }
-    if (source.isDirectory() != to.isDirectory()) {
-      throw new IOException("cannot rename " + from.path + " to " + to.path
-          + ": one is a directory, the other is a file");
-    }
+    Renames.rename(place(source), place(target),
+        Arrays.asList(options).contains(Options.Rename.OVERWRITE));
   }
 
   @Override
   public boolean delete(Path path, boolean recursive) throws IOException {
-    Place place = new Place(path);
+    Place place = place(path);
     statistics.incrementWriteOps(1);
     if (place.isRoot()) {
       return deleteRoot(place, recursive);
@@ -539,7 +473,7 @@ public class SluiceFileSystem extends FileSystem {
     }
     Attributes found;
     try {
-      found = attributes(place, LinkOption.NOFOLLOW_LINKS);
+      found = place.attributes(LinkOption.NOFOLLOW_LINKS);
     } catch (FileNotFoundException e) {
       return false;
     }
@@ -571,23 +505,11 @@ public class SluiceFileSystem extends FileSystem {
 
   // --- Attributes
 
-  private static Attributes attributes(Place place, LinkOption... options) throws IOException {
-    try {
-      return Attributes.of(place.local, options);
-    } catch (IOException e) {
-      if (place.isBelowFile()) {
-        throw Errors.with(new FileNotFoundException(place.path + " does not exist: a part of it is a"
-            + " file"), e);
-      }
-      throw Errors.of(place.path, e);
-    }
-  }
-
   @Override
   public FileStatus getFileStatus(Path path) throws IOException {
-    Place place = new Place(path);
+    Place place = place(path);
     statistics.incrementReadOps(1);
-    return attributes(place).status(place.path, place.local, blockSize);
+    return place.attributes().status(place.path, place.local, blockSize);
   }
 
   @Override
@@ -608,13 +530,14 @@ public class SluiceFileSystem extends FileSystem {
   @Override
   public RemoteIterator<FileStatus> listStatusIterator(Path path) throws IOException {
     statistics.incrementReadOps(1);
-    return new Listing(new Place(path));
+    return new Listing(place(path), blockSize, false);
   }
 
   @Override
   protected RemoteIterator<LocatedFileStatus> listLocatedStatus(Path path, PathFilter filter)
       throws IOException {
-    RemoteIterator<FileStatus> each = listStatusIterator(path);
+    statistics.incrementReadOps(1);
+    Listing each = new Listing(place(path), blockSize, namesWarmHosts);
     return new RemoteIterator<LocatedFileStatus>() {
       private FileStatus next;
 
@@ -634,122 +557,38 @@ public class SluiceFileSystem extends FileSystem {
         }
         FileStatus status = next;
         next = null;
-        return new LocatedFileStatus(status,
-            status.isFile() ? getFileBlockLocations(status, 0, status.getLen()) : null);
+        return new LocatedFileStatus(status, status.isFile()
+            ? Locations.of(status.getLen(), 0, status.getLen(), each.isWarm(), getConf()) : null);
       }
     };
-  }
-
-  /** A directory's entries with their attributes, page by page; a file is its own only entry. */
-  private final class Listing implements RemoteIterator<FileStatus> {
-    private static final int PAGE = 5000;
-
-    private final Place place;
-    private List<FileStatus> page;
-    private int at;
-    private String after; // "after":"NAME" or "after64":...; null at the end
-    private String afterKey;
-
-    Listing(Place place) throws IOException {
-      this.place = place;
-      fetch(true);
-    }
-
-    @SuppressWarnings("unchecked")
-    private void fetch(boolean first) throws IOException {
-      page = new ArrayList<>();
-      at = 0;
-      Map<String, Object> reply;
-      try {
-        reply = first
-            ? place.mount.control().call("list", "path", place.quoted(), "limit", "" + PAGE)
-            : place.mount.control().call("list", "path", place.quoted(), "limit", "" + PAGE,
-                afterKey, Control.quoted(after));
-      } catch (ControlException e) {
-        if (!e.errno().equals("ENOTDIR")) {
-          throw Errors.of(place.path, e);
-        }
-        // A file, a link to a directory, or neither.
-        page.add(attributes(place).status(place.path, place.local, blockSize));
-        after = null;
-        return;
-      }
-      after = null;
-      Object entries = reply.get("entries");
-      if (!(entries instanceof List)) {
-        throw new IOException("the mount's reply has no entries");
-      }
-      for (Object entry : (List<Object>) entries) {
-        take((Map<String, Object>) entry);
-      }
-      if (Boolean.TRUE.equals(reply.get("end"))) {
-        after = null;
-      }
-    }
-
-    private void take(Map<String, Object> entry) throws IOException {
-      Object name = entry.get("name");
-      if (!(name instanceof String)) {
-        afterKey = "after64";
-        after = String.valueOf(entry.get("name64"));
-        LOG.warn("{} has a name that is not UTF-8 and cannot be a Hadoop path: base64 {}", place.path,
-            after);
-        return;
-      }
-      afterKey = "after";
-      after = (String) name;
-      Attributes found = Attributes.of(entry);
-      java.nio.file.Path local = place.local.resolve(after);
-      if (found.isSymlink()) {
-        try {
-          found = Attributes.of(local);
-        } catch (IOException e) {
-          LOG.debug("{} leads nowhere", local, e);
-        }
-      }
-      // Not Path(parent, child), which would take "a:b" for a scheme.
-      Path path = new Path(uri.getScheme(), uri.getAuthority(),
-          (place.path.isRoot() ? "" : place.path.toUri().getPath()) + "/" + after);
-      page.add(found.status(path, local, blockSize));
-    }
-
-    @Override
-    public boolean hasNext() throws IOException {
-      while (at == page.size() && after != null) {
-        fetch(false);
-      }
-      return at < page.size();
-    }
-
-    @Override
-    public FileStatus next() throws IOException {
-      if (!hasNext()) {
-        throw new NoSuchElementException("no more entries in " + place.path);
-      }
-      return page.get(at++);
-    }
   }
 
   /** By counts that the mount keeps: as fast for a million files as for one. */
   @Override
   public ContentSummary getContentSummary(Path path) throws IOException {
-    Place place = new Place(path);
+    Place place = place(path);
     statistics.incrementReadOps(1);
-    boolean directory = attributes(place).isDirectory();
-    try {
-      Map<String, Object> usage = place.mount.control().call("usage", "path", place.quoted());
-      long bytes = Attributes.number(usage, "bytes");
-      return new ContentSummary.Builder().length(bytes).spaceConsumed(bytes)
-          .fileCount(Attributes.number(usage, "files"))
-          .directoryCount(Attributes.number(usage, "directories") + (directory ? 1 : 0)).build();
-    } catch (ControlException e) {
-      throw Errors.of(place.path, e);
-    }
+    return Usage.of(place, place.attributes().isDirectory()).summary();
+  }
+
+  @Override
+  public QuotaUsage getQuotaUsage(Path path) throws IOException {
+    Place place = place(path);
+    statistics.incrementReadOps(1);
+    return Usage.of(place, place.attributes().isDirectory()).quotaUsage();
+  }
+
+  /** Limits of names and of bytes, as HDFS counts them: -1 takes one away. */
+  @Override
+  public void setQuota(Path path, long names, long bytes) throws IOException {
+    Place place = place(path);
+    statistics.incrementWriteOps(1);
+    Usage.setQuota(place, names, bytes);
   }
 
   @Override
   public FsStatus getStatus(Path path) throws IOException {
-    File file = new Place(path == null ? new Path("/") : path).file();
+    File file = place(path == null ? new Path("/") : path).file();
     long total = file.getTotalSpace();
     long free = file.getUsableSpace();
     return new FsStatus(total, total - file.getFreeSpace(), free);
@@ -764,18 +603,14 @@ public class SluiceFileSystem extends FileSystem {
     if (start < 0 || length < 0) {
       throw new IllegalArgumentException("start and length must not be negative");
     }
-    if (file.getLen() <= start) {
-      return new BlockLocation[0];
-    }
-    // Every host that mounts the bucket reads it alike: engines take localhost for "anywhere".
-    String[] host = {"localhost"};
-    String[] name = {"localhost:9866"};
-    return new BlockLocation[] {new BlockLocation(name, host, 0, file.getLen())};
+    return Locations.of(file.getLen(), start, length,
+        namesWarmHosts && file.getLen() > start && Locations.isWarm(place(file.getPath())),
+        getConf());
   }
 
   @Override
   public void setPermission(Path path, FsPermission permission) throws IOException {
-    Place place = new Place(path);
+    Place place = place(path);
     statistics.incrementWriteOps(1);
     try {
       Files.setAttribute(place.local, "unix:mode", permission.toShort() & 01777);
@@ -786,7 +621,7 @@ public class SluiceFileSystem extends FileSystem {
 
   @Override
   public void setOwner(Path path, String user, String group) throws IOException {
-    Place place = new Place(path);
+    Place place = place(path);
     if (user == null && group == null) {
       throw new IOException("neither user nor group is given");
     }
@@ -808,7 +643,7 @@ public class SluiceFileSystem extends FileSystem {
 
   @Override
   public void setTimes(Path path, long mtime, long atime) throws IOException {
-    Place place = new Place(path);
+    Place place = place(path);
     statistics.incrementWriteOps(1);
     try {
       Files.getFileAttributeView(place.local, BasicFileAttributeView.class).setTimes(
@@ -821,61 +656,20 @@ public class SluiceFileSystem extends FileSystem {
 
   // --- Extended attributes: those of users, which the mount keeps
 
-  private static String xattrName(String name) throws IOException {
-    if (name == null || !name.startsWith(XATTR_PREFIX) || name.length() == XATTR_PREFIX.length()) {
-      throw new HadoopIllegalArgumentException(
-          "an extended attribute's name must begin with user. here: " + name);
-    }
-    return name.substring(XATTR_PREFIX.length());
-  }
-
-  private static UserDefinedFileAttributeView xattrs(Place place) throws IOException {
-    attributes(place);
-    return Files.getFileAttributeView(place.local, UserDefinedFileAttributeView.class);
-  }
-
   @Override
   public void setXAttr(Path path, String name, byte[] value, EnumSet<XAttrSetFlag> flags)
       throws IOException {
-    Place place = new Place(path);
-    String key = xattrName(name);
-    UserDefinedFileAttributeView view = xattrs(place);
-    try {
-      XAttrSetFlag.validate(name, view.list().contains(key), flags);
-      view.write(key, ByteBuffer.wrap(value == null ? new byte[0] : value));
-    } catch (java.nio.file.FileSystemException e) {
-      throw Errors.of(place.path, e);
-    }
+    Xattrs.set(place(path), name, value, flags);
   }
 
   @Override
   public byte[] getXAttr(Path path, String name) throws IOException {
-    Place place = new Place(path);
-    String key = xattrName(name);
-    UserDefinedFileAttributeView view = xattrs(place);
-    if (!view.list().contains(key)) {
-      throw new IOException(place.path + " has no attribute " + name);
-    }
-    return value(view, key);
-  }
-
-  private static byte[] value(UserDefinedFileAttributeView view, String key) throws IOException {
-    ByteBuffer out = ByteBuffer.allocate(view.size(key));
-    view.read(key, out);
-    byte[] bytes = new byte[out.position()];
-    out.flip();
-    out.get(bytes);
-    return bytes;
+    return Xattrs.get(place(path), name);
   }
 
   @Override
   public Map<String, byte[]> getXAttrs(Path path) throws IOException {
-    UserDefinedFileAttributeView view = xattrs(new Place(path));
-    Map<String, byte[]> out = new HashMap<>();
-    for (String key : view.list()) {
-      out.put(XATTR_PREFIX + key, value(view, key));
-    }
-    return out;
+    return Xattrs.all(place(path));
   }
 
   @Override
@@ -894,13 +688,55 @@ public class SluiceFileSystem extends FileSystem {
 
   @Override
   public void removeXAttr(Path path, String name) throws IOException {
-    Place place = new Place(path);
-    String key = xattrName(name);
-    UserDefinedFileAttributeView view = xattrs(place);
-    if (!view.list().contains(key)) {
-      throw new IOException(place.path + " has no attribute " + name);
-    }
-    view.delete(key);
+    Xattrs.remove(place(path), name);
+  }
+
+  // --- Access control lists: of a mount with --posix-acl
+
+  private FileStatus status(Place place) throws IOException {
+    return place.attributes().status(place.path, place.local, blockSize);
+  }
+
+  @Override
+  public void setAcl(Path path, List<AclEntry> entries) throws IOException {
+    Place place = place(path);
+    statistics.incrementWriteOps(1);
+    Acls.set(place, status(place), entries);
+  }
+
+  @Override
+  public void modifyAclEntries(Path path, List<AclEntry> entries) throws IOException {
+    Place place = place(path);
+    statistics.incrementWriteOps(1);
+    Acls.modify(place, status(place), entries);
+  }
+
+  @Override
+  public void removeAclEntries(Path path, List<AclEntry> entries) throws IOException {
+    Place place = place(path);
+    statistics.incrementWriteOps(1);
+    Acls.remove(place, status(place), entries);
+  }
+
+  @Override
+  public void removeDefaultAcl(Path path) throws IOException {
+    Place place = place(path);
+    statistics.incrementWriteOps(1);
+    Acls.removeDefault(place, status(place));
+  }
+
+  @Override
+  public void removeAcl(Path path) throws IOException {
+    Place place = place(path);
+    statistics.incrementWriteOps(1);
+    Acls.removeAll(place, status(place));
+  }
+
+  @Override
+  public AclStatus getAclStatus(Path path) throws IOException {
+    Place place = place(path);
+    statistics.incrementReadOps(1);
+    return Acls.status(place, status(place));
   }
 
   // --- The rest
@@ -927,10 +763,15 @@ public class SluiceFileSystem extends FileSystem {
     switch (validatePathCapabilityArgs(path, capability)) {
       case CommonPathCapabilities.FS_APPEND:
       case CommonPathCapabilities.FS_CHECKSUMS:
+      case CommonPathCapabilities.FS_CONCAT:
       case CommonPathCapabilities.FS_PERMISSIONS:
       case CommonPathCapabilities.FS_TRUNCATE:
       case CommonPathCapabilities.FS_XATTRS:
         return true;
+      case CommonPathCapabilities.FS_ACLS:
+        return place(path).mount.hasAcls();
+      case "fs.capability.lease.recoverable": // LEASE_RECOVERABLE, from Hadoop 3.3.6 on
+        return leases;
       default:
         return super.hasPathCapability(path, capability);
     }

@@ -30,7 +30,10 @@ final class SluiceInputStream extends FSInputStream implements CanUnbuffer, Stre
   private int buffered;
   private volatile boolean closed;
 
-  SluiceInputStream(File path, int bufferSize, FileSystem.Statistics statistics) throws IOException {
+  /** `knownLength`: the file has at least so many bytes, so far as the caller knows. */
+  SluiceInputStream(File path, int bufferSize, long knownLength, FileSystem.Statistics statistics)
+      throws IOException {
+    this.knownLength = knownLength;
     this.file = new RandomAccessFile(path, "r");
     this.bufferSize = Math.max(bufferSize, BUFFER_MIN);
     this.statistics = statistics;

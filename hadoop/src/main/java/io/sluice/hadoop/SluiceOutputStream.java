@@ -22,10 +22,12 @@ final class SluiceOutputStream extends OutputStream implements Syncable, StreamC
   private final FileChannel channel;
   private final byte[] one = new byte[1];
   private final int bufferSize;
+  private final Lease lease; // null: without
   private ByteBuffer buffer; // from the first write that is small
   private boolean closed;
 
-  SluiceOutputStream(FileChannel channel, int bufferSize) {
+  SluiceOutputStream(FileChannel channel, int bufferSize, Lease lease) {
+    this.lease = lease;
     this.channel = channel;
     this.bufferSize = Math.min(Math.max(bufferSize, BUFFER_MIN), BUFFER_MAX);
   }
@@ -100,6 +102,9 @@ final class SluiceOutputStream extends OutputStream implements Syncable, StreamC
     checkOpen();
     putBuffer();
     channel.force(true);
+    if (lease != null) {
+      lease.check();
+    }
   }
 
   @Override
@@ -124,6 +129,9 @@ final class SluiceOutputStream extends OutputStream implements Syncable, StreamC
     } finally {
       buffer = null;
       channel.close();
+    }
+    if (lease != null) {
+      lease.release();
     }
   }
 }

@@ -3,6 +3,7 @@ package io.sluice.hadoop;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.contract.AbstractContractAppendTest;
 import org.apache.hadoop.fs.contract.AbstractContractBulkDeleteTest;
+import org.apache.hadoop.fs.contract.AbstractContractConcatTest;
 import org.apache.hadoop.fs.contract.AbstractContractContentSummaryTest;
 import org.apache.hadoop.fs.contract.AbstractContractCopyFromLocalTest;
 import org.apache.hadoop.fs.contract.AbstractContractCreateTest;
@@ -34,6 +35,14 @@ public class ContractTest {
 
   /** BulkDelete. */
   public static class BulkDelete extends AbstractContractBulkDeleteTest {
+    @Override
+    protected AbstractFSContract createContract(Configuration conf) {
+      return new TestMount.Contract(conf);
+    }
+  }
+
+  /** Concat. */
+  public static class Concat extends AbstractContractConcatTest {
     @Override
     protected AbstractFSContract createContract(Configuration conf) {
       return new TestMount.Contract(conf);

@@ -17,6 +17,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.EnumSet;
 import java.util.List;
+import java.util.Map;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
@@ -33,6 +34,7 @@ import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.Options;
 import org.apache.hadoop.fs.Path;
+import org.apache.hadoop.fs.QuotaUsage;
 import org.apache.hadoop.fs.RemoteIterator;
 import org.apache.hadoop.fs.XAttrSetFlag;
 import org.apache.hadoop.fs.permission.FsPermission;
@@ -68,17 +70,11 @@ public class SluiceFileSystemTest {
   }
 
   private void write(Path path, String text) throws IOException {
-    try (FSDataOutputStream out = fs.create(path, true)) {
-      out.write(text.getBytes(StandardCharsets.UTF_8));
-    }
+    TestMount.write(fs, path, text);
   }
 
   private String read(Path path) throws IOException {
-    byte[] bytes = new byte[(int) fs.getFileStatus(path).getLen()];
-    try (FSDataInputStream in = fs.open(path)) {
-      in.readFully(bytes);
-    }
-    return new String(bytes, StandardCharsets.UTF_8);
+    return TestMount.read(fs, path);
   }
 
   private File local(String name) {
@@ -324,11 +320,98 @@ public class SluiceFileSystemTest {
   public void capabilities() throws IOException {
     assertTrue(fs.hasPathCapability(base, CommonPathCapabilities.FS_APPEND));
     assertTrue(fs.hasPathCapability(base, CommonPathCapabilities.FS_XATTRS));
-    assertFalse(fs.hasPathCapability(base, CommonPathCapabilities.FS_CONCAT));
-    assertFalse(fs.hasPathCapability(base, CommonPathCapabilities.FS_ACLS));
+    assertTrue(fs.hasPathCapability(base, CommonPathCapabilities.FS_CONCAT));
+    assertTrue(fs.hasPathCapability(base, CommonPathCapabilities.FS_ACLS));
+    assertFalse(fs.hasPathCapability(base, CommonPathCapabilities.FS_SYMLINKS));
     try (FSDataOutputStream out = fs.create(path("f"))) {
       assertTrue(out.hasCapability("hsync"));
     }
+  }
+
+  @Test
+  public void concatAppendsAndTakesTheSources() throws IOException {
+    write(path("a"), "one");
+    write(path("b"), "two");
+    write(path("c"), "");
+    write(path("d"), "three");
+    fs.concat(path("a"), new Path[] {path("b"), path("c"), path("d")});
+    assertEquals("onetwothree", read(path("a")));
+    assertArrayEquals(new String[] {"a"}, local("").list());
+    assertThrows(FileNotFoundException.class,
+        () -> fs.concat(path("a"), new Path[] {path("none")}));
+    write(path("b"), "x");
+    assertThrows(HadoopIllegalArgumentException.class,
+        () -> fs.concat(path("a"), new Path[] {path("b"), path("b")}));
+    fs.mkdirs(path("dir"));
+    assertThrows(FileNotFoundException.class,
+        () -> fs.concat(path("a"), new Path[] {path("b"), path("dir")}));
+    assertEquals("onetwothree", read(path("a")));
+    assertEquals("x", read(path("b")));
+  }
+
+  @Test
+  public void blocksAreWhereTheCacheIs() throws IOException {
+    Configuration conf = new Configuration(fs.getConf());
+    conf.set("fs.sluice.hostname", "this.host");
+    FileSystem named = FileSystem.newInstance(TestMount.ROOT, conf);
+    byte[] data = new byte[300_000];
+    try (FSDataOutputStream out = named.create(path("f"))) {
+      out.write(data);
+    }
+    try (FSDataInputStream in = named.open(path("f"))) {
+      in.readFully(new byte[data.length]);
+    }
+    FileStatus status = named.getFileStatus(path("f"));
+    assertArrayEquals(new String[] {"this.host"},
+        named.getFileBlockLocations(status, 0, data.length)[0].getHosts());
+    assertArrayEquals(new String[] {"this.host"},
+        named.listLocatedStatus(base).next().getBlockLocations()[0].getHosts());
+    assertEquals(0, named.getFileBlockLocations(status, data.length, 1).length);
+    // Evicted: every host is as good.
+    Mount mount = Mount.of(local("f").getPath());
+    Map<String, Object> left = mount.control().call("evict", "path", "\"/own/f\"");
+    assertEquals(0L, left.get("cached_bytes"));
+    assertArrayEquals(new String[] {"localhost"},
+        named.getFileBlockLocations(status, 0, data.length)[0].getHosts());
+    assertArrayEquals(new String[] {"localhost"},
+        named.listLocatedStatus(base).next().getBlockLocations()[0].getHosts());
+    named.close();
+    conf.set("fs.sluice.block.locations", "nowhere");
+    assertThrows(IOException.class, () -> FileSystem.newInstance(TestMount.ROOT, conf));
+  }
+
+  @Test
+  public void openFileTakesHints() throws Exception {
+    write(path("f"), "abcdef");
+    try (FSDataInputStream in = fs.openFile(path("f")).must("fs.option.openfile.length", "6")
+        .opt("fs.option.openfile.read.policy", "unknown, whole-file").build().get()) {
+      in.seek(4);
+      assertEquals('e', in.read());
+    }
+    assertThrows(IllegalArgumentException.class,
+        () -> fs.openFile(path("f")).must("fs.option.other", "1").build());
+  }
+
+  @Test
+  public void quotasAreShownAndSet() throws IOException {
+    fs.mkdirs(path("q"));
+    write(path("q/f"), "12345");
+    assertEquals(-1, fs.getQuotaUsage(path("q")).getQuota());
+    fs.setQuota(path("q"), 10, 1 << 20);
+    QuotaUsage usage = fs.getQuotaUsage(path("q"));
+    assertEquals(10, usage.getQuota());
+    assertEquals(1 << 20, usage.getSpaceQuota());
+    assertEquals(5, usage.getSpaceConsumed());
+    assertEquals(2, usage.getFileAndDirectoryCount());
+    assertEquals(10, fs.getContentSummary(path("q")).getQuota());
+    assertEquals(-1, fs.getQuotaUsage(base).getQuota());
+    fs.mkdirs(path("q/below"));
+    assertEquals(-1, fs.getQuotaUsage(path("q/below")).getQuota());
+    fs.setQuota(path("q"), -1, Long.MAX_VALUE);
+    assertEquals(-1, fs.getQuotaUsage(path("q")).getQuota());
+    assertEquals(1 << 20, fs.getQuotaUsage(path("q")).getSpaceQuota());
+    fs.setQuota(path("q"), -1, -1);
+    assertEquals(-1, fs.getQuotaUsage(path("q")).getSpaceQuota());
   }
 
   @Test
@@ -363,8 +446,8 @@ public class SluiceFileSystemTest {
     Configuration conf = new Configuration(fs.getConf());
     conf.set("fs.sluice.mounts", "s3://other/=/tmp");
     IOException e = assertThrows(IOException.class,
-        () -> FileSystem.newInstance(URI.create("s3a://other/"), conf).mkdirs(new Path("/x")));
+        () -> FileSystem.newInstance(URI.create("s3a://other/"), conf).mkdirs(new Path("/no-mount-of-sluice")));
     assertTrue(e.getMessage(), e.getMessage().contains("not on a mount"));
-    assertFalse(Files.exists(Paths.get("/tmp/x")));
+    assertFalse(Files.exists(Paths.get("/tmp/no-mount-of-sluice")));
   }
 }

@@ -2,7 +2,10 @@ package io.sluice.hadoop;
 
 import java.io.IOException;
 import java.net.URI;
+import java.nio.charset.StandardCharsets;
 import org.apache.hadoop.conf.Configuration;
+import org.apache.hadoop.fs.FSDataInputStream;
+import org.apache.hadoop.fs.FSDataOutputStream;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.contract.AbstractFSContract;
@@ -32,6 +35,20 @@ final class TestMount {
 
   static FileSystem fileSystem() throws IOException {
     return FileSystem.newInstance(ROOT, configure(new Configuration()));
+  }
+
+  static void write(FileSystem fs, Path path, String text) throws IOException {
+    try (FSDataOutputStream out = fs.create(path, true)) {
+      out.write(text.getBytes(StandardCharsets.UTF_8));
+    }
+  }
+
+  static String read(FileSystem fs, Path path) throws IOException {
+    byte[] bytes = new byte[(int) fs.getFileStatus(path).getLen()];
+    try (FSDataInputStream in = fs.open(path)) {
+      in.readFully(bytes);
+    }
+    return new String(bytes, StandardCharsets.UTF_8);
   }
 
   static final class Contract extends AbstractFSContract {

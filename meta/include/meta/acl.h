@@ -15,6 +15,16 @@
 #define ACL_DEFAULT "system.posix_acl_default"
 #define ACL_ENTRIES_MAX 1024
 
+/* Tags of entries; a list has them in this order. */
+enum acl_tag {
+    ACL_OWNER = 0x01,
+    ACL_USER = 0x02,
+    ACL_GROUP = 0x04,
+    ACL_NAMED_GROUP = 0x08,
+    ACL_MASK = 0x10,
+    ACL_OTHER = 0x20,
+};
+
 struct acl_entry {
     uint16_t tag, perm; /* perm: rwx as 4, 2, 1 */
     uint32_t id;        /* of named users and groups */
@@ -28,6 +38,8 @@ struct acl {
 int acl_parse(const void *value, size_t len, struct acl *out);
 /* Bytes of the attribute; `room` has acl_size of them. */
 size_t acl_size(const struct acl *acl);
+/* -EINVAL: not a whole list. None at all is one. */
+int acl_check(const struct acl *acl);
 void acl_write(const struct acl *acl, uint8_t *room);
 
 /* The permission bits that say the same, or the most of it: the group's are the mask's. *same: they

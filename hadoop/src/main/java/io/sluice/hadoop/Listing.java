@@ -1,0 +1,118 @@
+package io.sluice.hadoop;
+
+import java.io.IOException;
+import java.net.URI;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.NoSuchElementException;
+import org.apache.hadoop.fs.FileStatus;
+import org.apache.hadoop.fs.Path;
+import org.apache.hadoop.fs.RemoteIterator;
+
+/** A directory's entries with their attributes, page by page; a file is its own only entry. */
+final class Listing implements RemoteIterator<FileStatus> {
+  private static final int PAGE = 5000;
+
+  private final Place place;
+  private final long blockSize;
+  private final boolean wantCached;
+  private List<FileStatus> page;
+  private List<Boolean> warm; // whether half of the entry is in the cache
+  private int at;
+  private String after; // "after":"NAME" or "after64":...; null at the end
+  private String afterKey;
+
+  /** `wantCached`: each entry says what the mount's cache has of it. */
+  Listing(Place place, long blockSize, boolean wantCached) throws IOException {
+    this.place = place;
+    this.blockSize = blockSize;
+    this.wantCached = wantCached;
+    fetch(true);
+  }
+
+  @SuppressWarnings("unchecked")
+  private void fetch(boolean first) throws IOException {
+    page = new ArrayList<>();
+    warm = new ArrayList<>();
+    at = 0;
+    Map<String, Object> reply;
+    try {
+      reply = first
+          ? place.mount.control().call("list", "path", place.quoted(), "limit", "" + PAGE, "cached",
+              "" + wantCached)
+          : place.mount.control().call("list", "path", place.quoted(), "limit", "" + PAGE, "cached",
+              "" + wantCached, afterKey, Control.quoted(after));
+    } catch (ControlException e) {
+      if (!e.errno().equals("ENOTDIR")) {
+        throw Errors.of(place.path, e);
+      }
+      // A file, a link to a directory, or neither.
+      page.add(place.attributes().status(place.path, place.local, blockSize));
+      warm.add(Boolean.FALSE);
+      after = null;
+      return;
+    }
+    after = null;
+    Object entries = reply.get("entries");
+    if (!(entries instanceof List)) {
+      throw new IOException("the mount's reply has no entries");
+    }
+    for (Object entry : (List<Object>) entries) {
+      take((Map<String, Object>) entry);
+    }
+    if (Boolean.TRUE.equals(reply.get("end"))) {
+      after = null;
+    }
+  }
+
+  private void take(Map<String, Object> entry) throws IOException {
+    Object name = entry.get("name");
+    if (!(name instanceof String)) {
+      afterKey = "after64";
+      after = String.valueOf(entry.get("name64"));
+      SluiceFileSystem.LOG.warn("{} has a name that is not UTF-8 and cannot be a Hadoop path: base64 {}", place.path,
+          after);
+      return;
+    }
+    afterKey = "after";
+    after = (String) name;
+    Attributes found = Attributes.of(entry);
+    java.nio.file.Path local = place.local.resolve(after);
+    if (found.isSymlink()) {
+      try {
+        found = Attributes.of(local);
+      } catch (IOException e) {
+        SluiceFileSystem.LOG.debug("{} leads nowhere", local, e);
+      }
+    }
+    // Not Path(parent, child), which would take "a:b" for a scheme.
+    URI uri = place.path.toUri();
+    Path path = new Path(uri.getScheme(), uri.getAuthority(),
+        (place.path.isRoot() ? "" : uri.getPath()) + "/" + after);
+    page.add(found.status(path, local, blockSize));
+    warm.add(Boolean.valueOf(wantCached && found.size > 0
+        && Attributes.cachedBytes(entry) * 2 >= found.size));
+  }
+
+  @Override
+  public boolean hasNext() throws IOException {
+    while (at == page.size() && after != null) {
+      fetch(false);
+    }
+    return at < page.size();
+  }
+
+  @Override
+  public FileStatus next() throws IOException {
+    if (!hasNext()) {
+      throw new NoSuchElementException("no more entries in " + place.path);
+    }
+    return page.get(at++);
+  }
+
+  /** Whether the last entry that next() gave is in this host's cache. */
+  boolean isWarm() {
+    return warm.get(at - 1);
+  }
+}
