@@ -25,6 +25,7 @@
 #include "mount_keys.h"
 #include "mount_metrics.h"
 #include "mount_options.h"
+#include "mount_watch.h"
 #include "places.h"
 #include "s3/mux.h"
 #include "volume_config.h"
@@ -47,6 +48,7 @@ struct mount {
     char owner[512];
     char client[128]; /* remote: volume and session, for the access log of the store */
     struct daemon daemon;
+    struct mount_watch watch;
     struct metrics *metrics;
     struct mount_metrics *gauges;
     struct mount_keys keys;
@@ -406,6 +408,7 @@ static void ready(void *arg)
 {
     struct mount *m = arg;
     mount_metrics_ready(m->gauges);
+    mount_watch_mounted(&m->watch, m->mountpoint);
     log_info("mounted", "url=%s mountpoint=%s", m->url_text, m->mountpoint);
     daemon_ready(&m->daemon, getenv("JOURNAL_STREAM") != NULL);
 }
@@ -510,8 +513,11 @@ static int serve(struct mount *m)
     int r = daemon_start(&m->daemon, "sluice mount", m->options.foreground, &error);
     if (r < 0)
         return cli_fail("mount", &error);
+    int watched = mount_watch_start(&m->watch);
     raise_limits();
     r = start_log(m, &error);
+    if (r == 0 && watched < 0)
+        log_warn("nobody watches over this process", "error=%s", strerrorname_np(-watched));
     if (r == 0)
         r = start_signals(m, &error);
     if (r == 0 && m->remote)
@@ -531,6 +537,7 @@ static int serve(struct mount *m)
                              &error);
     if (r == 0)
         r = fs_run(m->fs, m->meta, m->data, &how, &error);
+    mount_watch_stop(&m->watch);
     if (r < 0) {
         log_error("mount failed", "url=%s error=\"%s\"", m->url_text, error_text(&error));
         daemon_failed(&m->daemon, "sluice mount", &error);

@@ -1,0 +1,171 @@
+#include "mount_watch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+#define NAME "fuse-watch" /* nothing by which the mount itself is looked for and killed */
+#define DEATH_SIGNAL SIGUSR1
+#define GRACE_MS 100 /* a process without such a thread is gone by itself */
+#define TRIES 600    /* of GRACE_MS: one of them may be too early */
+
+static void say_abort(int dir, const char *path)
+{
+    cleanup(close_fd) int fd = openat(dir, path, O_WRONLY | O_CLOEXEC);
+    if (fd >= 0)
+        (void)!write(fd, "1", 1);
+}
+
+/* By the control filesystem of FUSE: where it is mounted, its user may do that; else root mounts it
+ * for this, at no place. */
+static void break_connection(unsigned device)
+{
+    char path[80];
+    snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort", device);
+    if (access(path, F_OK) == 0) {
+        say_abort(AT_FDCWD, path);
+        return;
+    }
+    cleanup(close_fd) int context = fsopen("fusectl", FSOPEN_CLOEXEC);
+    if (context < 0 || fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+        return;
+    cleanup(close_fd) int dir = fsmount(context, FSMOUNT_CLOEXEC, 0);
+    snprintf(path, sizeof(path), "%u/abort", device);
+    if (dir >= 0)
+        say_abort(dir, path);
+}
+
+/* The command line is the mount's, and so would be found by who looks for mounts. */
+static void rename_process(void)
+{
+    char text[4096];
+    unsigned long start = 0, end = 0;
+    prctl(PR_SET_NAME, NAME);
+    cleanup(close_fd) int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+    if (n <= 0)
+        return;
+    text[n] = 0;
+    /* The name may hold spaces; after it comes field 3, and 48 and 49 are where the words stand. */
+    char *rest = strrchr(text, ')');
+    rest = rest ? rest + 2 : NULL;
+    for (int field = 3; rest && field <= 49; field++) {
+        char *word = strsep(&rest, " ");
+        if (field == 48)
+            start = strtoul(word, NULL, 10);
+        if (field == 49)
+            end = strtoul(word, NULL, 10);
+    }
+    if (!start || end < start + sizeof(NAME))
+        return;
+    memset((char *)start, 0, end - start);     /* NOLINT(performance-no-int-to-ptr) */
+    memcpy((char *)start, NAME, sizeof(NAME)); /* NOLINT(performance-no-int-to-ptr) */
+}
+
+/* false: the other end is closed, so every thread of the process is gone and the kernel has ended
+ * the connection itself. */
+static bool read_device(int pipe, unsigned *device)
+{
+    ssize_t n = read(pipe, device, sizeof(*device));
+    return n == (ssize_t)sizeof(*device) || (n < 0 && errno == EINTR);
+}
+
+/* The process died, or is dying. As long as the pipe is open a thread of it is there, with the
+ * connection and so its number. */
+static void end_connection(int pipe, unsigned device)
+{
+    struct pollfd p = {.fd = pipe, .events = POLLIN};
+    for (int i = 0; i < TRIES; i++) {
+        if (poll(&p, 1, GRACE_MS) > 0 && !read_device(pipe, &device))
+            return;
+        if (device)
+            break_connection(device);
+    }
+}
+
+static void __attribute__((noreturn)) watch(int pipe, pid_t parent)
+{
+    sigset_t all;
+    unsigned device = 0;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, NULL); /* it ends with the mount, and by nothing else */
+    prctl(PR_SET_PDEATHSIG, DEATH_SIGNAL);
+    setsid();
+    rename_process();
+    (void)!chdir("/");
+    int null = open("/dev/null", O_RDWR);
+    int kept = fcntl(pipe, F_DUPFD, 3);
+    for (int fd = 0; fd < 3; fd++)
+        dup2(null, fd);
+    dup2(kept, 3);
+    syscall(SYS_close_range, 4, ~0u, 0);
+    sigemptyset(&all);
+    sigaddset(&all, DEATH_SIGNAL);
+    int death = signalfd(-1, &all, SFD_CLOEXEC);
+    struct pollfd fds[] = {{.fd = 3, .events = POLLIN}, {.fd = death, .events = POLLIN}};
+    while (getppid() == parent) { /* else it died before it could be asked for a signal */
+        if (poll(fds, ARRAY_LEN(fds), -1) < 0)
+            continue;
+        if (fds[0].revents && !read_device(3, &device))
+            _exit(0);
+        if (fds[1].revents)
+            break;
+    }
+    end_connection(3, device);
+    _exit(0);
+}
+
+int mount_watch_start(struct mount_watch *w)
+{
+    int fds[2];
+    pid_t parent = getpid();
+    *w = (struct mount_watch){.pipe = -1};
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return -errno;
+    pid_t pid = fork();
+    int code = -errno;
+    if (pid == 0)
+        watch(fds[0], parent);
+    close(fds[0]);
+    if (pid < 0) {
+        close(fds[1]);
+        return code;
+    }
+    *w = (struct mount_watch){.pid = pid, .pipe = fds[1]};
+    return 0;
+}
+
+void mount_watch_mounted(struct mount_watch *w, const char *mountpoint)
+{
+    struct statx st;
+    if (!w->pid || statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &st) < 0 ||
+        st.stx_dev_major != 0)
+        return;
+    unsigned device = st.stx_dev_minor;
+    (void)!write(w->pipe, &device, sizeof(device));
+}
+
+void mount_watch_stop(struct mount_watch *w)
+{
+    if (!w->pid)
+        return;
+    kill(w->pid, SIGKILL);
+    close(w->pipe);
+    while (waitpid(w->pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    w->pid = 0;
+}
