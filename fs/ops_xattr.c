@@ -24,8 +24,11 @@ static struct front_request *begin_xattr(fuse_req_t req, enum meta_kind kind, fu
 {
     struct fs *fs = front_fs(req);
     int refused = 0;
-    if (front_is_control(ino) || (name && is_unsupported(fs, name)))
+    if (name && is_unsupported(fs, name))
         refused = EOPNOTSUPP;
+    else if (front_is_control(ino))
+        /* The kernel asks for a list before it decides, and takes another error for its answer. */
+        refused = kind == META_GETXATTR ? ENODATA : EOPNOTSUPP;
     else if (meta_kind_changes(kind) && fs->config.read_only)
         refused = EROFS;
     else if (name && strnlen(name, META_XATTR_NAME_MAX + 1) > META_XATTR_NAME_MAX)
