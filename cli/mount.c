@@ -256,12 +256,14 @@ static int open_store(struct mount *m, struct error *error)
     r = store_open(&m->url, &options, m->loop, m->metrics, &m->store, error);
     if (r == 0 && !m->options.read_only)
         r = store_probe(m->store, m->url.prefix, note_probe, m, error);
-    if (r < 0 || m->remote)
+    if (r < 0)
         return r;
     /* Others may be attached to it. */
     struct store *own = m->store;
     r = store_mux_new(own, &m->store);
-    return r < 0 ? error_set(error, r, "cannot start: %s", strerror(-r)) : 0;
+    if (r < 0)
+        return error_set(error, r, "cannot start: %s", strerror(-r));
+    return m->remote ? meta_remote_stores(m->meta, m->store, error) : 0;
 }
 
 static void name_owner(struct mount *m)

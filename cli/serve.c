@@ -25,6 +25,7 @@
 #include "daemon.h"
 #include "meta/server.h"
 #include "places.h"
+#include "s3/mux.h"
 #include "volume_config.h"
 #include "volume_tokens.h"
 
@@ -135,7 +136,14 @@ static int open_store(struct serve *s, struct served *v, const struct volume_con
     mount_options_store(options, &store_options);
     if (r == 0)
         r = store_open(url, &store_options, s->loop, s->metrics, &v->store, error);
-    return r < 0 ? r : store_probe(v->store, url->prefix, NULL, NULL, error);
+    if (r == 0)
+        r = store_probe(v->store, url->prefix, NULL, NULL, error);
+    if (r < 0)
+        return r;
+    /* Others may be attached to it. */
+    struct store *own = v->store;
+    r = store_mux_new(own, &v->store);
+    return r < 0 ? error_set(error, r, "out of memory") : 0;
 }
 
 static int open_meta(struct serve *s, struct served *v, const struct mount_options *o,

@@ -370,7 +370,6 @@ int engine_apply_settle_hurry(struct engine_txn *t, const struct meta_op *op,
 
 /* engine_xattr.c */
 
-bool engine_xattr_is_virtual(const struct meta_name *name);
 int engine_read_virtual_xattr(struct engine *engine, const struct meta_op *op,
                               struct meta_reply *reply);
 

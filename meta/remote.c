@@ -97,6 +97,12 @@ static bool send_locked(struct remote *remote, struct remote_call *call)
     case REMOTE_KEYS:
         wire_put_number(&remote->out, WIRE_KEYS, call->id);
         break;
+    case REMOTE_STORES:
+        /* Sent again it only asks how things are, so that the answer is not left out. */
+        call->lost |= again && call->once;
+        wire_put_text(&remote->out, WIRE_STORES, call->id, call->lost ? "{}" : call->text,
+                      call->lost ? 2 : strlen(call->text));
+        break;
     case REMOTE_LOCK:
         remote_lock_put(remote, call);
         break;
@@ -141,7 +147,8 @@ static bool is_answered_here(struct remote *remote, struct meta_request *request
 {
     struct meta_attr attr;
     bool attributes = request->op.kind == META_GETATTR;
-    if (!attributes && request->op.kind != META_GETXATTR)
+    if (!attributes &&
+        (request->op.kind != META_GETXATTR || engine_xattr_is_virtual(&request->op.name)))
         return false;
     if (atomic_load(&remote->fenced) || !remote_cache_ms(remote))
         return false;
@@ -262,6 +269,27 @@ void remote_status(struct remote *remote, struct buf *out)
         buf_put(out, "{}", 2);
 }
 
+int remote_ask_stores(struct remote *remote, const char *text, bool once, struct buf *out)
+{
+    sem_t answered;
+    int result = 0;
+    struct remote_call *call = calloc(1, sizeof(*call));
+    if (!call)
+        return -ENOMEM;
+    sem_init(&answered, 0, 0);
+    call->kind = REMOTE_STORES;
+    call->status = out;
+    call->answered = &answered;
+    call->text = text;
+    call->result = &result;
+    call->once = once;
+    int rc = remote_call(remote, call);
+    while (rc == 0 && sem_wait(&answered) < 0 && errno == EINTR)
+        ;
+    sem_destroy(&answered);
+    return rc ? rc : result;
+}
+
 /* Ends */
 
 void remote_remove_locked(struct remote *remote, struct remote_call *call)
@@ -297,6 +325,10 @@ static void end_call(struct remote_call *call, int result)
         if (result && !call->task->error.code)
             error_set(&call->task->error, result, "the metadata service: %s", strerror(-result));
         call->task->done(call->task);
+        break;
+    case REMOTE_STORES:
+        *call->result = call->lost ? -ECONNRESET : result;
+        sem_post(call->answered);
         break;
     case REMOTE_STATUS:
         sem_post(call->answered);
@@ -540,13 +572,14 @@ static int answer_progress(struct remote *remote, const uint8_t *data, size_t le
     return 0;
 }
 
-static int answer_status(struct remote *remote, const uint8_t *data, size_t len)
+static int answer_text(struct remote *remote, enum remote_call_kind kind, const uint8_t *data,
+                       size_t len)
 {
     uint64_t id;
     struct wire_text text;
     if (wire_get_text(data, len, &id, &text) < 0)
         return -EBADMSG;
-    struct remote_call *call = remote_take(remote, id, REMOTE_STATUS);
+    struct remote_call *call = remote_take(remote, id, kind);
     if (!call)
         return 0;
     buf_put(call->status, text.bytes, text.len);
@@ -564,7 +597,9 @@ int remote_answer(struct remote *remote, enum wire_type type, const uint8_t *dat
     case WIRE_TASK_PROGRESS:
         return answer_progress(remote, data, len);
     case WIRE_STATUS_REPLY:
-        return answer_status(remote, data, len);
+        return answer_text(remote, REMOTE_STATUS, data, len);
+    case WIRE_STORES_REPLY:
+        return answer_text(remote, REMOTE_STORES, data, len);
     case WIRE_LOCK_DONE:
         return remote_lock_answer(remote, data, len);
     case WIRE_KEYS_REPLY:

@@ -14,11 +14,19 @@
 
 #include "meta/remote.h"
 #include "remote_attrs.h"
+#include "remote_stores.h"
 #include "tls.h"
 #include "volume.h"
 #include "wire_locks.h"
 
-enum remote_call_kind { REMOTE_REQUEST, REMOTE_TASK, REMOTE_STATUS, REMOTE_LOCK, REMOTE_KEYS };
+enum remote_call_kind {
+    REMOTE_REQUEST,
+    REMOTE_TASK,
+    REMOTE_STATUS,
+    REMOTE_LOCK,
+    REMOTE_KEYS,
+    REMOTE_STORES
+};
 
 /* What waits for an answer. */
 struct remote_call {
@@ -29,9 +37,12 @@ struct remote_call {
     struct meta_task *task;
     enum wire_task_kind task_kind;
     uint64_t object;
-    struct buf *status; /* STATUS: and `answered` is posted */
+    struct buf *status; /* STATUS, STORES: and `answered` is posted */
     sem_t *answered;
     struct meta_remote_keys *keys; /* KEYS */
+    const char *text;              /* STORES: the request */
+    int *result;                   /* STORES */
+    bool once, lost; /* STORES: not to be asked twice, and the connection went meanwhile */
     struct wire_lock lock_message;
     struct meta_lock *lock; /* NULL: nobody waits */
     bool closing;           /* LOCK: nobody waits when the service is away */
@@ -83,6 +94,7 @@ struct remote {
     struct meta_told lost_told;
     uint64_t opened_next; /* as of the welcome before: steps when the service opened the volume */
     struct remote_link *link; /* the connection, NULL: none */
+    struct remote_stores *stores;
     enum remote_state state;
     struct loop_timer timer; /* next try, next ping */
     uint64_t session;        /* 0: begins with the next connection */
@@ -103,6 +115,9 @@ void remote_task(struct remote *remote, struct meta_task *task, enum wire_task_k
                  uint64_t object);
 void remote_task_cancel(struct remote *remote, struct meta_task *task);
 void remote_status(struct remote *remote, struct buf *out);
+/* Blocking: a request about the volume's stores; appends its answer. `once`: -ECONNRESET if the
+ * connection went before the answer came. */
+int remote_ask_stores(struct remote *remote, const char *text, bool once, struct buf *out);
 void remote_close(struct meta *meta);
 /* Lists a call and sends it, or as soon as that can be. 0, or why not: then it is freed. */
 int remote_call(struct remote *remote, struct remote_call *call);

@@ -316,6 +316,7 @@ static int on_welcome(struct remote_link *link, const uint8_t *data, size_t len)
     }
     log_info("metadata service connected", "url=%s session=%" PRIu64 " again=%d restarted=%d",
              remote->config.url, m.session, again, m.restarted);
+    remote_stores_changed(remote->stores); /* perhaps, while it was away */
     remote_resume(remote);
     tell_opened(remote);
     loop_timer_start(&remote->timer, remote->lease_ms / PINGS_PER_LEASE);
@@ -445,6 +446,10 @@ static int on_message(struct remote_link *link, enum wire_type type, const uint8
         return -EBADMSG;
     if (type == WIRE_INVALIDATE)
         return on_invalidate(link, data, len);
+    if (type == WIRE_STORES_NEW) {
+        remote_stores_changed(remote->stores);
+        return 0;
+    }
     if (type != WIRE_PONG)
         return remote_answer(remote, type, data, len);
     if (wire_get_number(data, len, &number) < 0)

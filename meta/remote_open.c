@@ -235,6 +235,7 @@ void remote_close(struct meta *meta)
     loop_call(remote->loop, stop, remote);
     while (sem_wait(&remote->gone) < 0 && errno == EINTR)
         ;
+    remote_stores_free(TAKE_PTR(remote->stores));
     free_remote(remote);
 }
 

@@ -350,6 +350,13 @@ static int take_number(struct conn *conn, enum wire_type type, const uint8_t *da
     }
 }
 
+static int take_stores(struct session *session, const uint8_t *data, size_t len)
+{
+    uint64_t id;
+    struct wire_text text;
+    return wire_get_text(data, len, &id, &text) < 0 ? -EBADMSG : stores_take(session, id, &text);
+}
+
 static int take(struct conn *conn, enum wire_type type, const uint8_t *data, size_t len)
 {
     struct session *session = conn->session;
@@ -372,6 +379,8 @@ static int take(struct conn *conn, enum wire_type type, const uint8_t *data, siz
         return take_lock(session, data, len);
     case WIRE_LOCK_CLAIM:
         return lock_claims_take(session, data, len);
+    case WIRE_STORES:
+        return take_stores(session, data, len);
     default:
         return take_number(conn, type, data, len);
     }

@@ -10,6 +10,7 @@
  * server_request.c   operations and tasks of sessions, and what they mean to the others
  * server_keys.c      keys of the bucket
  * server_locks.c     locks
+ * server_stores.c    requests about the volume's stores
  * server_subtree.c   sessions that see one directory only
  * server_change.c    what has to wait for confirmations, and who may not see it before
  * server_volume.c    volumes, events of their own, unlinked inodes, what a restart left
@@ -20,6 +21,7 @@
 #include <uthash.h>
 
 #include "audit.h"
+#include "base/pool.h"
 #include "gate.h"
 #include "lease.h"
 #include "meta/codec.h"
@@ -207,6 +209,8 @@ struct server_volume {
     struct locker *parked;    /* requests for locks that came before all sessions were back */
     struct id_entry *orphans; /* objects that were reserved before a restart, not claimed yet */
     unsigned events;          /* posted, not run; atomic */
+    struct pool *stores_pool; /* one thread: requests about stores */
+    unsigned stores_calls;    /* of them; atomic */
     _Atomic bool events_lost;
     UT_hash_handle hh; /* server->volumes */
 };
@@ -349,6 +353,11 @@ void change_forget(struct server_volume *volume, const struct session *session);
 /* A hold of it is gone, and freed. */
 void change_released(struct change *change);
 
+/* server_stores.c */
+int stores_take(struct session *session, uint64_t id, const struct wire_text *text);
+/* An event of the volume, on the thread that changes its stores. */
+void volume_stores_changed(void *arg);
+
 /* server_volume.c */
 struct server_volume *server_volume_find(struct server *server, const struct wire_text *name);
 /* What `by` (NULL: the service itself) did, told to all other sessions that may have it cached; a
@@ -358,6 +367,10 @@ struct server_volume *server_volume_find(struct server *server, const struct wir
 bool volume_tell(struct server_volume *volume, struct session *by, struct change *change,
                  enum wire_item_kind kind, uint64_t ino, const struct meta_name *name,
                  unsigned names);
+/* A name that others may have in their kernels though nobody relies on it any more (the service was
+ * restarted): out of there too, as an inode without names stays as long as a kernel knows it. */
+void volume_name_gone(struct server_volume *volume, const struct session *by, uint64_t parent,
+                      const struct meta_name *name);
 /* An inode has no name any more; `by` may use it. */
 void volume_gone(struct server_volume *volume, struct session *by, uint64_t ino);
 /* DROP of a session. */

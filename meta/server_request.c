@@ -183,11 +183,14 @@ static void give_parent(struct job *job, bool told)
 }
 
 /* An inode that lost a name. */
-static void tell_unlinked(struct job *job, const struct meta_attr *attr)
+static void tell_unlinked(struct job *job, const struct meta_attr *attr, uint64_t parent,
+                          const struct meta_name *name)
 {
     tell(job, WIRE_ITEM_ATTR, attr->ino);
-    if (attr->nlink == 0)
-        volume_gone(job->session->volume, job->session, attr->ino);
+    if (attr->nlink != 0)
+        return;
+    volume_name_gone(job->session->volume, job->session, parent, name);
+    volume_gone(job->session->volume, job->session, attr->ino);
 }
 
 static void tell_rename(struct job *job)
@@ -204,7 +207,7 @@ static void tell_rename(struct job *job)
     if (op->flags & RENAME_EXCHANGE)
         session_note(job->session, op->parent, LEASE_NAMES);
     if (reply->replaced.ino)
-        tell_unlinked(job, &reply->replaced);
+        tell_unlinked(job, &reply->replaced, op->new_parent, &op->new_name);
 }
 
 static void note_objects(struct job *job)
@@ -240,7 +243,7 @@ static void note_change(struct job *job)
         break;
     case META_UNLINK:
         give_parent(job, tell_name(job, op->parent, &op->name, LEASE_NAMES));
-        tell_unlinked(job, &reply->attr);
+        tell_unlinked(job, &reply->attr, op->parent, &op->name);
         break;
     case META_RENAME:
         tell_rename(job);

@@ -71,6 +71,14 @@ bool volume_tell(struct server_volume *volume, struct session *by, struct change
     return told;
 }
 
+void volume_name_gone(struct server_volume *volume, const struct session *by, uint64_t parent,
+                      const struct meta_name *name)
+{
+    for (struct session *s = volume->sessions; s; s = s->hh.next)
+        if (s != by && s->lease.knows_all)
+            session_push(s, WIRE_ITEM_ENTRY, parent, name);
+}
+
 int volume_own(struct server_volume *volume, struct meta_op *op)
 {
     struct meta_reply reply;
@@ -253,6 +261,8 @@ static void run_event(struct loop_task *task)
                 session_push(s, WIRE_ITEM_EXTENTS, event->ino, NULL);
         break;
     default:
+        if (event->kind == WIRE_ITEM_ENTRY)
+            volume_name_gone(volume, NULL, event->ino, &name);
         volume_tell(volume, NULL, change, event->kind, event->ino,
                     event->kind == WIRE_ITEM_ENTRY ? &name : NULL,
                     event->kind == WIRE_ITEM_ENTRY ? LEASE_NAMES | LEASE_ABSENT : 0);
@@ -306,6 +316,7 @@ struct meta_events meta_server_volume_events(struct server_volume *volume)
                                 .inode_changed = on_inode,
                                 .extents_changed = on_extents,
                                 .inode_gone = on_gone,
+                                .stores_changed = volume_stores_changed,
                                 .arg = volume};
 }
 
@@ -336,7 +347,11 @@ int meta_server_volume_new(struct server *server, const struct server_volume_con
     volume->name = strdup(config->name);
     volume->url = strdup(config->url);
     volume->options = strdup(config->options);
-    if (!volume->name || !volume->url || !volume->options || server_locks_new(volume) < 0) {
+    if (!volume->name || !volume->url || !volume->options || server_locks_new(volume) < 0 ||
+        pool_new(&volume->stores_pool, "stores", 1) < 0) {
+        if (volume->locks)
+            server_locks_free(volume);
+
         free(volume->name);
         free(volume->url);
         free(volume->options);
@@ -458,6 +473,7 @@ void meta_server_volume_stop(struct server_volume *volume, bool end)
 {
     struct start_call call = {.volume = volume, .rc = end};
     loop_call(volume->server->loop, stop_on_loop, &call);
+    pool_free(TAKE_PTR(volume->stores_pool)); /* ends what it does with `meta` */
 }
 
 static void free_on_loop(void *arg)
@@ -478,6 +494,7 @@ void meta_server_volume_free(struct server_volume *volume)
     if (!volume)
         return;
     /* What the volume's threads posted until meta_close runs before this. */
+    pool_free(volume->stores_pool);
     loop_call(volume->server->loop, free_on_loop, volume);
     store_signer_free(volume->signer);
     store_signer_free(volume->read_signer);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "stores.h"
 #include "volume.h"
 
@@ -103,4 +104,63 @@ int store_config_name(const char *name, struct error *error)
     if (strcmp(name, META_STORE_OWN) == 0)
         return error_set(error, -EINVAL, "'%s' is the name of the volume's own store", name);
     return 0;
+}
+
+static void note_probe(void *arg, const char *what, bool good, const char *text)
+{
+    const struct meta_store *info = arg;
+    if (!good)
+        log_warn("store lacks something", "store=%s what=%s text=\"%s\"", info->name, what, text);
+}
+
+/* Does it answer at all? A store that does not is not asked for more, so that nobody waits long. */
+static int look(const struct meta_store *info, struct store *store, struct error *error)
+{
+    char key[META_KEY_MAX + 32];
+    snprintf(key, sizeof(key), "%s" VOLUME_INTERNAL "volume", info->prefix);
+    struct store_op op = {.kind = STORE_HEAD, .key = key, .timeout_ms = STORE_LOOK_MS};
+    int rc = store_wait(store, &op);
+    if (rc == -ENOENT)
+        rc = 0;
+    else if (rc && error)
+        *error = op.error;
+    store_op_reset(&op);
+    return rc;
+}
+
+static int open_store(const struct meta_store *info, struct loop *loop, struct store **out,
+                      struct error *error)
+{
+    struct store_options options;
+    struct store_url url;
+    json_t *json;
+    int rc = store_config_parse(info->options, &json, error);
+    if (rc < 0)
+        return rc;
+    rc = store_config_options(json, &options, error);
+    options.read_only = info->read_only;
+    if (rc == 0)
+        rc = store_url_parse(info->url, &url, error);
+    if (rc == 0) {
+        rc = store_open(&url, &options, loop, NULL, out, error);
+        store_url_done(&url);
+    }
+    json_decref(json);
+    return rc;
+}
+
+int store_config_open(const struct meta_store *info, struct loop *loop, struct store **out,
+                      struct error *error)
+{
+    struct store *store = NULL;
+    int rc = open_store(info, loop, &store, error);
+    if (rc == 0)
+        rc = look(info, store, error);
+    if (rc == 0 && !info->read_only)
+        rc = store_probe(store, info->prefix, note_probe, (void *)info, error);
+    if (rc == 0)
+        *out = store;
+    else
+        store_free(store);
+    return rc;
 }

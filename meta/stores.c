@@ -9,39 +9,17 @@
 #include "base/crash.h"
 #include "base/log.h"
 #include "owner_record.h"
+#include "remote_stores.h"
 #include "s3/mux.h"
 #include "stores_link.h"
 #include "volume.h"
 
-#define WAIT_S 10  /* an open waits so long for stores that do not answer */
-#define AGAIN_S 10 /* until the next try */
-#define LOOK_MS 5000
+#define WAIT_S 10      /* an open waits so long for stores that do not answer */
+#define AGAIN_S 10     /* until the next try */
 #define DROP_TRIES 300 /* times DROP_PAUSE_MS: for gc */
 #define DROP_PAUSE_MS 100
 
 /* Connecting */
-
-static void note_probe(void *arg, const char *what, bool good, const char *text)
-{
-    const struct link *l = arg;
-    if (!good)
-        log_warn("store lacks something", "store=%s what=%s text=\"%s\"", l->info.name, what, text);
-}
-
-/* Does it answer at all? A store that does not is not asked for more, so that nobody waits long. */
-static int look(struct link *l, struct store *store, struct error *error)
-{
-    char key[META_KEY_MAX + 32];
-    snprintf(key, sizeof(key), "%s" VOLUME_INTERNAL "volume", l->info.prefix);
-    struct store_op op = {.kind = STORE_HEAD, .key = key, .timeout_ms = LOOK_MS};
-    int rc = store_wait(store, &op);
-    if (rc == -ENOENT)
-        rc = 0;
-    else if (rc && error)
-        *error = op.error;
-    store_op_reset(&op);
-    return rc;
-}
 
 static bool nests(const char *a, const char *b)
 {
@@ -63,7 +41,7 @@ static int is_same_place(struct store *store, const char *prefix, const char *in
                           .buf = data,
                           .buf_len = OWNER_RECORD_MAX,
                           .length = OWNER_RECORD_MAX,
-                          .timeout_ms = LOOK_MS};
+                          .timeout_ms = STORE_LOOK_MS};
     int rc = store_wait(store, &op);
     int same = rc == 0 && owner_record_parse((uint8_t *)data, op.got, &found) == 0 &&
                strcmp(found.instance, instance) == 0;
@@ -101,26 +79,6 @@ static int check_place(struct link *l, struct store *store, struct error *error)
                   : rc;
 }
 
-static int open_store(struct link *l, struct store **out, struct error *error)
-{
-    struct store_options options;
-    struct store_url url;
-    json_t *json;
-    int rc = store_config_parse(l->info.options, &json, error);
-    if (rc < 0)
-        return rc;
-    rc = store_config_options(json, &options, error);
-    options.read_only = l->info.read_only;
-    if (rc == 0)
-        rc = store_url_parse(l->info.url, &url, error);
-    if (rc == 0) {
-        rc = store_open(&url, &options, store_loop(l->stores->meta->store), NULL, out, error);
-        store_url_done(&url);
-    }
-    json_decref(json);
-    return rc;
-}
-
 /* Work thread, as stores_stop. */
 static void start_owner(void *arg)
 {
@@ -141,11 +99,7 @@ static int link_connect(struct link *l, struct error *error)
     char base[META_KEY_MAX + 32];
     size_t len = store_route_print(l->info.number, base);
     snprintf(base + len, sizeof(base) - len, "%s" VOLUME_INTERNAL, l->info.prefix);
-    int rc = open_store(l, &store, error);
-    if (rc == 0)
-        rc = look(l, store, error);
-    if (rc == 0 && !l->info.read_only)
-        rc = store_probe(store, l->info.prefix, note_probe, l, error);
+    int rc = store_config_open(&l->info, store_loop(meta->store), &store, error);
     if (rc == 0)
         rc = check_place(l, store, error);
     if (rc == 0 && !l->info.read_only)
@@ -343,9 +297,6 @@ void stores_free(struct stores *stores)
 
 static int may_change(struct meta *meta, struct error *error)
 {
-    if (meta->remote)
-        return error_set(error, -EOPNOTSUPP,
-                         "a volume of a service has one store: others cannot be attached to it");
     if (meta->config.read_only || atomic_load(&meta->refuse))
         return error_set(error, -EROFS, "this mount changes nothing");
     if (!store_is_mux(meta->store))
@@ -472,6 +423,22 @@ static int record(struct link *l, uint64_t ino)
     return apply_synced(l->stores->meta, &op);
 }
 
+/* Mounts of a service are told of it before they can see a key of it. */
+static void set_link(struct stores *stores, unsigned number, struct link *l)
+{
+    const struct meta_events *events = &stores->meta->config.events;
+    pthread_mutex_lock(&stores->lock);
+    struct link *former = stores->links[number];
+    stores->links[number] = l;
+    if (former && !l) {
+        former->stop = true;
+        pthread_cond_broadcast(&stores->wake);
+    }
+    pthread_mutex_unlock(&stores->lock);
+    if (events->stores_changed)
+        events->stores_changed(events->arg);
+}
+
 static int attach(struct stores *stores, const struct meta_store_request *request,
                   struct error *error)
 {
@@ -487,6 +454,7 @@ static int attach(struct stores *stores, const struct meta_store_request *reques
         return -ENOMEM;
     rc = link_connect(l, error);
     if (rc == 0) {
+        set_link(stores, info.number, l);
         rc = record(l, request->ino);
         if (rc == -EBUSY)
             error_set(error, rc,
@@ -494,6 +462,7 @@ static int attach(struct stores *stores, const struct meta_store_request *reques
                       "store of their own");
         crash_point("store.attached");
         if (rc < 0) {
+            set_link(stores, info.number, NULL);
             link_drop_owner(l);
             link_disconnect(l, "it is not attached");
         }
@@ -502,9 +471,6 @@ static int attach(struct stores *stores, const struct meta_store_request *reques
         link_free(l);
         return rc;
     }
-    pthread_mutex_lock(&stores->lock);
-    stores->links[info.number] = l;
-    pthread_mutex_unlock(&stores->lock);
     log_info("store attached", "store=%s number=%u url=%s", info.name, info.number, info.url);
     if (request->ino)
         volume_inode_changed(meta, request->ino, true);
@@ -514,6 +480,8 @@ static int attach(struct stores *stores, const struct meta_store_request *reques
 int meta_store_attach(struct meta *meta, const struct meta_store_request *request,
                       struct error *error)
 {
+    if (meta->remote)
+        return remote_store_attach(meta->remote, request, error);
     int rc = may_change(meta, error);
     if (rc < 0)
         return rc;
@@ -608,6 +576,8 @@ static int detach(struct link *l, struct error *error)
 
 int meta_store_detach(struct meta *meta, const char *name, struct error *error)
 {
+    if (meta->remote)
+        return remote_store_detach(meta->remote, name, error);
     int rc = may_change(meta, error);
     if (rc < 0)
         return rc;
@@ -615,11 +585,7 @@ int meta_store_detach(struct meta *meta, const char *name, struct error *error)
     struct link *l = find_link(stores, name);
     rc = l ? detach(l, error) : error_set(error, -ENOENT, "there is no store %s", name);
     if (rc == 0) {
-        pthread_mutex_lock(&stores->lock);
-        stores->links[l->info.number] = NULL;
-        l->stop = true;
-        pthread_cond_broadcast(&stores->wake);
-        pthread_mutex_unlock(&stores->lock);
+        set_link(stores, l->info.number, NULL);
         if (l->has_thread)
             pthread_join(l->thread, NULL);
         link_drop_owner(l);
@@ -692,6 +658,8 @@ static int migrate(struct stores *stores, uint64_t ino, enum meta_migrate what, 
 int meta_migrate(struct meta *meta, uint64_t ino, enum meta_migrate what, const char *to,
                  struct error *error)
 {
+    if (meta->remote)
+        return remote_migrate(meta->remote, ino, what, to, error);
     int rc = may_change(meta, error);
     if (rc < 0)
         return rc;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "remote_stores.h"
 #include "stores_link.h"
 #include "volume.h"
 
@@ -89,7 +90,7 @@ static json_t *place_json(struct meta *meta, const struct engine_place *place, c
 json_t *meta_stores_json(struct meta *meta)
 {
     if (meta->remote)
-        return NULL;
+        return remote_stores_json(meta->remote);
     cleanup(free_ptr) struct shown *shown = calloc(META_STORES_MAX, sizeof(*shown));
     cleanup(free_ptr) struct engine_place *places = NULL;
     if (!shown)

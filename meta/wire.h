@@ -17,6 +17,7 @@
 #define WIRE_PATH_MAX 4096         /* of a directory in it */
 #define WIRE_VOLUME_MAX (WIRE_NAME_MAX + 1 + WIRE_PATH_MAX)
 #define WIRE_TEXT_MAX 1024
+#define WIRE_STORES_MAX 16384 /* of a request about stores */
 #define WIRE_TOKEN_MAX 256
 #define WIRE_KEY_LEN 16 /* what a client proves with that a session is its own */
 #define WIRE_ITEMS_MAX 4096
@@ -46,6 +47,9 @@ enum wire_type {
     WIRE_LOCK_CLAIM,    /* client, after a restart of the server: what it holds */
     WIRE_KEYS,          /* client: keys of the bucket */
     WIRE_KEYS_REPLY,    /* server: wire_keys.h */
+    WIRE_STORES,        /* client: a request about the volume's stores: JSON */
+    WIRE_STORES_REPLY,  /* server: JSON */
+    WIRE_STORES_NEW,    /* server: they are others now, from this message on */
     WIRE_TYPES
 };
 

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #include "base/cleanup.h"
 #include "s3/backend.h"
@@ -32,11 +33,15 @@ struct slot {
 struct mux {
     struct store store;
     struct slot slots[STORE_MUX_MAX + 1]; /* 0 is not used */
+    atomic_bool held, releasing;
+    struct loop_task release; /* posted while releasing */
+    struct call *waiting;     /* loop thread: while it is held, in order */
 };
 
 struct call {
     struct mux *mux;
-    struct slot *slot;
+    struct slot *slot;        /* NULL: waits */
+    struct call *prev, *next; /* mux->waiting */
     unsigned number;
     struct store_op *op; /* the caller's */
     struct store_op sub;
@@ -163,6 +168,38 @@ static int make_sub(struct call *call)
     return 0;
 }
 
+/* It was not sent. */
+static void give_up(struct call *call, int rc)
+{
+    struct store_op *op = call->op;
+    if (call->prev)
+        DL_DELETE(call->mux->waiting, call);
+    op->impl = NULL;
+    free(call->keys);
+    free(call);
+    store_complete(op, rc);
+}
+
+static void pass_on(struct call *call)
+{
+    struct slot *slot = &call->mux->slots[call->number];
+    call->prev = call->next = NULL;
+    if (!slot->store) {
+        give_up(call, error_set(&call->op->error, -EIO, "store %s is not connected: %s",
+                                slot->name ? slot->name : "of another volume",
+                                slot->why ? slot->why : "it is not attached"));
+        return;
+    }
+    int rc = make_sub(call);
+    if (rc) {
+        give_up(call, rc);
+        return;
+    }
+    call->slot = slot;
+    slot->in_flight++;
+    store_submit(slot->store, &call->sub);
+}
+
 static void mux_submit(struct store *store, struct store_op *op)
 {
     struct mux *mux = container_of(store, struct mux, store);
@@ -177,34 +214,43 @@ static void mux_submit(struct store *store, struct store_op *op)
         store->below->backend->submit(store->below, op);
         return;
     }
-    struct slot *slot = &mux->slots[number];
-    if (!slot->store) {
-        store_complete(op, error_set(&op->error, -EIO, "store %s is not connected: %s",
-                                     slot->name ? slot->name : "of another volume",
-                                     slot->why ? slot->why : "it is not attached"));
-        return;
-    }
     struct call *call = calloc(1, sizeof(*call));
     if (!call) {
         store_complete(op, -ENOMEM);
         return;
     }
-    *call = (struct call){.mux = mux, .slot = slot, .number = number, .op = op};
-    int rc = make_sub(call);
-    if (rc) {
-        free(call);
-        store_complete(op, rc);
-        return;
-    }
+    *call = (struct call){.mux = mux, .number = number, .op = op};
     op->impl = call;
-    slot->in_flight++;
-    store_submit(slot->store, &call->sub);
+    if (atomic_load(&mux->held))
+        DL_APPEND(mux->waiting, call);
+    else
+        pass_on(call);
 }
 
 static void mux_cancel(struct store *store, struct store_op *op)
 {
     struct call *call = op->impl;
-    store_cancel(&call->sub);
+    if (call->slot)
+        store_cancel(&call->sub);
+    else
+        give_up(call, -ECANCELED);
+}
+
+static void send_waiting(void *arg)
+{
+    struct mux *mux = arg;
+    while (mux->waiting && !atomic_load(&mux->held)) {
+        struct call *call = mux->waiting;
+        DL_DELETE(mux->waiting, call);
+        pass_on(call);
+    }
+}
+
+static void run_release(struct loop_task *task)
+{
+    struct mux *mux = container_of(task, struct mux, release);
+    atomic_store(&mux->releasing, false);
+    send_waiting(mux);
 }
 
 static const struct store_caps *mux_caps(const struct store *store, const char *key)
@@ -218,6 +264,7 @@ static const struct store_caps *mux_caps(const struct store *store, const char *
 static void mux_free(struct store *store)
 {
     struct mux *mux = container_of(store, struct mux, store);
+    loop_call(store->loop, send_waiting, mux); /* after what was posted */
     for (unsigned i = 1; i <= STORE_MUX_MAX; i++) {
         struct slot *slot = &mux->slots[i];
         for (struct seat *seat = slot->seat, *older; seat; seat = older) {
@@ -250,9 +297,18 @@ int store_mux_new(struct store *own, struct store **out)
     struct mux *mux = calloc(1, sizeof(*mux));
     if (!mux)
         return -ENOMEM;
+    mux->release.run = run_release;
     store_init(&mux->store, &backend, store_loop(own), own, NULL);
     *out = &mux->store;
     return 0;
+}
+
+void store_mux_hold(struct store *store, bool hold)
+{
+    struct mux *mux = container_of(store, struct mux, store);
+    atomic_store(&mux->held, hold);
+    if (!hold && !atomic_exchange(&mux->releasing, true))
+        loop_post(store->loop, &mux->release);
 }
 
 struct change {

@@ -131,6 +131,8 @@ static void try_message(enum wire_type type, const uint8_t *data, size_t len)
         wire_get_progress(data, len, &a, &b);
         break;
     case WIRE_STATUS_REPLY:
+    case WIRE_STORES:
+    case WIRE_STORES_REPLY:
         wire_get_text(data, len, &a, &text);
         break;
     case WIRE_INVALIDATE:

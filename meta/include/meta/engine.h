@@ -145,6 +145,8 @@ struct engine_place {
     bool queued; /* some of what is below may not be counted in its drift yet */
 };
 int engine_places(struct engine *engine, struct engine_place **out);
+/* Not stored, but what the volume knows of an inode. */
+bool engine_xattr_is_virtual(const struct meta_name *name);
 /* A key below ".sluice/" of its store's prefix. Any thread. */
 bool engine_key_is_internal(struct engine *engine, const char *key);
 /* Whether an object of any state holds the key: 1, 0 or -errno. */

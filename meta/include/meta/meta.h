@@ -71,6 +71,9 @@ struct meta_events {
     /* told->done is called when all that the events before said is out of the kernel's caches:
      * others wait for it. NULL: nothing is cached. */
     void (*when_dropped)(void *arg, struct meta_told *told);
+    /* For a service; NULL: nobody is told. The other stores are others now (meta_stores_json):
+     * before anything is in a new one, and after nothing is in one that went. May block. */
+    void (*stores_changed)(void *arg);
     void *arg;
 };
 

@@ -52,6 +52,12 @@ void meta_remote_config_init(struct meta_remote_config *config);
 int meta_remote_open(const struct meta_remote_config *config, struct meta **out,
                      struct error *error);
 
+/* Blocking: connects the other stores that the service has (docs/stores.md) in `mux`, which stays
+ * until meta_close, and keeps them as the service has them from now on. One that cannot be reached
+ * is no error. */
+struct store;
+int meta_remote_stores(struct meta *meta, struct store *mux, struct error *error);
+
 /* The number that the service's logs have for this mount. */
 uint64_t meta_remote_session(const struct meta *meta);
 

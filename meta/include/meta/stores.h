@@ -1,7 +1,7 @@
 /*
  * Other stores of a volume: each mounts at a directory (attached), or is a place to move files to.
  * Rules and life: docs/stores.md. All calls block (network and disk); none on a volume's thread or
- * a store's loop. Volumes of a service have one store: -EOPNOTSUPP.
+ * a store's loop. On a mount of a service they are the service's (remote_stores.h).
  */
 #ifndef SLUICE_META_STORES_H
 #define SLUICE_META_STORES_H

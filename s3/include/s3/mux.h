@@ -29,5 +29,8 @@ bool store_is_mux(const struct store *store);
  * a time. -ENOMEM leaves all as it was, and `store` with the caller. */
 int store_mux_set(struct store *mux, unsigned number, const char *name, struct store *store,
                   const char *why);
+/* While it is held, requests to other stores than the mux's own wait: what a number means may have
+ * changed. Any thread; never blocks. */
+void store_mux_hold(struct store *mux, bool hold);
 
 #endif

@@ -1,4 +1,6 @@
 #include <errno.h>
+#include <sched.h>
+#include <stdatomic.h>
 
 #include "conformance.h"
 #include "conformance_lib.h"
@@ -117,4 +119,39 @@ TEST(mux_store, route_of_any_text)
         check_uint(store_route(text, len, &skip), i);
         check_uint(skip, len);
     }
+}
+
+static void note_end(struct store_op *op)
+{
+    atomic_fetch_add((atomic_int *)op->arg, 1);
+}
+
+static void cancel(void *arg)
+{
+    store_cancel(arg);
+}
+
+TEST(mux_store, held_requests_go_where_the_number_leads_then, .init = open_mux, .fini = close_mux)
+{
+    struct store *third;
+    atomic_int ended = 0;
+    struct store_op head = {.kind = STORE_HEAD, .key = "/2/a", .done = note_end, .arg = &ended};
+    struct store_op gone = head;
+    check_int(run_put(&r, "/2/a", "x"), 0);
+    memory_new(&third);
+    store_mux_hold(mux, true);
+    store_submit(mux, &head);
+    store_submit(mux, &gone);
+    check_int(run_put(&r, "own", "x"), 0);
+    loop_call(loop, cancel, &gone);
+    while (atomic_load(&ended) < 1)
+        sched_yield();
+    check_int(gone.result, -ECANCELED);
+    check_int(store_mux_set(mux, 2, "third", third, NULL), 0);
+    store_mux_hold(mux, false);
+    while (atomic_load(&ended) < 2)
+        sched_yield();
+    check_int(head.result, -ENOENT);
+    store_op_reset(&gone);
+    store_op_reset(&head);
 }
