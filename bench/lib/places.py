@@ -230,8 +230,11 @@ class FarGateway(Gateway):
 class Machine:
     """What all rows share, made when first asked for, and taken away at the end."""
 
-    def __init__(self, work, refs, options):
+    def __init__(self, work, refs, options, peer=None):
+        """`peer`: (name, gateway) -> a place, for each of options.peers."""
         self.options, self.refs = options, refs
+        self.peers = options.peers
+        self.peer = lambda name: peer(name, self.gateway())
         self.stack = contextlib.ExitStack()
         self.work = tempfile.mkdtemp(prefix="sluice-bench.", dir=work)
         self.stack.callback(shutil.rmtree, self.work, ignore_errors=True)
@@ -267,6 +270,8 @@ class Machine:
             for what in wanted:
                 if what == "refs":
                     new = [Directory(name, path) for name, path in self.refs]
+                    for name in self.peers:
+                        new.append(self.peer(name))
                 elif what == "local":
                     new = [Directory("local", self.work)]
                 elif what == "null":

@@ -52,6 +52,11 @@ class Row:
             if pairs:
                 self._compare(what or "%s / %s" % (of, to), of, to, pairs, reach)
 
+    def speed(self, of, to):
+        """How many times as fast: above 1 is better for `of`, whichever way the unit counts."""
+        what = "%s: speed against %s" % (of, to)
+        self.ratio(*((of, to) if self.better == "higher" else (to, of)), what=what)
+
     def absolute(self, of, reach, what=None, used=None):
         """The value itself, or something used, against a fixed limit."""
         values = self.used.get(of, {}).get(used) if used else self.values.get(of)

@@ -117,8 +117,6 @@ def metadata(machine, out):
             if waited:
                 row.ratio("sluice", "null_fuse")
             row.ratio("sluice --sync=always", NULL_FDATASYNC if op in ("create", "rename", "unlink", "small", "small_replace", "small_unlink") else "null_fuse")
-            for name, _ in machine.refs:
-                row.ratio("sluice", name)
             out.rows.append(row)
 
 

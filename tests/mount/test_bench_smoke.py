@@ -31,7 +31,7 @@ class BenchSmoke(unittest.TestCase):
         other = os.path.join(cls.directory, "other")
         os.mkdir(other)
         command = [sys.executable, os.path.join(ROOT, "bench", "run"), "--quick", "--only", ",".join(GROUPS), "--work", cls.directory,
-                   "--ref", "other=" + other, "--json", cls.file]
+                   "--ref", "other=" + other, "--peer", "s3fs", "--json", cls.file]
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
             cls.output = child.communicate(timeout=4 * WAIT_S)[0]
@@ -65,7 +65,7 @@ class BenchSmoke(unittest.TestCase):
 
     def test_all_places_are_measured(self):
         places = {c["place"] for c in self.row("create-1")["cells"]}
-        self.assertEqual(places, {"null_fuse", "null_fuse + fdatasync", "sluice", "sluice --sync=always", "local", "other"})
+        self.assertEqual(places, {"null_fuse", "null_fuse + fdatasync", "sluice", "sluice --sync=always", "local", "other", "s3fs"})
 
     def test_what_was_made_in_a_reference_is_removed(self):
         self.assertEqual(self.left, [])
