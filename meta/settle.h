@@ -41,6 +41,7 @@ struct settler {
     struct loop_timer pace_timer;
     struct metric *paced_total;
     struct tickets *memory; /* bytes of parts that go through us */
+    uint64_t tagged;        /* stores, as bits, that were seen to keep our tags */
     uint64_t settled, failed, superseded;
     struct metric *done_total, *failed_total, *bytes_total;
     struct metric *drift_files, *drift_bytes, *drift_oldest, *garbage;
@@ -114,6 +115,10 @@ void settle_job_fail_op(struct settle_job *job);
 /* The source object of a copy or read is not what it was. */
 void settle_job_source_changed(struct settle_job *job, uint64_t object);
 void settle_job_verify(struct settle_job *job);
+/* The same without a look at it, where that says no more than the answer (`known`: it said that the
+ * store has the bytes, under job->etag): what others wrote since was refused by the condition, and
+ * the store keeps tags. */
+void settle_job_written(struct settle_job *job, bool known);
 /* A conditional write was refused: finds out by whom. */
 void settle_job_taken(struct settle_job *job);
 void settle_job_submit(struct settle_job *job, void (*done)(struct work_op *work));

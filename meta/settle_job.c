@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/crash.h"
+#include "s3/mux.h"
 #include "settle.h"
 
 #define TELL_MAX (128u << 10) /* bytes of a file that events tell */
@@ -270,6 +271,28 @@ static void swapped(struct work_call *done)
     settle_job_ended(job, swap ? SETTLE_END_SWAPPED : SETTLE_END_SUPERSEDED);
 }
 
+static uint64_t store_bit(const struct settle_job *job)
+{
+    size_t skip;
+    const char *key = job->plan.target.key;
+    return (uint64_t)1 << store_route(key, strlen(key), &skip) % 64;
+}
+
+static void take_place(struct settle_job *job, const struct store_info *info)
+{
+    struct meta_object *target = &job->plan.target;
+    target->size = info->size;
+    target->mtime_ns = info->mtime_ns;
+    memcpy(target->etag, info->etag, sizeof(target->etag));
+    crash_point("settle.verified");
+    struct meta_op done = {.kind = META_SETTLE_DONE,
+                           .ino = job->ino,
+                           .settle = &job->plan,
+                           .objects = target,
+                           .object_count = 1};
+    call(job, &done, true, swapped);
+}
+
 static void verified(struct work_op *work)
 {
     struct settle_job *job = work->arg;
@@ -288,26 +311,35 @@ static void verified(struct work_op *work)
                         (unsigned long long)job->plan.size);
         return;
     }
-    struct meta_object *target = &job->plan.target;
-    target->size = info->size;
-    target->mtime_ns = info->mtime_ns;
-    memcpy(target->etag, info->etag, sizeof(target->etag));
-    crash_point("settle.verified");
-    struct meta_op done = {.kind = META_SETTLE_DONE,
-                           .ino = job->ino,
-                           .settle = &job->plan,
-                           .objects = target,
-                           .object_count = 1};
-    call(job, &done, true, swapped);
+    job->settler->tagged |= store_bit(job);
+    take_place(job, info);
 }
 
-void settle_job_verify(struct settle_job *job)
+static void end_writing(struct settle_job *job)
 {
     ticket_back(job);
     if (!holds_small_file(job))
         free(TAKE_PTR(job->buffer));
     store_op_reset(&job->op.op);
     crash_point("settle.completed");
+}
+
+void settle_job_written(struct settle_job *job, bool known)
+{
+    struct store_info info = {.size = job->plan.size, .mtime_ns = meta_time_ns(job->meta)};
+    bool alone = !job->plan.target_is_natural || job->op.op.if_none_match || job->op.op.if_match;
+    if (!known || !alone || !job->etag[0] || !(job->settler->tagged & store_bit(job))) {
+        settle_job_verify(job);
+        return;
+    }
+    memcpy(info.etag, job->etag, sizeof(info.etag));
+    end_writing(job);
+    take_place(job, &info);
+}
+
+void settle_job_verify(struct settle_job *job)
+{
+    end_writing(job);
     job->op.op = (struct store_op){.kind = STORE_HEAD, .key = job->plan.target.key};
     settle_job_submit(job, verified);
 }

@@ -13,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/crash.h"
+#include "base/hash.h"
 #include "s3/mux.h"
 #include "settle.h"
 
@@ -214,7 +215,7 @@ static void put_done(struct work_op *work)
 {
     struct settle_job *job = work->arg;
     if (check_written(job, put))
-        settle_job_verify(job);
+        settle_job_written(job, work->op.checked);
 }
 
 static void put(struct settle_job *job)
@@ -262,8 +263,37 @@ static void copy_whole(struct settle_job *job, const struct meta_object *source)
 
 /* Multipart */
 
+/* A file that is one whole object. */
+static const struct meta_object *whole_object(const struct settle_job *job)
+{
+    if (job->body.extent_count != 1 || job->body.extents[0].kind != META_EXTENT_OBJECT)
+        return NULL;
+    const struct meta_extent *e = &job->body.extents[0];
+    const struct meta_object *object = settle_job_object(job, e->object);
+    bool whole = object && !e->offset && !e->object_offset && e->length == job->plan.size &&
+                 object->size == job->plan.size;
+    return whole ? object : NULL;
+}
+
 static void complete(struct settle_job *job);
 static void next_part(struct settle_job *job);
+
+/* The file is one object that was copied as one part, and the store's answers say so by its MD5:
+ * the part has the source's ETag, and the object that of one such part. */
+static bool is_known_copy(const struct settle_job *job)
+{
+    const struct meta_object *source = whole_object(job);
+    uint8_t digest[16], whole[16];
+    char etag[STORE_ETAG_MAX];
+    if (!source || job->parts.count != 1 || !job->parts.parts[0].copy ||
+        strlen(source->etag) != 32 || strcmp(source->etag, job->done_parts[0].etag) != 0 ||
+        hash_unhex(source->etag, 32, digest, sizeof(digest)) != 0)
+        return false;
+    hash_md5(digest, sizeof(digest), whole);
+    hash_hex(whole, sizeof(whole), etag);
+    strcat(etag, "-1");
+    return strcmp(etag, job->etag) == 0;
+}
 
 static void completed(struct work_op *work)
 {
@@ -271,7 +301,7 @@ static void completed(struct work_op *work)
     if (!check_written(job, complete))
         return;
     free(TAKE_PTR(job->upload_id));
-    settle_job_verify(job);
+    settle_job_written(job, is_known_copy(job));
 }
 
 static void complete(struct settle_job *job)
@@ -434,18 +464,6 @@ static void multipart(struct settle_job *job, uint64_t unit)
                                    .meta_count = job->tag_count,
                                    .copied_parts = has_copies(job)};
     settle_job_submit(job, created);
-}
-
-/* A file that is one whole object. */
-static const struct meta_object *whole_object(const struct settle_job *job)
-{
-    if (job->body.extent_count != 1 || job->body.extents[0].kind != META_EXTENT_OBJECT)
-        return NULL;
-    const struct meta_extent *e = &job->body.extents[0];
-    const struct meta_object *object = settle_job_object(job, e->object);
-    bool whole = object && !e->offset && !e->object_offset && e->length == job->plan.size &&
-                 object->size == job->plan.size;
-    return whole ? object : NULL;
 }
 
 static bool has_objects(const struct settle_job *job)

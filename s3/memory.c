@@ -289,6 +289,7 @@ static int do_put(struct memory_store *m, struct store_op *op)
     if (rc)
         return rc;
     op->info = TAKE_PTR(o)->info;
+    op->checked = true;
     return 0;
 }
 

@@ -389,7 +389,7 @@ static int get_result(struct s3_request *request)
 static int compare_md5(struct s3_request *request)
 {
     struct s3_store *s3 = request->s3;
-    const struct store_op *op = request->op;
+    struct store_op *op = request->op;
     uint8_t digest[16];
     if (!s3->no_crc_echo)
         log_info("store does not confirm CRC32C", "store=%s fallback=md5", s3->store.name);
@@ -401,13 +401,28 @@ static int compare_md5(struct s3_request *request)
     hash_md5(op->iov_count ? op->iov[0].iov_base : "", request->http.body_len, ours);
     if (memcmp(ours, digest, sizeof(ours)) != 0)
         return fail_reply(request, "the server's ETag is not the MD5 of what was sent");
+    op->checked = true;
     return 0;
+}
+
+/* Whether the server had an MD5 to compare with, and its ETag is that MD5. */
+static bool md5_confirmed(const struct s3_request *request)
+{
+    uint8_t digest[16];
+    char text[32];
+    const char *etag = request->headers.etag;
+    if (!request->upload_md5[0] || strlen(etag) != 32 ||
+        hash_unhex(etag, 32, digest, sizeof(digest)) != 0)
+        return false;
+    hash_base64(digest, sizeof(digest), text);
+    return strcmp(text, request->upload_md5) == 0;
 }
 
 static int upload_result(struct s3_request *request)
 {
     struct store_op *op = request->op;
     const struct s3_headers *h = &request->headers;
+    op->checked = md5_confirmed(request);
     if (!h->etag[0])
         return fail_reply(request, "the reply has no ETag: is the endpoint an S3 server?");
     if (request->crc32c[0] && h->crc32c[0]) {
@@ -415,6 +430,7 @@ static int upload_result(struct s3_request *request)
             return op->has_crc32c
                        ? fail(request, -EBADMSG, STORE_RETRY_NEVER, "the body has another checksum")
                        : fail_reply(request, "the server stored data with another checksum");
+        op->checked = true;
     } else if (request->crc32c[0] && !request->upload_md5[0] && !request->s3->endpoint.https) {
         int rc = compare_md5(request);
         if (rc)

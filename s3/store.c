@@ -169,6 +169,7 @@ static void clear_outputs(struct store_op *op)
     error_clear(&op->error);
     op->info = (struct store_info){0};
     op->got = 0;
+    op->checked = false;
     op->out_meta = NULL;
     op->out_meta_count = 0;
     op->out_list = (struct store_list){0};
@@ -193,6 +194,7 @@ void store_op_move_result(struct store_op *to, struct store_op *from)
     to->error = from->error;
     to->info = from->info;
     to->got = from->got;
+    to->checked = from->checked;
     to->out_meta = from->out_meta;
     to->out_meta_count = from->out_meta_count;
     to->out_list = from->out_list;

@@ -167,7 +167,9 @@ struct store_op {
     int result; /* 0 or -errno */
     struct error error;
     struct store_info info;
-    size_t got; /* GET: bytes in buf; less than length only at the end of the object */
+    size_t got;   /* GET: bytes in buf; less than length only at the end of the object */
+    bool checked; /* PUT: the store's reply says, by a checksum or by the MD5 as its ETag, that it
+                     has the bytes that were sent */
     struct store_meta *out_meta; /* HEAD, GET */
     unsigned out_meta_count;
     struct store_list out_list;

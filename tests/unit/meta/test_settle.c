@@ -330,6 +330,67 @@ TEST(settle, cut_object_is_not_taken, .init = init, .fini = fini)
     check_file(ino, "hello", 5);
 }
 
+/* The first object shows that the store keeps our tags. */
+static void open_tagged(void)
+{
+    volume_open(&v);
+    file_inline(&v, META_ROOT_INO, "first", "");
+    settle_all();
+}
+
+/* A file written once costs one PUT: its answer says that the store has the bytes. */
+TEST(settle, an_uploaded_file_costs_one_put, .init = init, .fini = fini)
+{
+    open_tagged();
+    uint64_t heads = store_fault_seen(v.store, STORE_HEAD);
+    uint64_t puts = store_fault_seen(v.store, STORE_PUT), ino[4];
+    char name[2] = "a";
+    for (unsigned i = 0; i < ARRAY_LEN(ino); i++, name[0]++)
+        ino[i] = file_inline(&v, META_ROOT_INO, name, "hello");
+    settle_all();
+    check_uint(store_fault_seen(v.store, STORE_HEAD), heads);
+    check_uint(store_fault_seen(v.store, STORE_PUT), puts + ARRAY_LEN(ino));
+    check_keys("a,b,c,d,first");
+    check_file(ino[3], "hello", 5);
+}
+
+/* A copy whose ETags are MD5s is known by them, too. */
+TEST(settle, a_copied_file_costs_one_copy, .init = init, .fini = fini)
+{
+    open_tagged();
+    uint64_t ino = file_object(&v, META_ROOT_INO, "a", big, sizeof(big), true);
+    uint64_t heads = store_fault_seen(v.store, STORE_HEAD);
+    settle_all();
+    check_uint(store_fault_seen(v.store, STORE_HEAD), heads);
+    check_uint(store_fault_seen(v.store, STORE_MPU_PART_COPY), 1);
+    check_object("a", big, sizeof(big));
+    check_file(ino, big, sizeof(big));
+}
+
+/* One that has compared nothing is asked. */
+TEST(settle, an_unchecked_upload_is_looked_at, .init = init, .fini = fini)
+{
+    open_tagged();
+    uint64_t heads = store_fault_seen(v.store, STORE_HEAD);
+    uint64_t ino = file_inline(&v, META_ROOT_INO, "a", "");
+    volume_fault(&v, (struct store_fault_rule){
+                         .kind = STORE_PUT, .key_part = "a", .count = 1, .corrupt = true});
+    settle_all();
+    check_uint(store_fault_seen(v.store, STORE_HEAD), heads + 1);
+    check_file(ino, "", 0);
+}
+
+/* Without conditional writes somebody else may have written in between: a look behind. */
+TEST(settle, an_unconditional_upload_is_looked_at, .init = init, .fini = fini)
+{
+    v.store->caps.put_if_none_match = v.store->caps.complete_if_none_match = false;
+    open_tagged();
+    uint64_t heads = store_fault_seen(v.store, STORE_HEAD);
+    file_inline(&v, META_ROOT_INO, "a", "hello");
+    settle_all();
+    check_uint(store_fault_seen(v.store, STORE_HEAD), heads + 2);
+}
+
 /* I3: the file is changed between the copy and the swap. */
 TEST(settle, change_during_the_step_wins, .init = init, .fini = fini)
 {
