@@ -76,10 +76,15 @@ static const char *repair(struct walk *w, const struct meta_object *object,
     }
     struct meta_reply reply;
     int rc = volume_apply(w->config->repair, &op, &reply);
+    bool done = !rc && reply.end, both = !rc && reply.replaced.ino;
     if (!rc)
         volume_names_gone(w->config->repair, &reply);
     meta_reply_done(&reply);
-    if (rc)
+    if (both) {
+        w->counts->repaired++;
+        return "the file has changes: it is beside what is in the bucket now";
+    }
+    if (!done)
         return "not repaired: the file has more than this object, or is not settled";
     w->counts->repaired++;
     return head->result ? "the name of the lost file was removed"

@@ -170,6 +170,8 @@ static int dispatch(struct engine_txn *t, const struct meta_op *op, struct meta_
         return engine_apply_import_one(t, op, reply);
     case META_OUTSIDE:
         return engine_apply_outside(t, op, reply);
+    case META_CONFLICT:
+        return engine_apply_conflict(t, op, reply);
     case META_SETTLE_BEGIN:
         return engine_apply_settle_begin(t, op, reply);
     case META_SETTLE_DONE:

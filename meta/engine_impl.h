@@ -221,6 +221,9 @@ int engine_inode_purge(struct engine_txn *t, struct engine_node *node);
 int engine_name_remove(struct engine_txn *t, struct engine_node *parent, const void *name,
                        size_t len, struct engine_node *node, bool purge);
 int engine_name_check(const struct meta_name *name);
+/* The first name of a file becomes another one, which is free, in the same directory. */
+int engine_name_change(struct engine_txn *t, struct engine_node *parent, struct engine_node *node,
+                       const struct meta_name *name);
 
 int engine_apply_mknod(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply);
 int engine_apply_link(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply);
@@ -401,6 +404,19 @@ int engine_apply_import_dir(struct engine_txn *t, const struct meta_op *op,
 int engine_apply_import_one(struct engine_txn *t, const struct meta_op *op,
                             struct meta_reply *reply);
 int engine_apply_outside(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply);
+
+/* Somebody else's object at `key` becomes the file e->name, which is free, of a directory. */
+int engine_import_file(struct engine_txn *t, struct engine_node *dir, const struct meta_entry *e,
+                       const char *key, size_t len, struct engine_node **out);
+
+/* engine_conflict.c */
+
+/* A file whose natural key holds somebody else's object gives its name to that, and gets one beside
+ * it. Nothing of ours holds the key. */
+int engine_conflict_part(struct engine_txn *t, struct engine_node *node,
+                         const struct meta_entry *theirs, const char *key, size_t len,
+                         struct meta_reply *reply);
+int engine_apply_conflict(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply);
 
 /* engine_session.c */
 

@@ -183,6 +183,8 @@ static struct record_object foreign_object(struct import *im, const struct meta_
                                   .etag_len = strnlen(e->etag, META_ETAG_MAX - 1)};
 }
 
+static int import_end(struct import *im);
+
 /* A new file: nothing of it is read again in this apply, so all goes straight into the batch. */
 static int add_file(struct import *im, const struct meta_entry *e, const char *key, size_t len,
                     uint64_t *ino_out)
@@ -223,6 +225,38 @@ static int add_file(struct import *im, const struct meta_entry *e, const char *k
     im->names_added++;
     *ino_out = ino;
     return engine_dentry_put(t, im->dir->ino, e->name, e->name_len, ino, S_IFREG);
+}
+
+int engine_import_file(struct engine_txn *t, struct engine_node *dir, const struct meta_entry *e,
+                       const char *key, size_t len, struct engine_node **out)
+{
+    struct import im = {.t = t, .dir = dir};
+    struct engine_node *node;
+    int rc = dir->now.flags & RECORD_ORIGIN ? 0 : origin_at_home(t, dir);
+    if (rc > 0)
+        dir->now.listed_ns = LISTED_LONG_AGO;
+    if (rc >= 0)
+        rc = engine_txn_inode_new(t, &node);
+    if (rc < 0)
+        return rc;
+    uint64_t id = t->counters.next_object++;
+    fill_inode(&im, e, &node->now);
+    node->now.body = RECORD_BODY_OBJECT;
+    node->now.object = id;
+    node->now.object_length = e->size;
+    struct record_object object = foreign_object(&im, e, key, len, id, node->ino);
+    object.refs = 1;
+    rc = engine_object_put(t, id, &object);
+    if (rc == 0)
+        rc = engine_key_put(t, key, len, id);
+    if (rc == 0)
+        rc = engine_dentry_put(t, dir->ino, e->name, e->name_len, node->ino, S_IFREG);
+    if (rc < 0)
+        return rc;
+    im.added = (struct meta_usage){.bytes = e->size, .files = 1};
+    im.names_added = 1;
+    *out = node;
+    return import_end(&im);
 }
 
 static int add_dir(struct import *im, const struct meta_entry *e, const char *key, size_t len,
@@ -650,6 +684,36 @@ static int outside_place(struct import *im, struct engine_node *node, struct rec
     return rc < 0 ? rc : rc ? 0 : -ESTALE;
 }
 
+/* What uses the object is not what it was when it was imported or settled. The object is gone all
+ * the same: its key is not ours any more, so that what stands there now is seen. A file with
+ * changes at that very key stays, beside theirs. */
+static int outside_changed(struct engine_txn *t, const struct meta_op *op,
+                           const struct record_object *object, struct meta_reply *reply)
+{
+    struct engine_node *node = NULL;
+    char key[META_KEY_MAX + 1];
+    size_t len = 0;
+    if (op->entry_count && !is_changed(object, op->entries, true))
+        return -ESTALE;
+    if (object->lost)
+        return -ESTALE; /* it is known */
+    int rc = engine_txn_inode(t, object->ino, &node);
+    bool there = rc == 0 && S_ISREG(node->now.mode) && node->now.nlink > 0;
+    rc = there ? engine_key_natural(t, node, key, &len) : rc;
+    if (rc < 0 && rc != -ENOENT)
+        return rc;
+    bool at_home = rc > 0 && len == object->key_len && memcmp(key, object->key, len) == 0;
+    rc = engine_object_lost(t, op->object);
+    if (rc < 0 || !there)
+        return rc;
+    if (at_home && op->entry_count) {
+        rc = engine_settle_abandon(t, node);
+        return rc < 0 ? rc : engine_conflict_part(t, node, op->entries, key, len, reply);
+    }
+    engine_attr(node->ino, &node->now, &reply->attr);
+    return 0;
+}
+
 int engine_apply_outside(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply)
 {
     struct import im = {.t = t, .reply = reply};
@@ -661,18 +725,23 @@ int engine_apply_outside(struct engine_txn *t, const struct meta_op *op, struct 
     if (object.state != META_OBJECT_LIVE)
         return -ENOENT;
     rc = engine_txn_inode(t, object.ino, &node);
-    if (rc == 0 && (node->now.body != RECORD_BODY_OBJECT || node->now.object != op->object))
-        rc = -ENOENT;
-    if (rc == 0)
+    if (rc < 0 && rc != -ENOENT)
+        return rc;
+    if (rc == 0 && node->now.body == RECORD_BODY_OBJECT && node->now.object == op->object)
         rc = outside_place(&im, node, &same);
+    else
+        rc = -ESTALE;
+    if (rc == -ESTALE || rc == -ENOENT)
+        return outside_changed(t, op, &object, reply);
     if (rc < 0)
-        return rc == -ENOENT ? -ESTALE : rc;
+        return rc;
     if (op->entry_count == 0) {
         const void *name = arena_copy(&t->arena, node->now.name, node->now.name_len);
         rc = name ? import_gone(&im, name, node->now.name_len, node->ino, true) : -ENOMEM;
     } else if (is_changed(&object, op->entries, true)) {
         rc = follow_change(&im, node, op->entries, object.key, object.key_len);
     }
+    reply->end = true;
     if (rc == 0)
         engine_attr(node->ino, &node->now, &reply->attr);
     return rc;

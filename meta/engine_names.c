@@ -671,6 +671,21 @@ int engine_apply_rename(struct engine_txn *t, const struct meta_op *op, struct m
     return 0;
 }
 
+int engine_name_change(struct engine_txn *t, struct engine_node *parent, struct engine_node *node,
+                       const struct meta_name *name)
+{
+    size_t len = node->now.name_len;
+    struct meta_name old = {arena_copy(&t->arena, node->now.name, len), len};
+    struct side from = {parent, node, &old}, to = {parent, node, name};
+    if (!old.bytes)
+        return -ENOMEM;
+    parent->now.flags |= RECORD_TOUCHED;
+    int rc = engine_dentry_delete(t, parent->ino, old.bytes, len);
+    if (rc == 0)
+        rc = count_name(t, parent, node, -1);
+    return rc < 0 ? rc : place(t, node, &from, &to);
+}
+
 int engine_apply_drop(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply)
 {
     for (size_t i = 0; i < op->ino_count; i++) {

@@ -124,7 +124,7 @@ static int one_object(struct engine_txn *t, const struct engine_node *node,
     int rc = engine_object_get(t, inode->object, object);
     if (rc < 0)
         return rc == -ENOENT ? -EIO : rc;
-    return object->size == inode->size;
+    return object->size == inode->size && !object->lost;
 }
 
 int engine_settle_is_done(struct engine_txn *t, struct engine_node *node)

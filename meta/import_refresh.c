@@ -295,10 +295,13 @@ static int record_outside(struct probe *p, const struct store_op *head)
     struct meta_reply reply;
     int rc = volume_apply(p->meta, &op, &reply);
     uint64_t ino = reply.attr.ino;
-    if (!rc)
+    bool both = !rc && reply.replaced.ino;
+    if (both)
+        settler_conflict(p->meta->settler, p->object.key, &reply);
+    else if (!rc)
         volume_names_gone(p->meta, &reply);
     /* The kernel keeps names for as long as a listing is believed. */
-    for (size_t i = 0; !rc && has_link && i < reply.entry_count; i++)
+    for (size_t i = 0; !rc && !both && has_link && i < reply.entry_count; i++)
         if (reply.entries[i].ino == p->task->ino)
             volume_entry_changed(p->meta, parent, link, strlen(link));
     meta_reply_done(&reply);

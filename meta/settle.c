@@ -459,6 +459,20 @@ static void note_end(struct settle_job *job, enum settle_end end)
     }
 }
 
+void settler_conflict(struct settler *settler, const char *key, const struct meta_reply *reply)
+{
+    const struct meta_entry *e = &reply->entries[0];
+    char path[512];
+    settler->conflicts++;
+    metric_add(settler->conflicts_total, 1);
+    path_of(settler->meta, e->ino, path, sizeof(path));
+    char **slot = &settler->beside[(settler->conflicts - 1) % SETTLE_CONFLICTS];
+    free(*slot);
+    *slot = strdup(path);
+    log_warn("somebody else wrote the key of a changed file", "key=%s ours=\"%s\"", key, path);
+    volume_conflict(settler->meta, reply);
+}
+
 void settle_job_ended(struct settle_job *job, enum settle_end end)
 {
     struct settler *settler = job->settler;
@@ -544,6 +558,9 @@ int settler_new(struct meta *meta, struct settler **out)
                                           "Files that became one object at their own key.");
     settler->failed_total = metrics_counter(metrics, "sluice_meta_settle_failures_total", "",
                                             "Tries to settle a file that failed.");
+    settler->conflicts_total =
+        metrics_counter(metrics, "sluice_meta_conflicts_total", "",
+                        "Changed files whose key somebody else wrote: they got a name beside it.");
     settler->bytes_total =
         metrics_counter(metrics, "sluice_meta_settled_bytes_total", "", "Bytes of settled files.");
     settler->drift_files = metrics_gauge(metrics, "sluice_meta_drift_files", "",
@@ -576,6 +593,8 @@ void settler_free(struct settler *settler)
     assert(!settler->jobs);
     while (settler->failures)
         failure_forget(settler, settler->failures);
+    for (int i = 0; i < SETTLE_CONFLICTS; i++)
+        free(settler->beside[i]);
     tickets_free(settler->memory);
     free(settler);
 }
@@ -595,6 +614,19 @@ bool settler_uses_key(const struct settler *settler, const char *key)
 
 #define STATUS_FAILURES 20
 
+/* The last ones, oldest first. */
+static json_t *conflict_names(const struct settler *settler)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < SETTLE_CONFLICTS; i++) {
+        const char *path = settler->beside[(settler->conflicts + (unsigned)i) % SETTLE_CONFLICTS];
+        json_t *text = path ? json_string(path) : NULL;
+        if (path)
+            json_array_append_new(list, text ? text : json_string("(not UTF-8)"));
+    }
+    return list;
+}
+
 void settler_status(struct settler *settler, json_t *out)
 {
     json_object_set_new(out, "running", json_integer(settler->active));
@@ -612,6 +644,8 @@ void settler_status(struct settler *settler, json_t *out)
     json_object_set_new(out, "settled", json_integer((json_int_t)settler->settled));
     json_object_set_new(out, "changed_meanwhile", json_integer((json_int_t)settler->superseded));
     json_object_set_new(out, "failed_tries", json_integer((json_int_t)settler->failed));
+    json_object_set_new(out, "conflicts", json_integer((json_int_t)settler->conflicts));
+    json_object_set_new(out, "conflict_names", conflict_names(settler));
     json_t *list = json_array();
     for (struct settle_failure *f = settler->failures; f; f = f->hh.next) {
         if (!f->attempts || json_array_size(list) == STATUS_FAILURES)

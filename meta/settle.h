@@ -14,6 +14,7 @@
 #include "volume.h"
 
 #define SETTLE_REASON_MAX 200
+#define SETTLE_CONFLICTS 20 /* that status shows */
 
 /* A file that could not be settled, until it is. */
 struct settle_failure {
@@ -42,8 +43,10 @@ struct settler {
     struct metric *paced_total;
     struct tickets *memory; /* bytes of parts that go through us */
     uint64_t tagged;        /* stores, as bits, that were seen to keep our tags */
-    uint64_t settled, failed, superseded;
-    struct metric *done_total, *failed_total, *bytes_total;
+    uint64_t settled, failed, superseded, conflicts;
+    char *beside[SETTLE_CONFLICTS]; /* owned: the last names that files got; [conflicts % …] is next
+                                     */
+    struct metric *done_total, *failed_total, *bytes_total, *conflicts_total;
     struct metric *drift_files, *drift_bytes, *drift_oldest, *garbage;
     uint64_t next_gauges_ns;
 };
@@ -51,7 +54,7 @@ struct settler {
 enum settle_end {
     SETTLE_END_NOTHING, /* there was nothing to do */
     SETTLE_END_SWAPPED,
-    SETTLE_END_SUPERSEDED, /* the file changed meanwhile */
+    SETTLE_END_SUPERSEDED, /* the file changed meanwhile, or has another name now */
     SETTLE_END_FAILED,     /* will be tried again */
 };
 
@@ -92,9 +95,12 @@ struct settle_job {
     void (*after_fill)(struct settle_job *job);
 
     /* Why it failed. */
-    bool stray;   /* an upload to its key may be left: gc sees to it before the next try */
-    bool changed; /* the file was changed meanwhile: no failure */
-    bool hold;    /* it could not be recorded: wait in memory */
+    bool stray;    /* an upload to its key may be left: gc sees to it before the next try */
+    bool conflict; /* somebody else's object is at its key: `theirs`. Both are kept */
+    struct store_info theirs;
+    struct meta_entry entry; /* the same, for the operation */
+    bool changed;            /* the file was changed meanwhile: no failure */
+    bool hold;               /* it could not be recorded: wait in memory */
     uint64_t delay_ns;
     char reason[SETTLE_REASON_MAX];
 };

@@ -84,8 +84,45 @@ static void abandon_target(struct settle_job *job)
     meta_reply_done(&reply);
 }
 
+static void record_retry(struct settle_job *job);
+
+static void parted(struct work_call *done)
+{
+    struct settle_job *job = done->arg;
+    const struct meta_request *request = &done->request;
+    crash_point("settle.parted");
+    if (request->result || !request->reply.end) {
+        job->changed = !request->result;
+        record_retry(job);
+        return;
+    }
+    importer_key_changed(job->meta->importer, job->plan.target.key, true);
+    settler_conflict(job->settler, job->plan.target.key, &request->reply);
+    settle_job_ended(job, SETTLE_END_SUPERSEDED);
+}
+
+/* Theirs gets the name, ours one beside it. */
+static void part(struct settle_job *job)
+{
+    struct meta_entry theirs = {.size = job->theirs.size, .mtime_ns = job->theirs.mtime_ns};
+    struct meta_op op = {.kind = META_CONFLICT,
+                         .ino = job->ino,
+                         .object = job->plan.target.id,
+                         .entries = &job->entry,
+                         .entry_count = 1};
+    memcpy(theirs.etag, job->theirs.etag, sizeof(theirs.etag));
+    job->entry = theirs;
+    job->conflict = false;
+    crash_point("settle.parting");
+    call(job, &op, true, parted);
+}
+
 static void record_retry(struct settle_job *job)
 {
+    if (job->conflict && !job->stray) {
+        part(job);
+        return;
+    }
     if (job->stray)
         abandon_target(job);
     struct meta_op op = {.kind = META_SETTLE_RETRY,
@@ -212,6 +249,8 @@ static void taken_looked(struct work_op *work)
                             key);
         break;
     case TAGS_NONE:
+        job->conflict = true;
+        job->theirs = op->info;
         settle_job_fail(job, DELAY_TAKEN_NS,
                         "the key %s is taken by an object that is not this volume's", key);
         break;

@@ -320,6 +320,15 @@ void volume_extents_changed(struct meta *meta, uint64_t ino)
         events->extents_changed(events->arg, ino);
 }
 
+void volume_conflict(struct meta *meta, const struct meta_reply *reply)
+{
+    for (size_t i = 0; i < reply->entry_count; i++)
+        volume_entry_changed(meta, reply->parent.ino, reply->entries[i].name,
+                             reply->entries[i].name_len);
+    volume_inode_changed(meta, reply->attr.ino, false);
+    volume_inode_changed(meta, reply->parent.ino, true);
+}
+
 static void drop_inode(struct meta *meta, uint64_t ino)
 {
     struct meta_op op = {.kind = META_DROP, .inos = &ino, .ino_count = 1};

@@ -110,6 +110,9 @@ void volume_entry_changed(struct meta *meta, uint64_t parent, const char *name, 
 void volume_inode_changed(struct meta *meta, uint64_t ino, bool data);
 void volume_extents_changed(struct meta *meta, uint64_t ino);
 /* For the reply of an import: entries that were removed. */
+/* Both a file of ours and what somebody else wrote at its key were kept (META_CONFLICT): tells the
+ * events. */
+void volume_conflict(struct meta *meta, const struct meta_reply *reply);
 void volume_names_gone(struct meta *meta, const struct meta_reply *reply);
 
 /* checkpoint.c: removes what a process that was killed left. */
@@ -199,6 +202,9 @@ void settler_kick(struct settler *settler); /* work thread: looks at the queue *
 void settler_stop(struct settler *settler);
 void settler_wait(struct meta *meta, struct meta_task *task);
 void settler_status(struct settler *settler, json_t *out);
+/* Work thread: META_CONFLICT, or OUTSIDE that came to the same, was applied. Notes it and tells the
+ * events. */
+void settler_conflict(struct settler *settler, const char *key, const struct meta_reply *reply);
 /* Somebody waits for files to be settled. */
 bool settler_is_wanted(const struct settler *settler);
 /* True while a settle step writes this key. */

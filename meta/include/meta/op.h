@@ -22,6 +22,8 @@
 #define META_LINK_MAX 65000
 #define META_KEY_MAX 1024
 #define META_ETAG_MAX 100
+/* Then the time: what a file is called whose name went to somebody else's object. */
+#define META_CONFLICT_SUFFIX ".sluice-conflict-"
 #define META_SESSION_WINDOW 1024
 #define META_SESSION_RECORD_MAX 4096
 
@@ -104,7 +106,9 @@ enum meta_kind {
     META_IMPORT_ONE,  /* parent, name, entries[0] or none (the key does not exist): one looked-up
                          name → attr (ino 0: nothing there) */
     META_OUTSIDE, /* object, entries[0] or none: the object was replaced or deleted by somebody else
-                     → attr of the file */
+                     → attr of the file, end: it is as the bucket has it now. If it was not as it
+                     was imported or settled, it keeps what it has, and what is in the bucket gets
+                     its name, as with CONFLICT. -ESTALE: it is known already */
     META_SETTLE_BEGIN, /* ino: plans and records the step that brings the file nearer to its desired
                           key → settle */
     META_SETTLE_DONE, /* settle (as begun), written objects[0] → end = swapped, or false: the file
@@ -129,6 +133,12 @@ enum meta_kind {
     META_STORE_EMPTY, /* length = number, count: forgets up to so many names below the directory
                          that the store is attached at, and leaves their objects in the store →
                          entries as in IMPORT_DIR; end = nothing is left */
+
+    META_CONFLICT, /* ino, object = target of its settle step, entries[0]: somebody else's object is
+                      at the file's key. Both are kept: theirs gets the name, ours one beside it →
+                      end = so it was done (false: the file has changed meanwhile); attr of ours,
+                      replaced = attr of theirs, parent = attr of the directory, entries: the names
+                      that changed */
 
     META_SESSION_BEGIN = 120, /* session, data = its record: may apply from now on */
     META_SESSION_END,         /* session: its later operations are refused; kept answers are gone */

@@ -12,7 +12,7 @@
 #include "meta/engine.h"
 #include "sim.h"
 
-#define FILES_MAX 64
+#define FILES_MAX 256
 #define SEEN_MAX 256
 #define LONG_AGO ((uint64_t)1 << 62)
 
@@ -488,6 +488,8 @@ int __wrap_engine_apply(struct engine *engine, const struct meta_op *op, struct 
     check_all(is_import(op->kind), why);
     if (op->kind == META_IMPORT_ONE)
         take_new(&reply->attr, why);
+    if (op->kind == META_CONFLICT || op->kind == META_OUTSIDE)
+        take_new(&reply->replaced, why);
     if (op->kind == META_IMPORT_DIR)
         scan(op->ino, why);
     return rc;

@@ -436,6 +436,30 @@ static void run_task(void (*start)(struct meta *meta, struct meta_task *task))
     sem_wait(&done);
 }
 
+/* Removes what conflicts left, so that there is room for more. */
+static void cleaner(void)
+{
+    while (!w.stop) {
+        uint64_t dir = any_dir(false);
+        struct meta_request request = {
+            .op = {.kind = META_READDIR, .ino = dir, .count = 1000, .plus = true}};
+        char names[16][META_NAME_MAX + 1];
+        unsigned count = 0;
+        if (!ask(&request))
+            for (size_t i = 0; i < request.reply.entry_count && count < ARRAY_LEN(names); i++)
+                if (strstr(request.reply.entries[i].name, META_CONFLICT_SUFFIX) && sim_below(2))
+                    strcpy(names[count++], request.reply.entries[i].name);
+        meta_reply_done(&request.reply);
+        for (unsigned i = 0; i < count; i++) {
+            struct meta_attr attr = {0};
+            struct meta_op op = {.kind = META_UNLINK, .parent = dir, .name = name_of(names[i])};
+            if (!simple(&op, &attr, NULL) && !attr.nlink)
+                drop(attr.ino);
+        }
+        sim_sleep_ms(sim_below(400));
+    }
+}
+
 static void refresher(void)
 {
     while (!w.stop) {
@@ -453,6 +477,15 @@ static const struct bucket_object *left_behind(void)
 {
     for (const struct bucket_object *o = bucket_all(); o; o = o->hh.next)
         if (!o->foreign && strncmp(o->key, ".sluice/e/", 10) != 0 && !model_user_of(o))
+            return o;
+    return NULL;
+}
+
+/* An object of somebody else that no file shows: it is hidden. */
+static const struct bucket_object *hidden(void)
+{
+    for (const struct bucket_object *o = bucket_all(); o; o = o->hh.next)
+        if (o->foreign && strncmp(o->key, ".sluice/", 8) != 0 && !model_user_of(o))
             return o;
     return NULL;
 }
@@ -479,6 +512,13 @@ static void check_end(void)
         for (unsigned i = 0; i < 500; i++)
             sim_step();
     }
+    /* What was hidden behind changes of ours has its name. */
+    for (end = sim_steps() + DRAIN_STEPS; hidden(); run_task(meta_refresh)) {
+        const struct bucket_object *o = hidden();
+        if (sim_steps() > end)
+            sim_violation("both kept: %s of somebody else is not shown", o->key);
+        run_task(meta_settle_wait);
+    }
     model_check("the end");
     engine_check(meta_engine(w.meta), violated, NULL);
     bucket_engine(NULL);
@@ -492,7 +532,8 @@ static void run(uint64_t seed, uint64_t steps, enum bucket_fault fault, bool no_
     begin(seed, fault);
     if (no_syncs)
         sim_forget_syncs();
-    void (*const actors[])(void) = {writer, writer, renamer, outsider, outsider, reader, refresher};
+    void (*const actors[])(void) = {writer,   writer, renamer,   outsider,
+                                    outsider, reader, refresher, cleaner};
     for (size_t i = 0; i < ARRAY_LEN(actors); i++)
         sim_actor_start(actors[i]);
     uint64_t next = CRASH_STEPS;

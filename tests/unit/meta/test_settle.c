@@ -235,58 +235,161 @@ TEST(settle, objects_carry_what_posix_knows, .init = init, .fini = fini)
     store_op_reset(&head);
 }
 
-/* I1, I2: what others put at the key is not overwritten, and the user is told. */
-TEST(settle, foreign_object_at_the_key_stays, .init = init, .fini = fini)
+/* The name that a file got beside `name`, the first of those; "" if there is none. */
+static void beside(uint64_t dir, const char *name, char out[META_NAME_MAX + 1])
 {
-    struct error error = {0};
+    char start[META_NAME_MAX + 1];
+    cleanup(free_ptr) char *list = name_list(&v, dir, NULL);
+    snprintf(start, sizeof(start), "%s" META_CONFLICT_SUFFIX, name);
+    char *at = strstr(list, start);
+    snprintf(out, META_NAME_MAX + 1, "%.*s", at ? (int)strcspn(at, ",") : 0, at ? at : "");
+}
+
+static void check_beside(const char *name, uint64_t ino, const void *data, size_t len)
+{
+    char ours[META_NAME_MAX + 1];
+    beside(META_ROOT_INO, name, ours);
+    check(ours[0] != '\0');
+    check_uint(name_ino(&v, META_ROOT_INO, ours), ino);
+    check_file(ino, data, len);
+    check_object(ours, data, len);
+}
+
+/* I1, I2: what others put at the key is not overwritten. Both are kept, and the user is told. */
+TEST(settle, a_foreign_object_at_the_key_gets_the_name, .init = init, .fini = fini)
+{
     volume_open(&v);
     uint64_t ino = file_inline(&v, META_ROOT_INO, "a", "mine");
     uint64_t large = file_object(&v, META_ROOT_INO, "b", big, sizeof(big), true);
     bucket_put(&v, "a", "somebody's");
     bucket_put(&v, "b", "somebody's");
-    check_int(volume_settle(&v, META_ROOT_INO, &error), -EIO);
-    check(strstr(error.message, "not this volume's") != NULL);
+    settle_all();
     check_object("a", "somebody's", 10);
     check_object("b", "somebody's", 10);
-    check_file(ino, "mine", 4);
-    check_file(large, big, sizeof(big));
-    cleanup(free_ptr) char *status = volume_status(&v);
-    check(strstr(status, "not this volume's") != NULL);
+    check_file(name_ino(&v, META_ROOT_INO, "a"), "somebody's", 10);
+    check_file(name_ino(&v, META_ROOT_INO, "b"), "somebody's", 10);
+    check_beside("a", ino, "mine", 4);
+    check_beside("b", large, big, sizeof(big));
     check_uint(bucket_uploads(&v), 0);
-    /* Once the key is free it goes on. */
-    bucket_delete(&v, "a");
-    bucket_delete(&v, "b");
-    settle_all();
-    check_object("a", "mine", 4);
-    check_object("b", big, sizeof(big));
+    check(event_seen(&v, "entry 1 a;"));
+    check(event_seen(&v, "entry 1 a" META_CONFLICT_SUFFIX));
+    cleanup(free_ptr) char *status = volume_status(&v);
+    check(strstr(status, "\"conflicts\":2") != NULL);
+    check(strstr(status, "\"a" META_CONFLICT_SUFFIX) != NULL);
+    check(strstr(status, "\"failing\":[]") != NULL);
 }
 
 /* The same on a store that ignores conditions: HEAD comes first. */
-TEST(settle, foreign_object_stays_without_conditional_writes, .init = init, .fini = fini)
+TEST(settle, both_are_kept_without_conditional_writes, .init = init, .fini = fini)
 {
-    struct error error = {0};
     v.store->caps.put_if_none_match = v.store->caps.complete_if_none_match = false;
     volume_open(&v);
-    file_inline(&v, META_ROOT_INO, "a", "mine");
+    uint64_t ino = file_inline(&v, META_ROOT_INO, "a", "mine");
     file_inline(&v, META_ROOT_INO, "c", "free");
     bucket_put(&v, "a", "somebody's");
-    check_int(volume_settle(&v, META_ROOT_INO, &error), -EIO);
+    settle_all();
     check_object("a", "somebody's", 10);
     check_object("c", "free", 4);
+    check_beside("a", ino, "mine", 4);
 }
 
 /* I2: our own object is replaced only if it is still what we wrote. */
-TEST(settle, replaced_by_others_meanwhile_stays, .init = init, .fini = fini)
+TEST(settle, a_changed_file_replaced_by_others_is_kept, .init = init, .fini = fini)
 {
-    struct error error = {0};
     volume_open(&v);
     uint64_t ino = file_inline(&v, META_ROOT_INO, "a", "first");
     settle_all();
     bucket_put(&v, "a", "somebody's");
     check_int(file_write_inline(&v, ino, "second"), 0);
-    check_int(volume_settle(&v, META_ROOT_INO, &error), -EIO);
+    settle_all();
     check_object("a", "somebody's", 10);
-    check_file(ino, "second", 6);
+    check_file(name_ino(&v, META_ROOT_INO, "a"), "somebody's", 10);
+    check_beside("a", ino, "second", 6);
+}
+
+/* Twice within a second, and a name that is as long as names may be. */
+TEST(settle, names_beside_are_free_and_short_enough, .init = init, .fini = fini)
+{
+    char name[META_NAME_MAX + 1], ours[META_NAME_MAX + 1];
+    memset(name, 'n', META_NAME_MAX - 2);
+    memcpy(name + META_NAME_MAX - 2, "\xc3\xa9", 3); /* one character, cut as a whole */
+    volume_open(&v);
+    uint64_t ino[3];
+    for (unsigned i = 0; i < ARRAY_LEN(ino); i++) {
+        ino[i] = file_inline(&v, META_ROOT_INO, i ? "a" : name, i == 2 ? "2" : "1");
+        bucket_put(&v, i ? "a" : name, i == 2 ? "theirs 2" : "theirs");
+        settle_all();
+        bucket_delete(&v, "a");
+        check_int(volume_refresh_now(&v, META_ROOT_INO), 0);
+    }
+    name[META_NAME_MAX - 60] = '\0';
+    cleanup(free_ptr) char *list = name_list(&v, META_ROOT_INO, NULL);
+    check(strstr(list, name) != NULL);
+    check_file(ino[0], "1", 1);
+    check_file(ino[1], "1", 1);
+    check_file(ino[2], "2", 1);
+    beside(META_ROOT_INO, "a", ours);
+    check_object(ours, "1", 1);
+    cleanup(free_ptr) char *keys = bucket_keys(&v, "a" META_CONFLICT_SUFFIX);
+    check(strchr(keys, ',') != NULL);
+}
+
+/* A file of which a part was changed here, the rest is what somebody else has overwritten. What was
+ * written here is kept beside; the lost rest fails to be read, and is not read from theirs. */
+TEST(settle, a_partly_changed_file_keeps_its_changes, .init = init, .fini = fini)
+{
+    volume_open(&v);
+    uint64_t ino = file_object(&v, META_ROOT_INO, "a", big, sizeof(big), false);
+    settle_all();
+    check_int(file_write_object(&v, ino, sizeof(big) - 4, "HERE", 4, true, false, NULL), 0);
+    bucket_put(&v, "a", "somebody's");
+    check_int(volume_settle(&v, META_ROOT_INO, NULL), -EIO);
+    eventually(event_seen(&v, "entry 1 a" META_CONFLICT_SUFFIX));
+    char ours[META_NAME_MAX + 1];
+    beside(META_ROOT_INO, "a", ours);
+    check_uint(name_ino(&v, META_ROOT_INO, ours), ino);
+    check_file(name_ino(&v, META_ROOT_INO, "a"), "somebody's", 10);
+    size_t len;
+    check(file_read(&v, ino, &len) == NULL);
+    /* What is written over the rest is whole again. */
+    check_int(file_write_object(&v, ino, 0, big, sizeof(big), true, true, NULL), 0);
+    settle_all();
+    check_object(ours, big, sizeof(big));
+    check_object("a", "somebody's", 10);
+}
+
+/* The bytes are lost, but the key is not ours any more: what others put there later is seen. */
+TEST(settle, a_lost_object_does_not_hide_others, .init = init, .fini = fini)
+{
+    volume_open(&v);
+    uint64_t ino = file_object(&v, META_ROOT_INO, "a", big, sizeof(big), false);
+    settle_all();
+    bucket_put(&v, "a", "somebody's");
+    check_int(name_rename(&v, META_ROOT_INO, "a", META_ROOT_INO, "b"), 0);
+    check_int(volume_settle(&v, META_ROOT_INO, NULL), -EIO);
+    eventually(({
+        volume_refresh_now(&v, META_ROOT_INO);
+        name_lookup(&v, META_ROOT_INO, "a", NULL) == 0;
+    }));
+    check_file(name_ino(&v, META_ROOT_INO, "a"), "somebody's", 10);
+    check_uint(name_ino(&v, META_ROOT_INO, "b"), ino);
+}
+
+/* Others delete the object of a file with changes: the changes stay. */
+TEST(settle, a_changed_file_deleted_by_others_stays, .init = init, .fini = fini)
+{
+    volume_open(&v);
+    uint64_t ino = file_object(&v, META_ROOT_INO, "a", big, sizeof(big), false);
+    settle_all();
+    check_int(file_write_object(&v, ino, sizeof(big) - 4, "HERE", 4, true, false, NULL), 0);
+    bucket_delete(&v, "a");
+    check_int(volume_refresh_now(&v, META_ROOT_INO), 0);
+    check_int(volume_settle(&v, META_ROOT_INO, NULL), -EIO);
+    check_int(volume_refresh_now(&v, META_ROOT_INO), 0);
+    check_uint(name_ino(&v, META_ROOT_INO, "a"), ino);
+    check_int(file_write_object(&v, ino, 0, big, sizeof(big), true, true, NULL), 0);
+    settle_all();
+    check_object("a", big, sizeof(big));
 }
 
 TEST(settle, deleted_by_others_meanwhile_is_written, .init = init, .fini = fini)
@@ -487,7 +590,8 @@ TEST(settle, waits_only_for_what_is_below, .init = init, .fini = fini)
     check_int(name_mkdir(&v, META_ROOT_INO, "two", &two), 0);
     file_inline(&v, one, "a", "1");
     file_inline(&v, two, "b", "2");
-    bucket_put(&v, "two/b", "somebody's");
+    volume_fault(
+        &v, (struct store_fault_rule){.kind = STORE_PUT, .key_part = "two/b", .result = -EACCES});
     check_int(volume_settle(&v, one, &error), 0);
     check_object("one/a", "1", 1);
     check_int(volume_settle(&v, two, &error), -EIO);
@@ -561,11 +665,12 @@ TEST(settle, waiting_for_a_file_that_cannot_move_ends, .init = init, .fini = fin
     volume_open(&v);
     file_inline(&v, META_ROOT_INO, "x", "first");
     settle_all();
-    bucket_put(&v, "y", "somebody's");
+    volume_fault(
+        &v, (struct store_fault_rule){.kind = STORE_PUT, .key_part = "y", .result = -ENAMETOOLONG});
     check_int(name_rename(&v, META_ROOT_INO, "x", META_ROOT_INO, "y"), 0);
     file_inline(&v, META_ROOT_INO, "x", "second");
     check_int(volume_settle(&v, META_ROOT_INO, &error), -EIO);
-    check(strstr(error.message, "y: the key y is taken") != NULL);
+    check(strstr(error.message, "y: the store cannot have this key") != NULL);
     /* Nobody waits: the one that cannot move is not tried again for the sake of the other. */
     uint64_t puts = store_fault_seen(v.store, STORE_PUT);
     v.config.no_settle = false;
