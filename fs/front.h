@@ -288,6 +288,8 @@ void notify_all(struct notify *n);
 void notify_told(struct notify *n, struct meta_told *told);
 void notify_entry(struct notify *n, uint64_t parent, const char *name, size_t len);
 void notify_inode(struct notify *n, uint64_t ino, bool data);
+/* Names of these directories that are queued, or on their way, must not be used any more. */
+void notify_names_shown(struct notify *n, uint64_t parent, uint64_t new_parent);
 void notify_drop(struct notify *n, uint64_t ino);
 /* Returns when the kernel was told all that was queued before. Blocks: for threads that no FUSE
  * request and no volume waits for. */

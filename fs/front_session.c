@@ -174,6 +174,11 @@ static void on_entry(void *arg, uint64_t parent, const char *name, size_t len)
     notify_entry(((struct fs *)arg)->notify, parent, name, len);
 }
 
+static void on_names_shown(void *arg, uint64_t parent, uint64_t new_parent)
+{
+    notify_names_shown(((struct fs *)arg)->notify, parent, new_parent);
+}
+
 static void on_inode(void *arg, uint64_t ino, bool data)
 {
     struct fs *fs = arg;
@@ -252,6 +257,7 @@ struct meta_events fs_events(struct fs *fs)
 {
     return (struct meta_events){
         .entry_changed = on_entry,
+        .names_shown = on_names_shown,
         .inode_changed = on_inode,
         .extents_changed = on_extents,
         .settled = on_settled,

@@ -13,7 +13,8 @@
 #define DROP_BATCH 256
 #define DROP_WAIT_NS (20 * NS_PER_MS) /* for more of them to come */
 #define NAME_WAIT_NS (2 * NS_PER_MS)  /* for the lock of a directory in the kernel */
-#define INODE_TRIES 20                /* of 0.5 ms each: it is on its way into the kernel's table */
+#define NAMES_LOOKED_AT 64
+#define INODE_TRIES 20 /* of 0.5 ms each: it is on its way into the kernel's table */
 
 struct item {
     struct item *next;
@@ -48,11 +49,13 @@ struct notify {
     pthread_cond_t wake;
     /* under lock */
     struct item *first, **last;
+    const struct item *sending; /* what the thread is at */
     size_t queued;
+    uint64_t names_queued, names_doubted; /* so many; a new epoch came when there were so many */
     bool all; /* the queue overflowed: everything the kernel has is in doubt */
     uint64_t *drops;
     size_t drop_count, drop_cap;
-    bool started, running, stopping;
+    bool sending_all, started, running, stopping;
     uint64_t rounds_begun, rounds_ended; /* of the thread's */
     pthread_cond_t round_ended;
 };
@@ -104,6 +107,7 @@ void notify_free(struct notify *n)
 static void overflow_locked(struct notify *n)
 {
     n->all = true;
+    n->names_queued++;
     free_items(n->first);
     n->first = NULL;
     n->last = &n->first;
@@ -127,6 +131,7 @@ static void queue(struct notify *n, uint64_t ino, bool data, const char *name, s
     } else {
         *n->last = item;
         n->last = &item->next;
+        n->names_queued += len > 0;
         if (n->queued++ == 0)
             pthread_cond_signal(&n->wake);
     }
@@ -157,6 +162,31 @@ void notify_all(struct notify *n)
     if (n->running && !n->stopping)
         overflow_locked(n);
     pthread_mutex_unlock(&n->lock);
+}
+
+static bool names_directory(const struct item *items, uint64_t parent, uint64_t new_parent)
+{
+    unsigned looked = 0;
+    for (; items; items = items->next) {
+        bool same = items->ino == parent || items->ino == new_parent;
+        if (items->name_len > 0 && (same || ++looked > NAMES_LOOKED_AT))
+            return true;
+    }
+    return false;
+}
+
+/* The thread may have to wait for the lock of a directory; a new epoch does not. */
+void notify_names_shown(struct notify *n, uint64_t parent, uint64_t new_parent)
+{
+    pthread_mutex_lock(&n->lock);
+    bool doubt = n->running && n->names_doubted < n->names_queued &&
+                 (n->all || n->sending_all || names_directory(n->sending, parent, new_parent) ||
+                  names_directory(n->first, parent, new_parent));
+    if (doubt)
+        n->names_doubted = n->names_queued;
+    pthread_mutex_unlock(&n->lock);
+    if (doubt && fuse_lowlevel_notify_increment_epoch(n->fs->session) < 0)
+        log_debug("no epoch in this kernel", "");
 }
 
 void notify_told(struct notify *n, struct meta_told *told)
@@ -378,6 +408,8 @@ static void *run(void *arg)
         n->last = &n->first;
         n->queued = 0;
         n->all = false;
+        n->sending = items;
+        n->sending_all = all;
         n->drops = NULL;
         n->drop_count = n->drop_cap = 0;
         n->rounds_begun++;
@@ -389,6 +421,10 @@ static void *run(void *arg)
         if (all)
             send_all(n);
         send_items(n, items);
+        pthread_mutex_lock(&n->lock);
+        n->sending = NULL;
+        n->sending_all = false;
+        pthread_mutex_unlock(&n->lock);
         free_items(items);
         send_told(told);
         drop(n, drops, drop_count);

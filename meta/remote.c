@@ -516,6 +516,15 @@ static void tell_of(const struct remote *remote, const struct remote_call *call,
                 result ? strerrorname_np(-result) : "ok");
 }
 
+/* Who sees by it what another mount did must not find another name as it was before. */
+static void show_names(const struct remote *remote, const struct meta_op *op)
+{
+    const struct meta_events *events = &remote->config.events;
+    uint64_t directory = op->kind == META_READDIR ? op->ino : op->parent;
+    if (directory && events->names_shown)
+        events->names_shown(events->arg, directory, op->new_parent);
+}
+
 static int answer_request(struct remote *remote, const uint8_t *data, size_t len)
 {
     struct wire_reply reply;
@@ -537,6 +546,7 @@ static int answer_request(struct remote *remote, const uint8_t *data, size_t len
         pthread_mutex_unlock(&remote->lock);
     }
     note_objects(remote, request);
+    show_names(remote, &request->op);
     tell_of(remote, call, request->result);
     end_call(call, request->result);
     send_unsent(remote);

@@ -112,6 +112,7 @@ class Cluster:
         for group in range(groups):
             for d in "xy":
                 os.makedirs(self.mounts[0].path("g%d" % group, d))
+            self.mounts[0].write("g%d/lock" % group, b"")
         self.files = [os.path.join(self.directory, "history.%d" % i) for i in range(MOUNTS)]
         start_ns = time.monotonic_ns() + 200000000
         for i, mount in enumerate(self.mounts):

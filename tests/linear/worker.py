@@ -6,6 +6,7 @@ what it was told, one JSON object on each line. Started by history.py, a process
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import random
@@ -30,17 +31,24 @@ class Order:
     """Many may look at once; who changes something does so alone.
 
     While a program's change is under way, the kernel of its own host still answers others there from what it has, though another host
-    may see the change already: docs/service.md says so. Nothing is promised there, so nothing is recorded there.
+    may see the change already: docs/service.md says so. Nothing is promised there, so nothing is recorded there. A change that was
+    lost with the mount is never over in this sense: the kernel of a dead mount answers from what it has. So its group is left.
     """
 
     def __init__(self):
         self.free = threading.Condition()
         self.looking, self.changing = 0, False
+        self.left = None  # a group in which a change was lost
+
+    def check(self, group):
+        if group == self.left:
+            raise Gone()
 
     @contextlib.contextmanager
-    def look(self):
+    def look(self, group):
         with self.free:
             self.free.wait_for(lambda: not self.changing)
+            self.check(group)
             self.looking += 1
         try:
             yield
@@ -50,12 +58,16 @@ class Order:
                 self.free.notify_all()
 
     @contextlib.contextmanager
-    def change(self):
+    def change(self, group):
         with self.free:
             self.free.wait_for(lambda: not self.changing and not self.looking)
+            self.check(group)
             self.changing = True
         try:
             yield
+        except Gone:
+            self.left = group
+            raise
         finally:
             with self.free:
                 self.changing = False
@@ -69,7 +81,7 @@ class Client(threading.Thread):
         self.start_ns, self.group_ns = start_ns, group_ms * 1000000
         self.random = random.Random("%s/%d" % (seed, number))
         self.group, self.fds = None, {}
-        self.values = 0
+        self.values, self.held_ns = 0, 0
         self.error = None
 
     # What is asked of the mount, and what it said.
@@ -81,7 +93,7 @@ class Client(threading.Thread):
 
     def change(self, op, function, **rest):
         """One call that changes something: recorded also when nobody knows its end. What it returned."""
-        with self.order.change():
+        with self.order.change(self.group):
             call = time.monotonic_ns()
             try:
                 value = function()
@@ -96,7 +108,7 @@ class Client(threading.Thread):
 
     def ask(self, op, function, **rest):
         """One call that changes nothing: without an answer it says nothing."""
-        with self.order.look():
+        with self.order.look(self.group):
             call = time.monotonic_ns()
             try:
                 value = function()
@@ -109,7 +121,7 @@ class Client(threading.Thread):
 
     def open(self, name, flags):
         """A handle, and its inode; None if there is no such name."""
-        with self.order.look():
+        with self.order.look(self.group):
             call = time.monotonic_ns()
             try:
                 fd = os.open("n%d" % name, flags, **self.at(name))
@@ -147,7 +159,7 @@ class Client(threading.Thread):
 
     def create(self):
         name = self.random.randrange(SHARED)
-        with self.order.change():
+        with self.order.change(self.group):
             call = time.monotonic_ns()
             try:
                 fd = os.open("n%d" % name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644, **self.at(name))
@@ -225,6 +237,44 @@ class Client(threading.Thread):
         finally:
             self.shut(fd)
 
+    # The group's lock, waited for or tried. Not in the order of Order: who waits would keep the one from giving it up that he waits for.
+    def lock(self):
+        try:
+            fd = os.open(os.path.join(self.mountpoint, "g%d" % self.group, "lock"), os.O_RDWR)
+        except OSError as error:
+            raise Gone() from error
+        try:
+            if self.take_lock(fd):
+                time.sleep(self.random.random() * PAUSE_S)
+                self.give_lock(fd)
+        finally:
+            self.shut(fd)
+
+    def take_lock(self, fd):
+        call = time.monotonic_ns()
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | self.random.choice((0, fcntl.LOCK_NB)))
+        except OSError as error:
+            if error.errno == errno.EAGAIN:
+                self.record("lock", call, "EAGAIN")
+                return False
+            # Had or not, it is given up by the service when that knows that this client is lost.
+            self.record("lock", call, "unknown")
+            self.record("unlock", call, "unknown")
+            raise Gone() from error
+        self.held_ns = time.monotonic_ns()
+        self.record("lock", call)
+        return True
+
+    def give_lock(self, fd):
+        call = time.monotonic_ns()
+        try:
+            fcntl.flock(fd, fcntl.LOCK_UN)
+        except OSError as error:
+            self.record("unlock", self.held_ns, "unknown")  # at any time since, as soon as the lease was over
+            raise Gone() from error
+        self.record("unlock", call)
+
     # A turn.
 
     def enter(self, group):
@@ -242,10 +292,11 @@ class Client(threading.Thread):
         if group >= self.groups:
             return False
         try:
+            self.order.check(group)
             if group != self.group or len(self.fds) < 2:
                 self.enter(group)
             self.random.choice((self.create, self.create, self.unlink, self.rename, self.rename, self.link, self.stat, self.stat, self.write,
-                                self.write, self.read, self.read))()
+                                self.write, self.read, self.read, self.lock, self.lock))()
         except Gone:
             self.group = None  # the mount may be another one soon
             time.sleep(0.1)

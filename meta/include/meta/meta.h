@@ -63,6 +63,9 @@ struct meta_events {
     /* Only for volumes of a service; NULL: nobody is told. Another mount wrote the file: readers
      * see its new bytes from now on. */
     void (*content_changed)(void *arg, uint64_t ino);
+    /* An answer that shows what a name in these directories (0: none) means now is about to be
+     * given: what entry_changed said before must not be used from here on. Must not wait. */
+    void (*names_shown)(void *arg, uint64_t parent, uint64_t new_parent);
     /* Whatever was cached may be wrong (the service was restarted). */
     void (*all_changed)(void *arg);
     /* The session with the service is over: open files and locks are lost, whatever was cached may
