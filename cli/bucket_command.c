@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "places.h"
+#include "s3/mux.h"
 
 static const struct option_spec *mount_row(const char *name)
 {
@@ -88,7 +89,12 @@ int bucket_open(struct bucket *bucket, const struct bucket_options *options, boo
     rc = store_open(&bucket->url, &store, bucket->loop, NULL, &bucket->store, error);
     if (rc == 0 && probe)
         rc = store_probe(bucket->store, bucket->url.prefix, NULL, NULL, error);
-    return rc;
+    if (rc < 0)
+        return rc;
+    /* The volume may have others. */
+    struct store *own = bucket->store;
+    rc = store_mux_new(own, &bucket->store);
+    return rc < 0 ? error_set(error, rc, "cannot start: %s", strerror(-rc)) : 0;
 }
 
 void bucket_close(struct bucket *bucket)

@@ -263,7 +263,8 @@ static int check_url(struct fsck *f, struct bucket *bucket, struct error *error)
     if (rc == 0 && o->repair) {
         engine_close(TAKE_PTR(engine));
         rc = open_volume(bucket, o, &meta, error);
-    }
+    } else if (rc == 0 && with_bucket)
+        rc = meta_check_connect(engine, bucket->store, error);
     if (rc == 0 && with_bucket)
         rc = check_bucket(f, bucket, meta ? meta_engine(meta) : engine, meta, &counts, error);
     engine_close(engine);

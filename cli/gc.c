@@ -162,6 +162,8 @@ static int run(struct gc *g, struct bucket *bucket, struct error *error)
         struct engine_options options = {.path = bucket->meta_dir, .read_only = true};
         rc = engine_open(&options, &engine, error);
         if (rc == 0)
+            rc = meta_check_connect(engine, bucket->store, error);
+        if (rc == 0)
             rc = hunt(g, bucket, engine, error);
         engine_close(engine);
     } else if (rc == 0) {

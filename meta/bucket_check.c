@@ -14,7 +14,9 @@
 #include "base/cleanup.h"
 #include "base/hash.h"
 #include "bucket_list.h"
+#include "check_stores.h"
 #include "meta/check.h"
+#include "s3/mux.h"
 #include "volume.h"
 
 #define STEP 512
@@ -306,9 +308,6 @@ static int read_everything(struct walk *w)
     struct deep d = {.w = w};
     unsigned parallel = w->config->parallel ? w->config->parallel : DEEP_PARALLEL, started = 0;
     cleanup(free_ptr) pthread_t *threads = calloc(parallel, sizeof(*threads));
-    w->object_count = w->object_at = 0;
-    w->objects_end = false;
-    w->after[0] = '\0';
     pthread_mutex_init(&d.lock, NULL);
     while (threads && started < parallel &&
            pthread_create(&threads[started], NULL, deep_run, &d) == 0)
@@ -332,21 +331,35 @@ static int read_everything(struct walk *w)
     return d.rc < 0 ? d.rc : 0;
 }
 
+/* The next store. */
+static void begin(struct walk *w, const struct check_place *place)
+{
+    w->object_count = w->object_at = 0;
+    w->objects_end = false;
+    store_route_print(place->number, w->after);
+    snprintf(w->internal, sizeof(w->internal), "%s" VOLUME_INTERNAL, place->base);
+}
+
 int meta_check_bucket(const struct check_config *config, struct check_counts *counts,
                       struct error *error)
 {
     struct error own = {0};
-    struct meta_volume volume;
     struct walk w = {.config = config, .counts = counts, .error = error ? error : &own};
+    cleanup(free_ptr) struct check_place *places = NULL;
     memset(counts, 0, sizeof(*counts));
     error_clear(w.error);
-    int rc = engine_volume(config->engine, &volume);
-    snprintf(w.internal, sizeof(w.internal), "%s" VOLUME_INTERNAL, rc ? "" : volume.prefix);
+    int count = check_places(config->engine, config->store, &places), rc = MIN(count, 0);
     w.objects = calloc(STEP, sizeof(*w.objects));
-    if (!rc)
-        rc = w.objects ? walk_bucket(&w, volume.prefix) : -ENOMEM;
-    if (!rc && config->deep)
+    if (!rc && !w.objects)
+        rc = -ENOMEM;
+    for (int i = 0; !rc && i < count; i++) {
+        begin(&w, &places[i]);
+        rc = walk_bucket(&w, places[i].base);
+    }
+    for (int i = 0; !rc && config->deep && i < count; i++) {
+        begin(&w, &places[i]);
         rc = read_everything(&w);
+    }
     free(w.objects);
     if (rc && !w.error->code)
         error_set(w.error, rc, "%s", strerror(-rc));

@@ -4,6 +4,7 @@
 
 #include "base/cleanup.h"
 #include "engine_impl.h"
+#include "s3/mux.h"
 
 static int export(struct engine *engine, uint64_t id, struct meta_object *out)
 {
@@ -28,11 +29,14 @@ int engine_keys(struct engine *engine, const char *after, struct meta_object *ou
     struct engine_iter iter;
     const uint8_t *k, *v;
     size_t k_len, v_len, after_len = after ? strlen(after) : 0;
+    size_t route = 0;
     int count = 0, rc = 0;
+    if (after)
+        store_route(after, after_len, &route);
     record_key_store(&lower, after, after_len);
     if (after)
         lower.bytes[lower.len++] = 0; /* the first behind it */
-    record_key_store(&upper, NULL, 0);
+    record_key_store(&upper, after, route);
     if (record_key_next_prefix(&upper) < 0)
         return -EINVAL;
     pthread_rwlock_rdlock(&engine->gate);

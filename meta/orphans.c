@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "bucket_list.h"
 #include "carry_entry.h"
+#include "check_stores.h"
 #include "many.h"
 #include "meta/check.h"
 #include "volume.h"
@@ -24,6 +25,7 @@ struct hunt {
     const struct orphan_config *config;
     struct orphan_counts *counts;
     struct meta_volume volume;
+    const struct check_place *place;
     char internal[META_KEY_MAX + 16];
     char **keys; /* to be deleted; owned */
     uint64_t *sizes;
@@ -108,6 +110,8 @@ static int judge_internal(struct hunt *h, const char *key, enum orphan_kind *kin
         int known = engine_key_known(h->config->engine, key);
         return known < 0 ? known : !known;
     }
+    if (h->place->number)
+        return 0; /* entries are in the volume's own store */
     struct engine_carry_facts facts;
     uint64_t ino = entry_ino(rest + 9);
     int rc = ino ? engine_carry_look(h->config->engine, ino, &facts) : 0;
@@ -183,7 +187,7 @@ static int walk_keys(struct hunt *h)
     const struct store_list *page;
     int rc;
     bucket_list_init(&list, h->config->store, STORE_LIST,
-                     h->config->strays ? h->volume.prefix : h->internal);
+                     h->config->strays ? h->place->base : h->internal);
     while ((rc = bucket_list_next(&list, &page, h->error)) > 0) {
         for (size_t i = 0; rc >= 0 && i < page->count; i++)
             if (!strncmp(page->entries[i].name, h->internal, strlen(h->internal)))
@@ -238,7 +242,7 @@ static int walk_uploads(struct hunt *h)
     struct bucket_list list;
     const struct store_list *page;
     int rc;
-    bucket_list_init(&list, h->config->store, STORE_MPU_LIST, h->volume.prefix);
+    bucket_list_init(&list, h->config->store, STORE_MPU_LIST, h->place->base);
     while ((rc = bucket_list_next(&list, &page, h->error)) > 0)
         for (size_t i = 0; rc >= 0 && i < page->count; i++) {
             rc = take_upload(h, &page->entries[i]);
@@ -264,23 +268,39 @@ static int delete_all(struct hunt *h)
     return 0;
 }
 
+static void forget_all(struct hunt *h)
+{
+    for (size_t i = 0; i < h->key_count; i++)
+        free(h->keys[i]);
+    h->key_count = 0;
+}
+
+static int hunt_in(struct hunt *h, const struct check_place *place)
+{
+    h->place = place;
+    snprintf(h->internal, sizeof(h->internal), "%s" VOLUME_INTERNAL, place->base);
+    int rc = walk_keys(h);
+    if (!rc)
+        rc = walk_uploads(h);
+    if (!rc)
+        rc = delete_all(h); /* of one store, as a request is */
+    forget_all(h);
+    return rc;
+}
+
 int meta_find_orphans(const struct orphan_config *config, struct orphan_counts *counts,
                       struct error *error)
 {
     struct error own = {0};
     struct hunt h = {.config = config, .counts = counts, .error = error ? error : &own};
+    cleanup(free_ptr) struct check_place *places = NULL;
     memset(counts, 0, sizeof(*counts));
     error_clear(h.error);
     int rc = engine_volume(config->engine, &h.volume);
-    snprintf(h.internal, sizeof(h.internal), "%s" VOLUME_INTERNAL, h.volume.prefix);
-    if (!rc)
-        rc = walk_keys(&h);
-    if (!rc)
-        rc = walk_uploads(&h);
-    if (!rc)
-        rc = delete_all(&h);
-    for (size_t i = 0; i < h.key_count; i++)
-        free(h.keys[i]);
+    int count = rc ? rc : check_places(config->engine, config->store, &places);
+    rc = MIN(count, 0);
+    for (int i = 0; !rc && i < count; i++)
+        rc = places[i].read_only ? 0 : hunt_in(&h, &places[i]);
     free(h.keys);
     free(h.sizes);
     if (rc && !h.error->code)

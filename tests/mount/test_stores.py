@@ -186,6 +186,42 @@ class Stores(unittest.TestCase):
         v.unmount()
         self.assertEqual(v.check_metadata(), "")
 
+    def test_checked_and_collected_offline(self):
+        v = self.v
+        os.mkdir(v.path("at"))
+        self.store("attach", "s3://%s/p" % self.bucket, v.path("at"), "--name", "two", *self.options())
+        for name in ("gone", "stays"):
+            v.write("at/" + name, b"x" * 200000)
+        volume = json.loads(v.sluice("status", v.mountpoint, "--json").stdout)["volume"]["volume"]["id"]
+        v.unmount()
+        lost = "p/.sluice/o/%s/00/%016x" % (volume[:8], 1 << 40)
+        self.second.put(self.bucket, lost, b"lost")
+        self.second.delete(self.bucket, "p/gone")
+
+        def run(*arguments):
+            return v.sluice(arguments[0], v.url, "--meta-dir", os.path.join(v.directory, "meta"), *arguments[1:], "--json", check=False)
+
+        found = json.loads(run("gc", "--older-than", "0s").stdout)
+        self.assertEqual(found["found"]["objects"]["count"], 1, found)
+        done = run("gc", "--delete", "--older-than", "0s")
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertIsNone(self.second.head(self.bucket, lost))
+        done = run("fsck", "--deep")
+        self.assertEqual(done.returncode, 1, done.stdout)
+        report = json.loads(done.stdout)["bucket"]
+        self.assertEqual([(f["kind"], f["key"]) for f in report["findings"]], [("missing", "/1/p/gone")])
+        self.assertEqual(report["bytes_read"], 200000)
+        done = run("fsck", "--repair")
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.second.stop()
+        self.addCleanup(lambda: self.second.process or self.second.start())
+        self.assertIn("store two: ", run("fsck", "--bucket").stdout)
+        self.second.start()
+        v.mount()
+        wait_until("the store", lambda: "NOT CONNECTED" not in self.store("list", v.mountpoint).stdout)
+        self.assertEqual(os.listdir(v.path("at")), ["stays"])
+        self.assertEqual(v.read("at/stays"), b"x" * 200000)
+
     def test_mounts_without_a_store_that_is_away(self):
         v = self.v
         self.second.put(self.bucket, "a", b"away for a while")

@@ -8,6 +8,10 @@
 #include "meta/engine.h"
 #include "meta/meta.h"
 
+/* Opens the volume's other stores (docs/stores.md) in the mux, to read only. For an engine without
+ * an open volume, which does it by itself. */
+int meta_check_connect(struct engine *engine, struct store *mux, struct error *error);
+
 /* --- fsck */
 
 enum check_kind {
@@ -46,7 +50,8 @@ struct check_config {
     void (*progress)(void *arg, const struct check_counts *counts); /* may be NULL */
     void *arg;
 };
-/* 0, also with findings; -errno if it could not be done to the end. */
+/* Of all stores if `store` is a mux, else of the volume's own. 0, also with findings; -errno if it
+ * could not be done to the end. */
 int meta_check_bucket(const struct check_config *config, struct check_counts *counts,
                       struct error *error);
 
@@ -91,6 +96,7 @@ struct orphan_config {
     void (*progress)(void *arg, const struct orphan_counts *counts);
     void *arg;
 };
+/* Of all stores that are written, as above. */
 int meta_find_orphans(const struct orphan_config *config, struct orphan_counts *counts,
                       struct error *error);
 

@@ -131,8 +131,9 @@ int engine_sessions(struct engine *engine,
                     int (*each)(void *arg, uint64_t session, const void *record, size_t len),
                     void *arg);
 
-/* Objects of the volume's own store by their keys, ascending after `after` (NULL: from the first):
- * those that hold their key. The number; less than `max` at the end. */
+/* Objects of one store by their keys, ascending after `after` (NULL: from the first of the volume's
+ * own; "/N/": from the first of store N): those that hold their key. The number; less than `max` at
+ * the end. */
 int engine_keys(struct engine *engine, const char *after, struct meta_object *out, int max);
 /* The other stores, by number: how many. Any thread. */
 int engine_stores(struct engine *engine, struct meta_store *out, int max);
