@@ -349,7 +349,7 @@ static int rename_noreplace(struct control_handle *h)
     meta_reply_done(&request.reply);
     if (result == 0) {
         tell_kernel(h->fs, op, attr.ino);
-        data_renamed(h->fs->data);
+        data_renamed(h->fs->data, S_ISREG(attr.mode) ? attr.ino : 0, NULL);
     }
     return result;
 }

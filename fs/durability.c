@@ -4,8 +4,10 @@
 #include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #include "base/cleanup.h"
+#include "base/crash.h"
 #include "base/log.h"
 #include "staging.h"
 #include "upload.h"
@@ -255,31 +257,69 @@ static void reclass_one(struct file *file)
     durability_written(file);
 }
 
+static void reclass_all(struct data *data)
+{
+    struct file *file = next_dirty(data, DATA_SCRATCH, NULL);
+    while (file) {
+        reclass_one(file);
+        struct file *next = next_dirty(data, DATA_SCRATCH, file);
+        file_put(file);
+        file = next;
+    }
+}
+
 static void run_reclass(struct pool_task *task)
 {
     struct data *data = container_of(task, struct data, reclass_task);
     unsigned wanted = atomic_load(&data->reclass_wanted);
     do {
-        struct file *file = next_dirty(data, DATA_SCRATCH, NULL);
-        while (file) {
-            reclass_one(file);
-            struct file *next = next_dirty(data, DATA_SCRATCH, file);
-            file_put(file);
-            file = next;
+        pthread_mutex_lock(&data->wait_lock);
+        struct data_request *waiters = TAKE_PTR(data->reclass_waiters);
+        pthread_mutex_unlock(&data->wait_lock);
+        crash_point("durability.moved");
+        reclass_all(data);
+        while (waiters) {
+            struct data_request *request = waiters;
+            LL_DELETE(waiters, request);
+            request->result = 0;
+            request->done(request);
         }
     } while (!atomic_compare_exchange_strong(&data->reclass_wanted, &wanted, 0));
     data_tend(data);
 }
 
-void data_renamed(struct data *data)
+/* It is a scratch file, or a directory, or nobody knows. */
+static bool may_leave_scratch(struct data *data, uint64_t ino)
+{
+    struct file *file = ino ? file_get(data, ino) : NULL;
+    bool scratch = !ino;
+    if (file) {
+        pthread_mutex_lock(&file->lock);
+        scratch = file->staging && file->durability == DATA_SCRATCH;
+        pthread_mutex_unlock(&file->lock);
+        file_put(file);
+    }
+    return scratch;
+}
+
+int data_renamed(struct data *data, uint64_t ino, struct data_request *request)
 {
     if (!data->rules || data->config.read_only || !data->area ||
-        atomic_load(&data->scratch_files) == 0)
-        return;
+        atomic_load(&data->scratch_files) == 0 || !may_leave_scratch(data, ino))
+        return 0;
+    if (!request) {
+        reclass_all(data);
+        return 0;
+    }
+    request->next = NULL;
+    pthread_mutex_lock(&data->wait_lock);
+    LL_APPEND(data->reclass_waiters, request);
+    pthread_mutex_unlock(&data->wait_lock);
     if (atomic_fetch_add(&data->reclass_wanted, 1) == 0) {
         data->reclass_task.run = run_reclass;
         pool_submit(data->pool, &data->reclass_task);
     }
+    return -EINPROGRESS;
 }
 
 /* ---- local ---- */

@@ -78,6 +78,7 @@ struct data {
     /* under wait_lock (a leaf) */
     pthread_mutex_t wait_lock;
     struct write_wait *waiting, **waiting_end; /* writes that wait for room in the staging area */
+    struct data_request *reclass_waiters;      /* renames that wait for a reclass_task */
     unsigned uploads;                          /* in progress */
     pthread_cond_t uploads_ended;              /* uploads is 0, or timer_closed */
 

@@ -327,6 +327,11 @@ void front_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
     front_meta(r, unlink_done);
 }
 
+static void rename_noted(struct front_request *r)
+{
+    front_reply_result(r, r->result);
+}
+
 static void rename_done(struct front_request *r)
 {
     if (r->result < 0)
@@ -334,9 +339,14 @@ static void rename_done(struct front_request *r)
     const struct meta_attr *replaced = &r->meta.reply.replaced;
     if (r->result == 0 && replaced->ino != 0 && replaced->nlink == 0)
         front_unlinked(r->fs, replaced->ino);
-    if (r->result == 0)
-        data_renamed(r->fs->data);
-    front_reply_result(r, r->result);
+    if (r->result < 0) {
+        front_reply_result(r, r->result);
+        return;
+    }
+    const struct meta_attr *moved = &r->meta.reply.attr;
+    bool one = S_ISREG(moved->mode) && !(r->meta.op.flags & RENAME_EXCHANGE);
+    front_data_result(r, data_renamed(r->fs->data, one ? moved->ino : 0,
+                                      front_data_prepare(r, rename_noted)));
 }
 
 void front_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,

@@ -262,6 +262,34 @@ class Durability:
         self.assertEqual(os.listdir(v.path("tmp-1")), [])
         self.compare(v, {"a": data, "d/b": data})
 
+    def test_scratch_that_moved_out_survives_a_kill_at_that_moment(self):
+        data = noise(300000, 9)
+        for whole in (False, True):
+            v = self.start("--durability-for", "tmp*=scratch", env={"SLUICE_CRASH_AT": "durability.moved"})
+            os.makedirs(v.path("tmp-1", "d"))
+            v.write("tmp-1/d/f", data)
+            acknowledged = True
+            try:
+                if whole:
+                    os.rename(v.path("tmp-1", "d"), v.path("d"))
+                else:
+                    os.mkdir(v.path("d"))
+                    os.rename(v.path("tmp-1", "d", "f"), v.path("d", "f"))
+            except OSError:
+                acknowledged = False
+            v.reap()  # it dies by itself
+            del v.env["SLUICE_CRASH_AT"]
+            v.mount()
+            if acknowledged:
+                self.compare(v, {"d/f": data})
+            # And when the rename was answered, and nothing else has happened.
+            v.write("tmp-1/g", data)
+            os.rename(v.path("tmp-1", "g"), v.path("g"))
+            v.kill()
+            v.mount()
+            self.settled(v, {"g": data})
+            self.unmounted(v)
+
     def test_bad_rules_are_refused(self):
         v = self.make()
         self.addCleanup(v.close)

@@ -80,9 +80,6 @@ int data_close(struct data *data);
 void data_keep_backlog(struct data *data);
 /* Writes that wait for room are answered now, one way or the other. Any thread. */
 void data_stop_waiting(struct data *data);
-/* A name moved: what was scratch may be so no more. Any thread. */
-void data_renamed(struct data *data);
-
 struct data_request {
     int result; /* as the call says */
     void (*done)(struct data_request *request);
@@ -115,6 +112,10 @@ int data_handle_mode(struct data_handle *handle, int flags, struct data_request 
 /* After it: the backing file's id, 0 for none. *direct: reads and writes of the handle come here in
  * spite of it. */
 int data_handle_passthrough(const struct data_handle *handle, bool *direct);
+/* A name of `ino` moved (0: of any, or of a directory): what was scratch may be so no more. After it
+ * what left the scratch places survives this process. 0, or -EINPROGRESS; without a request it
+ * blocks. Any thread. */
+int data_renamed(struct data *data, uint64_t ino, struct data_request *request);
 /* What was flushed is on this disk, and its name must be so, too: the metadata is to be synced. */
 bool data_handle_is_local(const struct data_handle *handle);
 uint64_t data_handle_ino(const struct data_handle *handle);
