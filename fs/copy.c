@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "passthrough.h"
 #include "staging.h"
 #include "upload.h"
 
@@ -125,6 +126,7 @@ int data_copy(struct data_handle *from, uint64_t from_offset, struct data_handle
     if (data_handle_lost(from) || data_handle_lost(to))
         return -ESTALE;
     pthread_mutex_lock(&from->file->lock);
+    pass_look_locked(from->file);
     uint64_t size = from->file->size;
     bool unlinked = from->file->unlinked, staged = stays_staged_locked(from->file);
     pthread_mutex_unlock(&from->file->lock);
@@ -205,6 +207,7 @@ static int seek_answer(struct file *file, const struct file_extents *extents, ui
 {
     int rc = 0;
     pthread_mutex_lock(&file->lock);
+    pass_take_locked(file);
     uint64_t size = file->size;
     uint64_t at = offset < size ? seek_locked(file, extents, offset, whence == SEEK_DATA) : size;
     pthread_mutex_unlock(&file->lock);

@@ -284,6 +284,7 @@ void data_overlay(struct data *data, struct meta_attr *attr)
     if (!file)
         return;
     pthread_mutex_lock(&file->lock);
+    pass_look_locked(file);
     /* An answer that left the metadata before a commit of ours is older than what is known here. */
     bool older = attr->data_version < file->data_version;
     /* Another mount may have written it. (While an upload of ours ends, its own answer says it.) */
@@ -307,6 +308,7 @@ void data_times_set(struct data *data, uint64_t ino, uint64_t mtime_ns, uint64_t
     if (!file)
         return;
     pthread_mutex_lock(&file->lock);
+    pass_look_locked(file);
     file->mtime_ns = mtime_ns;
     file->ctime_ns = ctime_ns;
     file->time_dirty = false;

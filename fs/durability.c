@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/crash.h"
 #include "base/log.h"
+#include "passthrough.h"
 #include "staging.h"
 #include "upload.h"
 
@@ -330,7 +331,9 @@ int durability_sync(struct file *file)
         struct staging_sync sync;
         pthread_mutex_lock(&file->lock);
         bool needed = file->staging && !file->unlinked;
-        int rc = needed ? staging_sync_begin(file->staging, &sync) : 0;
+        int rc = needed ? pass_take_locked(file) : 0;
+        if (!rc || rc == -EDQUOT)
+            rc = needed ? staging_sync_begin(file->staging, &sync) : 0;
         pthread_mutex_unlock(&file->lock);
         if (!needed || rc)
             return rc;
@@ -386,16 +389,18 @@ static int flush_local(struct file *file, struct data_request *request)
 int durability_flush(struct file *file, struct data_request *request)
 {
     pthread_mutex_lock(&file->lock);
-    bool none = !file->staging || file->unlinked || file->durability == DATA_SCRATCH;
+    int rc = pass_take_locked(file);
+    bool none = !file->staging || file->unlinked || file->durability == DATA_SCRATCH ||
+                pass_is_clean_locked(file);
     /* A few bytes go into the metadata, which is on this disk, too. */
     bool local = !none && file->durability == DATA_LOCAL &&
-                 (file->upload || !upload_is_inline(file) ||
+                 (file->upload || !upload_is_inline(file) || pass_was_committed_locked(file) ||
                   (staging_in_file(file->staging) && file->size > file->data->inline_max));
     bool hold = local && !file->held && !file->upload && file->committed_size == 0;
     file->held |= hold;
     pthread_mutex_unlock(&file->lock);
-    if (none)
-        return 0;
+    if (none || rc)
+        return rc == 0 || rc == -EDQUOT || rc == -ENOSPC ? rc : -EIO;
     if (hold)
         durability_hold(file->data, file->ino, true);
     return local ? flush_local(file, request) : upload_flush(file, request);

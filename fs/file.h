@@ -64,8 +64,9 @@ struct data {
     struct data_kept *kept;
 
     struct data_passthrough passthrough; /* immutable once passthrough_on was set */
-    _Atomic bool passthrough_on;
+    _Atomic bool passthrough_on, staged_pass_on;
     struct pass *lingering; /* under lock */
+    _Atomic uint64_t pass_rounds;
 
     _Atomic uint64_t file_count; /* of `files`: so that data_overlay needs no lock when it is 0 */
     _Atomic uint64_t dirty_files;

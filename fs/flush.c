@@ -143,6 +143,7 @@ int flush_dirty(struct data *data, enum flush_what what, struct data_request *re
     struct flush_one *list = NULL;
     if (!all)
         return -ENOMEM;
+    pass_settle(data);
     all->caller = request;
     atomic_init(&all->pending, 1);
     note_result(all, list_dirty(data, what, all, &list));

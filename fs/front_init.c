@@ -90,7 +90,8 @@ void front_conn_init(void *userdata, struct fuse_conn_info *conn)
     want(conn, FUSE_CAP_SPLICE_WRITE, true);
     want(conn, FUSE_CAP_SPLICE_MOVE, true);
     /* The kernel's write-back cache and passthrough exclude each other. */
-    bool passthrough = !fs->config.writeback && !fs->config.no_passthrough && data_cache(fs->data);
+    bool passthrough = !fs->config.writeback && !fs->config.no_passthrough &&
+                       (data_cache(fs->data) || data_stages_locally(fs->data));
     want(conn, FUSE_CAP_PASSTHROUGH, passthrough);
     conn->max_backing_stack_depth = 1;
     conn->max_write = FRONT_MAX_IO;

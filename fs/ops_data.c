@@ -21,8 +21,11 @@ static void set_mode(struct front_request *r)
     bool direct;
     r->fi.backing_id = data_handle_passthrough(r->file->handle, &direct);
     r->fi.direct_io = direct;
-    if (r->fi.backing_id)
-        r->fi.keep_cache = false; /* the kernel refuses both */
+    if (!r->fi.backing_id)
+        return;
+    r->fi.keep_cache = false; /* the kernel refuses both */
+    if (r->file->writable && !direct)
+        atomic_store(&r->file->written, true); /* or not: nobody will say */
 }
 
 int front_file_open(struct front_request *r, const struct meta_attr *attr, bool created)

@@ -345,8 +345,8 @@ static void rename_done(struct front_request *r)
     }
     const struct meta_attr *moved = &r->meta.reply.attr;
     bool one = S_ISREG(moved->mode) && !(r->meta.op.flags & RENAME_EXCHANGE);
-    front_data_result(r, data_renamed(r->fs->data, one ? moved->ino : 0,
-                                      front_data_prepare(r, rename_noted)));
+    front_data_result(
+        r, data_renamed(r->fs->data, one ? moved->ino : 0, front_data_prepare(r, rename_noted)));
 }
 
 void front_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,

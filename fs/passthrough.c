@@ -1,4 +1,4 @@
-#include "passthrough.h"
+#include "passthrough_impl.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,32 +23,18 @@
 /* Smaller files are read in one request, which costs less than naming a backing file. */
 #define PASS_SIZE_MIN (64u << 10)
 
-struct pass {
-    struct file *file;
-    uint64_t cid;  /* 0: detached */
-    int fd;        /* the cache's; detached: our own, for reading and writing */
-    int id;        /* the kernel's; 0: lingers */
-    uint64_t size; /* when it was begun */
-    unsigned handles;
-    bool stale; /* the file has another content now */
-    bool rdwr;  /* there is or was a handle that can map and write */
-    /* detached: what the pages should hold, as far as it is known */
-    struct cache_page_sum *sums;
-    uint64_t page_count;
-    struct timespec changed; /* ctime after our own last change */
-    bool suspicious;         /* somebody else has changed it since it was looked at */
-    /* lingers: under data->lock */
-    struct pass *prev, *next;
-    bool checking;
-    struct pool_task task;
-};
-
 /* --- Who reads and writes how */
 
 void data_passthrough_set(struct data *data, const struct data_passthrough *kernel)
 {
     data->passthrough = *kernel;
     atomic_store(&data->passthrough_on, data->config.cache != NULL);
+    atomic_store(&data->staged_pass_on, data_stages_locally(data));
+}
+
+bool data_stages_locally(const struct data *data)
+{
+    return data->area && (data->rules || data->config.durability != DATA_STORE);
 }
 
 static void switch_off(struct data *data, const char *what, int rc)
@@ -115,7 +101,7 @@ static bool begin_locked(struct data_handle *handle)
 }
 
 /* -EAGAIN: the extents must be known. */
-static int decide_locked(struct data_handle *handle, int flags)
+static int decide_locked(struct data_handle *handle, int flags, bool *new)
 {
     struct file *file = handle->file;
     struct pass *pass = file->pass;
@@ -123,10 +109,15 @@ static int decide_locked(struct data_handle *handle, int flags)
     if (pass && pass->handles > 0) {
         if (pass->stale && rdwr)
             return -ESTALE; /* he could map, and write into, what is not the file any more */
-        int rc = handle->writable || (flags & O_TRUNC) ? pass_before_change_locked(file) : 0;
+        bool change = !pass->view && (handle->writable || (flags & O_TRUNC));
+        int rc = change ? pass_before_change_locked(file) : 0;
         if (rc < 0)
             return rc;
         pass->rdwr |= rdwr;
+    } else if (pass_staged_eligible_locked(handle)) {
+        pass = pass_staged_begin_locked(handle, new) ? file->pass : NULL;
+        if (pass)
+            pass->rdwr = rdwr;
     } else if (!eligible_locked(handle, flags)) {
         pass = NULL;
     } else if (!file->extents) {
@@ -135,7 +126,7 @@ static int decide_locked(struct data_handle *handle, int flags)
         pass = begin_locked(handle) ? file->pass : NULL;
     }
     handle->mode = pass ? HANDLE_PASS : HANDLE_CACHED;
-    handle->direct = pass && (handle->writable || pass->stale);
+    handle->direct = pass && !pass->view && (handle->writable || pass->stale);
     handle->rdwr = rdwr;
     if (pass)
         pass->handles++;
@@ -154,8 +145,9 @@ struct mode_ask {
 /* The extents are there, or are not to be had. */
 static int decide(struct data_handle *handle, int flags, bool last)
 {
+    bool new = false;
     pthread_mutex_lock(&handle->file->lock);
-    int rc = decide_locked(handle, flags);
+    int rc = decide_locked(handle, flags, &new);
     if (rc == -EAGAIN && last) {
         /* They were dropped again meanwhile. */
         handle->mode = HANDLE_CACHED;
@@ -163,6 +155,8 @@ static int decide(struct data_handle *handle, int flags, bool last)
         rc = 0;
     }
     pthread_mutex_unlock(&handle->file->lock);
+    if (new)
+        file_dirty_update(handle->file);
     return rc;
 }
 
@@ -223,6 +217,10 @@ static bool same_time(struct timespec a, struct timespec b)
 int pass_before_change_locked(struct file *file)
 {
     struct pass *pass = file->pass;
+    if (pass && pass->view) {
+        int rc = pass_take_locked(file);
+        return rc == -EDQUOT ? 0 : rc;
+    }
     if (!pass || pass->cid == 0 || pass->stale)
         return 0;
     int fd = cache_backing_detach(file->data->config.cache, pass->cid, &pass->sums);
@@ -280,7 +278,7 @@ static int write_all(int fd, const char *bytes, uint64_t length, uint64_t offset
 void pass_changed_locked(struct file *file, uint64_t offset, uint64_t length)
 {
     struct pass *pass = file->pass;
-    if (!pass || pass->stale)
+    if (!pass || pass->stale || pass->view)
         return;
     char room[16u << 10];
     uint64_t end = offset + length;
@@ -303,13 +301,14 @@ void pass_resized_locked(struct file *file)
     if (!pass || pass->stale)
         return;
     changed_begin(pass);
-    forget_pages(pass, file->size, UINT64_MAX - CACHE_PAGE);
+    if (!pass->view)
+        forget_pages(pass, file->size, UINT64_MAX - CACHE_PAGE);
     changed_end(pass, ftruncate(pass->fd, (off_t)file->size) < 0 ? -errno : 0);
 }
 
 void pass_stale_locked(struct file *file)
 {
-    if (file->pass)
+    if (file->pass && !file->pass->view)
         file->pass->stale = true;
 }
 
@@ -424,7 +423,7 @@ static void run_flush(struct pool_task *task)
 
 bool pass_flush(struct data_handle *handle, struct data_request *request)
 {
-    if (handle->mode != HANDLE_PASS || !handle->rdwr)
+    if (handle->mode != HANDLE_PASS || !handle->rdwr || handle->file->pass->view)
         return false;
     struct pass_flush *flush = calloc(1, sizeof(*flush));
     if (!flush)
@@ -451,6 +450,12 @@ bool pass_read(struct data_handle *handle, uint64_t offset, uint64_t length,
     if (handle->mode != HANDLE_PASS)
         return false;
     struct file *file = handle->file;
+    if (file->pass->view) {
+        pthread_mutex_lock(&file->lock);
+        pass_take_locked(file);
+        pthread_mutex_unlock(&file->lock);
+        return false;
+    }
     struct pass_answer *answer = calloc(1, sizeof(*answer));
     if (!answer)
         return false;
@@ -475,8 +480,13 @@ bool pass_read(struct data_handle *handle, uint64_t offset, uint64_t length,
 
 /* --- The end */
 
-static void end_locked(struct file *file)
+/* `over`: nobody can write to a staging any more. */
+static void end_locked(struct file *file, bool over)
 {
+    if (file->pass->view) {
+        pass_staged_end_locked(file, over);
+        return;
+    }
     struct pass *pass = TAKE_PTR(file->pass);
     if (pass->id)
         file->data->passthrough.close(file->data->passthrough.arg, pass->id);
@@ -523,9 +533,11 @@ static void check_lingering(struct pass *pass, bool last)
     struct file *file = pass->file;
     struct data *data = file->data;
     pthread_mutex_lock(&file->lock);
-    bool gone = last || pass->stale || writers_are_gone_locked(pass);
+    bool over = pass->view ? pass_staged_is_over_locked(pass)
+                           : pass->stale || writers_are_gone_locked(pass);
+    bool gone = last || over;
     pthread_mutex_unlock(&file->lock);
-    int rc = absorb(file, gone);
+    int rc = pass->view ? 0 : absorb(file, gone);
     if (rc < 0 && !last)
         gone = false;
     pthread_mutex_lock(&data->lock);
@@ -536,9 +548,10 @@ static void check_lingering(struct pass *pass, bool last)
     if (!gone)
         return;
     pthread_mutex_lock(&file->lock);
-    end_locked(file);
+    end_locked(file, over);
     bool flush = file->staging && file->writers == 0 && !file->unlinked;
     pthread_mutex_unlock(&file->lock);
+    file_dirty_update(file);
     if (flush && !last)
         durability_written(file);
     file_put(file);
@@ -558,16 +571,19 @@ void pass_release(struct data_handle *handle)
     struct pass *pass = handle->mode == HANDLE_PASS ? file->pass : NULL;
     if (handle->mode == HANDLE_CACHED)
         file->cached_handles--;
-    if (pass && --pass->handles == 0) {
-        if (pass->rdwr && !pass->stale) {
+    bool ended = pass && --pass->handles == 0;
+    if (ended) {
+        if (pass->view ? !pass_staged_is_over_locked(pass) : pass->rdwr && !pass->stale) {
             data->passthrough.close(data->passthrough.arg, pass->id);
             pass->id = 0;
             lingers = pass;
         } else {
-            end_locked(file);
+            end_locked(file, true);
         }
     }
     pthread_mutex_unlock(&file->lock);
+    if (ended)
+        file_dirty_update(file);
     if (!lingers)
         return;
     file_ref(file);
@@ -594,6 +610,45 @@ bool pass_tick(struct data *data)
     }
     pthread_mutex_unlock(&data->lock);
     return some;
+}
+
+/* The first staging that lingers and that this round has not seen; it is being checked then.
+ * *busy: somebody else is at it. */
+static struct pass *next_to_settle(struct data *data, uint64_t round, bool *busy)
+{
+    struct pass *pass, *found = NULL;
+    *busy = false;
+    pthread_mutex_lock(&data->lock);
+    DL_FOREACH(data->lingering, pass)
+    {
+        if (!pass->view || pass->round == round)
+            continue;
+        if (pass->checking) {
+            *busy = true;
+        } else {
+            pass->checking = true;
+            pass->round = round;
+            found = pass;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&data->lock);
+    return found;
+}
+
+void pass_settle(struct data *data)
+{
+    uint64_t round = atomic_fetch_add(&data->pass_rounds, 1) + 1;
+    for (;;) {
+        bool busy;
+        struct pass *pass = next_to_settle(data, round, &busy);
+        if (pass)
+            check_lingering(pass, false);
+        else if (!busy)
+            return;
+        else
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
 }
 
 void pass_close(struct data *data)

@@ -1,5 +1,6 @@
 /*
- * Reads that the kernel serves from a cache file, without the mount (docs/cache.md, Passthrough).
+ * Reads that the kernel serves from a cache file, without the mount (docs/cache.md, Passthrough),
+ * and new files that it writes and reads in their staging file (docs/durability.md).
  *
  * The kernel's rules: while an inode has a handle with passthrough, each further one must name the
  * same backing file; while it has one without, none can have it. So who opens a file first decides.
@@ -27,6 +28,19 @@ int pass_before_change_locked(struct file *file);
 void pass_changed_locked(struct file *file, uint64_t offset, uint64_t length);
 /* After it: file->size is new. */
 void pass_resized_locked(struct file *file);
+/* Staging files (pass_staged.c); all of these do nothing, or say no, for other files.
+ * Size and time as they are now, however they became so. */
+void pass_look_locked(struct file *file);
+/* The same, and what was written is dirty. 0; -EDQUOT: it is, but there is no quota for it; or what
+ * the local disk said. */
+int pass_take_locked(struct file *file);
+bool pass_is_staged_locked(const struct file *file);
+/* A commit has these bytes as the whole content. */
+void pass_committed_locked(struct file *file, const void *bytes, uint64_t size);
+bool pass_was_committed_locked(const struct file *file);
+/* After pass_take_locked: nothing is there that was not committed. May read up to inline_max. */
+bool pass_is_clean_locked(const struct file *file);
+
 /* The content is not what it was, by other hands: who has it open keeps what he sees. */
 void pass_stale_locked(struct file *file);
 
@@ -43,6 +57,9 @@ void pass_release(struct data_handle *handle);
 /* Once a second, on the loop thread: looks after backing files that linger. True: there are some.
  */
 bool pass_tick(struct data *data);
+/* Staging files whose handles are closed are staged the usual way now, unless they are mapped.
+ * Blocking, not for long. */
+void pass_settle(struct data *data);
 /* No handle is left: what lingers is staged, and gone. Blocking. */
 void pass_close(struct data *data);
 

@@ -65,7 +65,7 @@ int staging_recover(struct staging_area *area,
 int staging_new(struct staging_area *area, uint64_t ino, uint64_t size, struct staging **out);
 /* The same, with what the next process is to know; base_version: of the content below, again after
  * each commit (before staging_committed). One that is scratch has a file from the start. */
-enum { STAGING_LOCAL = 1, STAGING_SCRATCH = 2 };
+enum { STAGING_LOCAL = 1, STAGING_SCRATCH = 2, STAGING_SHARED = 4 };
 int staging_new_class(struct staging_area *area, uint64_t ino, uint64_t size, uint32_t flags,
                       uint64_t base_version, struct staging **out);
 void staging_set_base(struct staging *staging, uint64_t base_version);
@@ -138,6 +138,17 @@ void staging_sync_done(struct staging_sync *sync); /* after begin, always; witho
 /* It was synced, and what changed since was not: what a commit cleaned stays until it is. */
 bool staging_needs_sync(const struct staging *staging);
 
+/* Passthrough (staging_shared.c): programs write the file by themselves. It gets one, as long as
+ * the content, which is all staged, zeros elsewhere. -EBUSY: not now. Views never see its holes
+ * punched then. */
+int staging_share(struct staging *staging);
+int staging_unshare(struct staging *staging); /* nobody does any more */
+/* All that a shared file holds is dirty from now on, as if it was written now; its size counts. */
+int staging_take(struct staging *staging, uint64_t mtime_ns, bool time_dirty);
+/* The bytes go on in a file of their own: who writes the present one writes it for himself.
+ * Blocking. */
+int staging_part_from_others(struct staging *staging);
+
 /* The first dirty range that ends after `offset`; false if none. Ranges that touch but differ in
  * epoch or hole are separate. */
 bool staging_next(const struct staging *staging, uint64_t offset, struct staging_range *out);
@@ -157,6 +168,8 @@ int staging_read(struct staging *staging, uint64_t offset, uint64_t length, void
 struct staging_view *staging_view_get(struct staging *staging);
 bool staging_in_file(const struct staging *staging); /* staging_view_get would give one */
 int staging_view_fd(const struct staging_view *view);
+/* Nobody else has it open for writing, or mapped so. Nobody writes by this view meanwhile. */
+bool staging_view_is_alone(struct staging_view *view);
 int staging_view_read(const struct staging_view *view, uint64_t offset, uint64_t length, void *buf);
 /* The bytes where they lie, in the page cache: writers may change them while they are read. Goes
  * before the view. */

@@ -210,22 +210,29 @@ static int create_log(struct staging *staging)
     return rc;
 }
 
+int staging_file_make_data(struct staging *staging)
+{
+    char name[STAGING_NAME_MAX];
+    staging->data_number = atomic_fetch_add(&staging->area->next_number, 1);
+    staging_data_name(staging->ino, staging->data_number, name);
+    return create(staging->area, name);
+}
+
 int staging_file_create(struct staging *staging)
 {
     struct staging_area *area = staging->area;
-    char name[STAGING_NAME_MAX];
     struct staging_view *file = calloc(1, sizeof(*file));
     if (!file)
         return -ENOMEM;
-    staging->data_number = atomic_fetch_add(&area->next_number, 1);
-    staging_data_name(staging->ino, staging->data_number, name);
-    cleanup(close_fd) int fd = create(area, name);
+    cleanup(close_fd) int fd = staging_file_make_data(staging);
     int rc = fd < 0 ? fd : 0;
     if (!rc && staging->slot >= 0)
         rc = copy_slot(staging, fd);
     if (!rc)
         rc = create_log(staging);
     if (rc) {
+        char name[STAGING_NAME_MAX];
+        staging_data_name(staging->ino, staging->data_number, name);
         if (fd >= 0)
             unlinkat(area->dir_fd, name, 0);
         free(file);
@@ -433,6 +440,8 @@ int staging_file_recover(struct staging_area *area, const char *name,
     if (header.flags & STAGING_SCRATCH) /* goes, whatever it holds */
         return staging_call_found(staging, found, arg);
     rc = other_boot ? log_replay_synced(staging) : log_replay(staging);
+    if (!rc && header.flags & STAGING_SHARED)
+        rc = staging_take_left(staging, other_boot);
     if (!rc && other_boot)
         rc = take_over(staging, header.generation);
     if (rc == -ESTALE) {

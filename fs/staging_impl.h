@@ -92,6 +92,8 @@ bool small_store(struct staging *staging);
 /* staging_file.c: a file of bytes, and one with their log. */
 /* Makes the file with the present state in its log; bytes of a slot are copied. */
 int staging_file_create(struct staging *staging);
+/* A file of bytes with a new number, which the staging gets; the descriptor, or -errno. */
+int staging_file_make_data(struct staging *staging);
 int staging_file_append(struct staging *staging, uint64_t offset, uint64_t length, bool zero);
 /* Records size, times, truncated_to; the ranges beyond size are cut in the log too. */
 int staging_file_state(struct staging *staging);
@@ -112,6 +114,10 @@ void staging_file_sweep(struct staging_area *area, const char *name);
 /* Name of the file of bytes. */
 #define STAGING_NAME_MAX 40
 void staging_data_name(uint64_t ino, uint64_t number, char name[STAGING_NAME_MAX]);
+
+/* staging_shared.c: what a process left that shared the file; the ranges and the size are those of
+ * the log. */
+int staging_take_left(struct staging *staging, bool other_boot);
 
 /* staging_sync.c: all steps at once; blocking. For recovery, and before the last synced log would
  * be overwritten. */

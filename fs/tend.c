@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "buffers.h"
+#include "passthrough.h"
 #include "staging.h"
 #include "tend.h"
 #include "upload.h"
@@ -34,8 +35,9 @@ static bool is_backlog_locked(const struct file *file)
 static bool is_due_locked(const struct file *file, uint64_t now, bool hurry)
 {
     const struct data *data = file->data;
+    /* One that is written past the mount could not be cleaned, and gives no room back. */
     if (!file->staging || file->unlinked || now < file->retry_after_ns ||
-        file->durability == DATA_SCRATCH)
+        file->durability == DATA_SCRATCH || pass_is_staged_locked(file))
         return false;
     bool finishing = file->upload && upload_is_finishing(file->upload);
     if (finishing)
@@ -82,7 +84,10 @@ static size_t find_due(struct data *data, bool hurry, struct candidate **out)
     for (struct file *file = data->dirty; file; file = file->dirty_next) {
         pthread_mutex_lock(&file->lock);
         bool backlog = !hurry && is_backlog_locked(file);
-        if (file->staging && file->durability == DATA_LOCAL)
+        bool passed = pass_is_staged_locked(file);
+        if (passed)
+            pass_take_locked(file); /* so that its bytes are counted */
+        if (file->staging && file->durability == DATA_LOCAL && !passed)
             oldest = MIN(oldest, file->dirty_since_ns);
         bool due = (!backlog || room > 0) && is_due_locked(file, now, hurry);
         room -= backlog && due;

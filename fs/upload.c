@@ -19,6 +19,7 @@
 #include "base/crash.h"
 #include "base/log.h"
 #include "durability.h"
+#include "passthrough.h"
 #include "staging.h"
 #include "upload_impl.h"
 #include "written.h"
@@ -90,7 +91,8 @@ static struct upload *flush_new_locked(struct file *file, int *error)
         *error = -ENOMEM;
         return NULL;
     }
-    *error = upload_plan(upload);
+    int taken = pass_take_locked(file); /* what was over a quota is there all the same */
+    *error = taken == -EDQUOT || taken == 0 ? upload_plan(upload) : taken;
     if (!*error && upload->total) {
         upload->single = upload->total <= upload->data->config.part_bytes;
         unsigned count = 0;
@@ -155,7 +157,8 @@ static void upload_end(struct upload *upload, int result, bool again)
         LL_CONCAT(waiters, file->flush_wanted);
         file->flush_wanted = NULL;
     } else if (file->flush_wanted || (again && upload->finishing) ||
-               (!result && upload->finishing && file->writers == 0)) {
+               (!result && upload->finishing && file->writers == 0 &&
+                !pass_is_staged_locked(file))) {
         next = flush_new_locked(file, &next_error);
         if (next_error)
             failed = TAKE_PTR(file->flush_wanted);
@@ -366,7 +369,10 @@ static void commit_finish(struct upload *upload)
     file_extents_drop_locked(file);
     struct staging_gift gift = {0}; /* what is staged, if it is still what the object holds */
     bool whole = whole_locked(upload), sync = false;
-    clean_locked(upload);
+    if (!pass_is_staged_locked(file))
+        clean_locked(upload);
+    else if ((upload->flags & META_REPLACE) && !upload->total)
+        pass_committed_locked(file, upload->inlined, upload->inline_total);
     file->committed_size = attr->size;
     file->data_version = MAX(file->data_version, attr->data_version);
     file->truncated_to = upload->truncated_since;
@@ -379,7 +385,7 @@ static void commit_finish(struct upload *upload)
     else
         file->inline_bytes += upload->inline_total;
     if (staging_count(file->staging) == 0 && file->size == file->committed_size &&
-        file->truncated_to == UINT64_MAX && !file->time_dirty) {
+        file->truncated_to == UINT64_MAX && !file->time_dirty && !pass_is_staged_locked(file)) {
         if (whole)
             staging_give(TAKE_PTR(file->staging), upload->total, &gift);
         else

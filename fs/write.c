@@ -320,6 +320,7 @@ int data_fallocate(struct data_handle *handle, int mode, uint64_t offset, uint64
     bool new = false, new_size = false;
     pthread_mutex_lock(&file->lock);
     int rc = handle->lost != file->lost ? -ESTALE : 0;
+    pass_look_locked(file);
     if (!rc && kind)
         rc = zero_locked(file, offset, offset + length, now, &new);
     if (!rc && !keep && offset + length > file->size)

@@ -104,6 +104,8 @@ struct data_passthrough {
     void (*close)(void *arg, int id);
     void *arg;
 };
+/* New files may stay on this disk for a while: passthrough is of use without a cache, too. */
+bool data_stages_locally(const struct data *data);
 /* The kernel offers it. Before the first handle. */
 void data_passthrough_set(struct data *data, const struct data_passthrough *kernel);
 /* How the kernel is to treat the handle; once for each, between data_file_open and its answer.
@@ -112,8 +114,8 @@ int data_handle_mode(struct data_handle *handle, int flags, struct data_request 
 /* After it: the backing file's id, 0 for none. *direct: reads and writes of the handle come here in
  * spite of it. */
 int data_handle_passthrough(const struct data_handle *handle, bool *direct);
-/* A name of `ino` moved (0: of any, or of a directory): what was scratch may be so no more. After it
- * what left the scratch places survives this process. 0, or -EINPROGRESS; without a request it
+/* A name of `ino` moved (0: of any, or of a directory): what was scratch may be so no more. After
+ * it what left the scratch places survives this process. 0, or -EINPROGRESS; without a request it
  * blocks. Any thread. */
 int data_renamed(struct data *data, uint64_t ino, struct data_request *request);
 /* What was flushed is on this disk, and its name must be so, too: the metadata is to be synced. */
