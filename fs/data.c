@@ -50,6 +50,16 @@ static struct data_kept *kept_slot(struct data *data, uint64_t ino)
     return &data->kept[ino % DATA_KEPT_SLOTS];
 }
 
+bool data_was_read(struct data *data, uint64_t ino)
+{
+    struct file *file;
+    pthread_mutex_lock(&data->lock);
+    HASH_FIND(hh, data->files, &ino, sizeof(ino), file);
+    bool was = !file && kept_slot(data, ino)->ino == ino;
+    pthread_mutex_unlock(&data->lock);
+    return was;
+}
+
 static struct file *file_new(struct data *data, const struct meta_attr *attr)
 {
     struct file *file = calloc(1, sizeof(*file));
@@ -68,6 +78,7 @@ static struct file *file_new(struct data *data, const struct meta_attr *attr)
     file->unlinked = attr->nlink == 0;
     file->truncated_to = UINT64_MAX;
     file->cache_stale = kept->ino != attr->ino || kept->data_version != attr->data_version;
+    file->extents = file_extents_take_ahead_locked(data, attr);
     return file;
 }
 
@@ -378,12 +389,13 @@ enum how { MOVED, REWRITTEN, OUTSIDE };
 
 static void extents_changed(struct data *data, uint64_t ino, enum how how)
 {
+    atomic_fetch_add(&data->changes, 1);
     struct file *file = file_get(data, ino);
     if (!file) {
         if (how != MOVED) {
             pthread_mutex_lock(&data->lock);
             if (kept_slot(data, ino)->ino == ino)
-                kept_slot(data, ino)->ino = 0;
+                kept_slot(data, ino)->data_version = UINT64_MAX;
             pthread_mutex_unlock(&data->lock);
         }
         return;

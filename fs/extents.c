@@ -47,6 +47,45 @@ static struct file_extents *extents_from(struct meta_reply *reply)
     return extents;
 }
 
+uint64_t data_changes(struct data *data)
+{
+    return atomic_load(&data->changes);
+}
+
+void data_handle_extents(struct data_handle *handle, struct meta_reply *reply, uint64_t since)
+{
+    struct file *file = handle->file;
+    pthread_mutex_lock(&file->lock);
+    bool wanted = !file->extents && !file->extents_asked && !file->upload &&
+                  reply->attr.data_version == file->data_version &&
+                  atomic_load(&file->data->changes) == since;
+    if (wanted)
+        file->extents = extents_from(reply);
+    pthread_mutex_unlock(&file->lock);
+}
+
+void data_extents_ahead(struct data *data, struct meta_reply *reply, uint64_t since)
+{
+    uint64_t ino = reply->attr.ino;
+    struct file_extents *extents = extents_from(reply);
+    pthread_mutex_lock(&data->lock);
+    struct file_extents *old = data->ahead;
+    data->ahead = extents;
+    data->ahead_ino = ino;
+    data->ahead_since = since;
+    pthread_mutex_unlock(&data->lock);
+    file_extents_unref(old);
+}
+
+struct file_extents *file_extents_take_ahead_locked(struct data *data, const struct meta_attr *attr)
+{
+    const struct file_extents *ahead = data->ahead;
+    if (!ahead || data->ahead_ino != attr->ino || ahead->data_version != attr->data_version ||
+        data->ahead_since != atomic_load(&data->changes))
+        return NULL;
+    return TAKE_PTR(data->ahead);
+}
+
 /* Passes the result to all who wait, a reference each, but for `except`. */
 static void answer_all(struct file_extents_wait *waiters, struct file_extents *extents, int result,
                        struct file_extents_wait *except)

@@ -62,6 +62,8 @@ struct data {
     struct file *dirty;        /* a reference each */
     pthread_cond_t files_gone; /* `files` is empty */
     struct data_kept *kept;
+    struct file_extents *ahead; /* of ahead_ino, asked for when `changes` was ahead_since */
+    uint64_t ahead_ino, ahead_since;
 
     struct data_passthrough passthrough; /* immutable once passthrough_on was set */
     _Atomic bool passthrough_on, staged_pass_on;
@@ -70,6 +72,7 @@ struct data {
 
     _Atomic uint64_t file_count; /* of `files`: so that data_overlay needs no lock when it is 0 */
     _Atomic uint64_t dirty_files;
+    _Atomic uint64_t changes;                    /* data_changes */
     _Atomic uint64_t local_files, scratch_files; /* of dirty_files, as they came to the list */
     _Atomic bool backlog_late, stopping, keep;
     _Atomic unsigned reclass_wanted;
@@ -197,6 +200,9 @@ struct file_extents_wait {
 int file_extents_get(struct file *file, struct file_extents_wait *wait);
 /* Forgets them (after a commit, a settle, an outside change). With file->lock held. */
 void file_extents_drop_locked(struct file *file);
+/* What data_extents_ahead has of this file, if it is what the file has now. Under data->lock. */
+struct file_extents *file_extents_take_ahead_locked(struct data *data,
+                                                    const struct meta_attr *attr);
 
 /*
  * How a read sees a file, under one hold of file->lock: file->size; the dirty ranges of

@@ -72,6 +72,7 @@ static void make_metrics(struct data *data)
 static void data_free(struct data *data)
 {
     durability_close(data);
+    file_extents_unref(data->ahead);
     written_close(data->written);
     pool_free(data->pool);
     buffers_free(data->upload_buffers);

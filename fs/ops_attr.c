@@ -15,15 +15,24 @@
 
 static void attr_done(struct front_request *r)
 {
+    struct meta_attr attr = r->meta.reply.attr;
+    if (r->result == 0 && r->meta.op.kind == META_EXTENTS)
+        data_extents_ahead(r->fs->data, &r->meta.reply, r->offset);
     if (r->result < 0)
         front_reply_result(r, r->result);
     else
-        front_reply_attr(r, &r->meta.reply.attr);
+        front_reply_attr(r, &attr);
 }
 
 static void get_attr(struct front_request *r)
 {
-    front_meta_again(r, META_GETATTR)->ino = r->ino;
+    struct meta_op *op = front_meta_again(r, META_GETATTR);
+    op->ino = r->ino;
+    /* The kernel asks before it opens what another mount has changed. */
+    if (r->fs->config.shared && data_was_read(r->fs->data, r->ino)) {
+        op->flags = META_OPENING;
+        r->offset = data_changes(r->fs->data);
+    }
     front_meta(r, attr_done);
 }
 

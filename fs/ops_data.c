@@ -122,6 +122,8 @@ static void open_found(struct front_request *r)
     int result = r->result;
     if (result == 0)
         result = front_file_open(r, &r->meta.reply.attr, false);
+    if (result == 0 && r->meta.op.kind == META_EXTENTS)
+        data_handle_extents(r->file->handle, &r->meta.reply, r->offset);
     if (result < 0)
         front_reply_result(r, result);
     else
@@ -146,6 +148,10 @@ void front_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     r->fi = *fi;
     r->ino = r->meta.op.ino = ino;
     r->meta.op.kind = META_GETATTR;
+    if (fs->config.shared && (fi->flags & O_ACCMODE) == O_RDONLY && !(fi->flags & O_TRUNC)) {
+        r->meta.op.flags = META_OPENING;
+        r->offset = data_changes(fs->data);
+    }
     front_meta(r, open_found);
 }
 

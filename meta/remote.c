@@ -175,6 +175,10 @@ int remote_submit(struct remote *remote, struct meta_request *request)
         return request->result = request->op.kind == META_DROP ? 0 : -EROFS;
     if (is_answered_here(remote, request))
         return request->result;
+    if (request->op.kind == META_GETATTR && request->op.flags & META_OPENING) {
+        request->op.kind = META_EXTENTS;
+        request->op.length = UINT64_MAX;
+    }
     struct remote_call *call = calloc(1, sizeof(*call));
     if (!call)
         return request->result = -ENOMEM;

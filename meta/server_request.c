@@ -333,7 +333,9 @@ static void note_held(struct job *job)
 static void finish(struct job *job)
 {
     struct server_volume *volume = job->session->volume;
-    if (!job->is_task && job->request.op.kind == META_EXTENTS && job->change.holds)
+    /* No page is locked yet by who only opens. */
+    if (!job->is_task && job->request.op.kind == META_EXTENTS &&
+        !(job->request.op.flags & META_OPENING) && job->change.holds)
         note_held(job);
     job->result = job->is_task ? job->task.result : job->request.result;
     if (!job->is_task && job->request.applied && job->session->ended && volume->meta)

@@ -93,6 +93,16 @@ struct data_request {
     uint64_t offset, length;
 };
 
+/* Counts what changes extents by other hands: before an answer with extents is asked for. */
+uint64_t data_changes(struct data *data);
+/* An answer to META_EXTENTS of the whole file, which was asked for when data_changes was `since`:
+ * kept (and the answer empty then) if it is what the file has now, so that reads need not ask. */
+void data_handle_extents(struct data_handle *handle, struct meta_reply *reply, uint64_t since);
+/* The same for a file that will perhaps be opened next: one is kept. */
+void data_extents_ahead(struct data *data, struct meta_reply *reply, uint64_t since);
+/* The file was open some time ago, and is not now. */
+bool data_was_read(struct data *data, uint64_t ino);
+
 /* `attr` as the metadata says now. Never waits. Errors: -ENOMEM, -EMFILE. */
 int data_file_open(struct data *data, const struct meta_attr *attr, bool writable,
                    struct data_handle **out);
