@@ -117,7 +117,10 @@ static enum MHD_Result answer(void *arg, struct MHD_Connection *connection, cons
         return reply(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain", &text);
     }
     if (strcmp(url, "/metrics") == 0) {
-        metrics_print(server->config.metrics, &text);
+        if (server->config.print)
+            server->config.print(server->config.arg, &text);
+        else
+            metrics_print(server->config.metrics, &text);
         return reply(connection, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", &text);
     }
     if (strcmp(url, "/healthz") == 0) {

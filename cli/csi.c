@@ -15,7 +15,7 @@
 
 struct csi_options {
     char *role, *endpoint, *registration, *kubelet_endpoint, *name, *node_id, *log_level;
-    char *state_dir, *cache_dir, *sluice, *cgroup, *cgroup_root;
+    char *state_dir, *cache_dir, *sluice, *cgroup, *cgroup_root, *metrics_address;
     bool allow_file;
     unsigned max_volumes;
     uint32_t timeout_ms;
@@ -56,6 +56,8 @@ static const struct option_spec specs[] = {
     {"timeout", 0, OPTION_DURATION, AT(timeout_ms), "TIME",
      "The longest that a call may take, whatever its client allows (10m)", .min = 1000,
      .max = 3600000},
+    {"metrics-address", 0, OPTION_STRING, AT(metrics_address), "HOST:PORT",
+     "Serve metrics of the driver and of all its mounts there, by HTTP (docs/metrics.md)"},
     {"log-level", 0, OPTION_CHOICE, AT(log_level), "LEVEL", "error, warn, info or debug (info)",
      .choices = "error|warn|info|debug"},
 };
@@ -92,6 +94,7 @@ static int serve(struct csi_options *o, const sigset_t *mask)
         .sluice = o->sluice ? o->sluice : own,
         .cgroup = o->cgroup,
         .cgroup_root = o->cgroup_root ? o->cgroup_root : "/sys/fs/cgroup",
+        .metrics_address = o->metrics_address,
         .allow_file = o->allow_file,
         .max_volumes = o->max_volumes,
         .timeout_ms = o->timeout_ms,

@@ -16,6 +16,7 @@
 #include "launch.h"
 #include "records.h"
 #include "registry.h"
+#include "scrape.h"
 #include "server.h"
 #include "stage.h"
 
@@ -173,11 +174,18 @@ static int start(struct running *r, struct error *error)
     result = make_state(csi, error);
     if (result < 0)
         return result;
+    if (csi->config.metrics_address) {
+        result =
+            scrape_start(csi->config.metrics_address, csi->config.state_dir, &csi->scrape, error);
+        if (result < 0)
+            return result;
+    }
     struct server_config config = {
         .sockets = r->sockets,
         .methods = r->methods,
         .method_count = collect_methods(r),
         .csi = csi,
+        .scrape = csi->scrape,
         .threads = THREADS,
         .calls = CALLS,
         .default_timeout_ms = csi->config.timeout_ms,
@@ -213,6 +221,7 @@ void csi_stop(struct csi *csi)
         return;
     struct running *r = container_of(csi, struct running, csi);
     server_free(csi->server);
+    scrape_stop(csi->scrape);
     if (csi->cleaning && pthread_tryjoin_np(csi->cleaner, NULL) != 0)
         return; /* it still hangs in a mount and uses all this; the process ends anyway */
     busy_free(csi->busy);

@@ -10,12 +10,14 @@
 struct server;
 struct busy;
 struct registry;
+struct scrape;
 
 struct csi {
     struct csi_config config; /* immutable */
     char *socket;             /* path of the endpoint */
     struct server *server;
     struct busy *busy;
+    struct scrape *scrape;     /* NULL: nobody asked for metrics */
     struct registry *registry; /* of a controller */
     pthread_t cleaner;         /* stage_clean_up */
     bool cleaning;             /* it runs: a mount does not answer */

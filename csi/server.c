@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/pool.h"
+#include "scrape.h"
 #include "wire.h"
 
 #define SHUTDOWN_GRACE_MS 500 /* for calls in work, before they are cancelled */
@@ -167,6 +168,8 @@ static void rpc_run(struct pool_task *task)
     uint64_t began_ms = clock_monotonic_ms();
     int code = run_handler(rpc, &request, &message);
     log_call(rpc, request, code, began_ms);
+    scrape_note_call(rpc->server->config.scrape, rpc->method->name, csi_code_name(code),
+                     clock_monotonic_ms() - began_ms);
     wire_message_done(&message);
     rpc_answer(rpc, code);
 }

@@ -11,6 +11,7 @@
 #include "call.h"
 
 struct server;
+struct scrape;
 
 struct server_config {
     const char *const *sockets; /* absolute paths; a stale socket there is replaced */
@@ -18,6 +19,7 @@ struct server_config {
     const struct csi_method *methods; /* until server_free */
     unsigned method_count;
     struct csi *csi;             /* given to the handlers */
+    struct scrape *scrape;       /* told of each call; NULL: nobody is */
     unsigned threads, calls;     /* 1.. */
     unsigned default_timeout_ms; /* of a call that names no deadline; longer ones are cut to it */
 };

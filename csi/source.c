@@ -15,13 +15,15 @@
 /* Options of `sluice mount` that a StorageClass, a volume or a pod may set: none that names a file
  * of the host, a credential or another process. */
 static const char *const mount_options[] = {
-    "addressing",       "storage-class",    "sse",         "request-payer", "anonymous",
-    "connections",      "deadline",         "hedge-after", "upload-limit",  "download-limit",
-    "transport",        "writeback",        "posix-acl",   "max-threads",   "sync",
-    "sync-interval",    "settle-delay",     "gc-delay",    "inline-max",    "import-ttl",
-    "negative-ttl",     "staging-patterns", "no-settle",   "memory",        "staging-max",
-    "part-size",        "upload-parallel",  "readahead",   "log-level",     "settle-requests",
-    "settle-bandwidth",
+    "addressing",       "storage-class",    "sse",         "request-payer",  "anonymous",
+    "connections",      "deadline",         "hedge-after", "upload-limit",   "download-limit",
+    "transport",        "writeback",        "posix-acl",   "max-threads",    "sync",
+    "sync-interval",    "settle-delay",     "gc-delay",    "inline-max",     "import-ttl",
+    "negative-ttl",     "staging-patterns", "no-settle",   "memory",         "staging-max",
+    "part-size",        "upload-parallel",  "readahead",   "log-level",      "settle-requests",
+    "settle-bandwidth", "offline",          "durability",  "durability-for", "upload-delay",
+    "backlog-age",      "backup-interval",  "backup-keep", "cache-size",     "no-cache",
+    "no-passthrough",
 };
 
 /* Parameters that say where the volume is. */
@@ -77,8 +79,8 @@ static int add_option(struct csi_call *call, struct source *s, const char *name,
 
 static bool is_flag_option(const char *name)
 {
-    static const char *const flags[] = {"request-payer", "anonymous", "writeback", "posix-acl",
-                                        "no-settle"};
+    static const char *const flags[] = {"request-payer", "anonymous", "writeback",     "posix-acl",
+                                        "no-settle",     "no-cache",  "no-passthrough"};
     for (size_t i = 0; i < ARRAY_LEN(flags); i++)
         if (strcmp(flags[i], name) == 0)
             return true;
@@ -114,6 +116,26 @@ static int copy_plain(struct csi_call *call, const char *key, const char *value,
     free(*out);
     *out = strdup(value);
     return *out ? CSI_OK : out_of_memory(call);
+}
+
+/* Others see what was closed on a volume of a service, and its metadata is not here. */
+static int check_for_service(struct csi_call *call, const struct source *s)
+{
+    static const char *const others[] = {"--durability-for=", "--backup-"};
+    static const char name[] = "--durability=";
+    for (unsigned i = 0; s->kind == SOURCE_SERVICE && i < s->option_count; i++) {
+        const char *option = s->options[i];
+        bool bad =
+            strncmp(option, name, strlen(name)) == 0 && strcmp(option + strlen(name), "store") != 0;
+        for (size_t k = 0; k < ARRAY_LEN(others); k++)
+            bad = bad || strncmp(option, others[k], strlen(others[k])) == 0;
+        if (bad)
+            return csi_fail(call, CSI_INVALID_ARGUMENT,
+                            "a volume of a service cannot have %.60s: it is for a bucket that one "
+                            "node mounts",
+                            option);
+    }
+    return CSI_OK;
 }
 
 /* A key that is not one of the place. */
@@ -265,6 +287,8 @@ int source_from_pairs(struct csi_call *call, size_t count, Csi__V1__Pair *const 
     if (code == CSI_OK && out->pod_identity != (out->role && *out->role))
         code = csi_fail(call, CSI_INVALID_ARGUMENT,
                         "identity: pod and roleArn, the role that pods take, go together");
+    if (code == CSI_OK)
+        code = check_for_service(call, out);
     if (code != CSI_OK)
         source_done(out);
     return code;
@@ -342,7 +366,7 @@ int source_add_flags(struct csi_call *call, struct source *source, size_t count,
         if (code != CSI_OK)
             return code;
     }
-    return CSI_OK;
+    return check_for_service(call, source);
 }
 
 void source_done(struct source *source)

@@ -21,8 +21,10 @@
 struct metrics_http;
 
 struct metrics_http_config {
-    const char *address; /* "127.0.0.1:9180", "[::1]:9180"; port 0: any */
-    struct metrics *metrics;
+    const char *address;     /* "127.0.0.1:9180", "[::1]:9180"; port 0: any */
+    struct metrics *metrics; /* NULL with print */
+    /* In place of a registry: on the server's thread, with the text of /metrics. NULL: none. */
+    void (*print)(void *arg, struct buf *out);
     /* On the server's thread; must not block for long. false: fills `why`. NULL: always ready. */
     bool (*ready)(void *arg, char *why, size_t len);
     void *arg;

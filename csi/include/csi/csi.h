@@ -26,9 +26,10 @@ struct csi_config {
     const char *sluice;      /* the binary that is started for mounts and helpers, absolute */
     const char *cgroup;      /* mounts leave the driver's cgroup for this one; NULL: they stay */
     const char *cgroup_root; /* where the cgroup filesystem of the host is: /sys/fs/cgroup */
-    bool allow_file;         /* file:// volumes: a directory of the host in place of a bucket */
-    unsigned max_volumes;    /* on one node; 0 = no limit */
-    unsigned timeout_ms;     /* the longest a call may take */
+    const char *metrics_address; /* HOST:PORT; NULL: no metrics */
+    bool allow_file;             /* file:// volumes: a directory of the host in place of a bucket */
+    unsigned max_volumes;        /* on one node; 0 = no limit */
+    unsigned timeout_ms;         /* the longest a call may take */
 };
 
 struct csi;

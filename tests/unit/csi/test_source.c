@@ -182,3 +182,23 @@ TEST(source_from_pairs, wants_identity_and_role_together)
     check_int(PARSE(&s, "bucket=b", "identity=pod", "roleArn=a b"), CSI_INVALID_ARGUMENT);
     check_int(PARSE(&s, "bucket=b", "identity=node"), CSI_INVALID_ARGUMENT);
 }
+
+TEST(source_from_pairs, takes_durability_and_offline)
+{
+    struct source s;
+    check_int(PARSE(&s, "bucket=b", "offline=1h", "durability=local",
+                    "durability-for=_temporary*=scratch", "backup-interval=1h", "no-cache=true"),
+              CSI_OK);
+    check_int(s.option_count, 5);
+    check_str(s.options[0], "--offline=1h");
+    check_str(s.options[2], "--durability-for=_temporary*=scratch");
+    check_str(s.options[4], "--no-cache");
+    source_done(&s);
+    check_int(PARSE(&s, "server=h:1", "volume=v", "durability=store", "offline=1h"), CSI_OK);
+    char flag[] = "durability=local", *flags[] = {flag};
+    check_int(source_add_flags(&call, &s, 1, flags), CSI_INVALID_ARGUMENT);
+    source_done(&s);
+    check_int(PARSE(&s, "server=h:1", "volume=v", "durability-for=a=local"), CSI_INVALID_ARGUMENT);
+    check_int(PARSE(&s, "server=h:1", "volume=v", "backup-interval=1h"), CSI_INVALID_ARGUMENT);
+    check_int(PARSE(&s, "bucket=b", "backup-to=file:///etc"), CSI_INVALID_ARGUMENT);
+}
