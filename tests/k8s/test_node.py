@@ -3,11 +3,15 @@
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
+import urllib.parse
+import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -139,6 +143,16 @@ class Node(unittest.TestCase):
         wait_until("the volumes to be gone", lambda: [v for v in kubectl("get", "pv", "-o", "name").split() if not v.endswith("/metadata")] == [])
         wait_until("the mounts' end", lambda: not self.daemons())
 
+    def handle(self, name):
+        """The volume's id of a claim."""
+        volume = kubectl("get", "pvc", name, "-o", "jsonpath={.spec.volumeName}")
+        return kubectl("get", "pv", volume, "-o", "jsonpath={.spec.csi.volumeHandle}")
+
+    def driver_steps(self, handle):
+        log = kubectl("-n", "kube-system", "logs", "daemonset/sluice-node", "-c", "driver")
+        return ["%s %s ms" % found.groups() for line in log.splitlines() if handle in line
+                for found in [re.search(r"method=Node(\w+)Volume .* ms=(\d+)", line)] if found]
+
     def restarts(self, name):
         return kubectl("get", "pod", name, "-o", "jsonpath={.status.containerStatuses[0].restartCount}")
 
@@ -166,8 +180,13 @@ class Node(unittest.TestCase):
         apply(claim("claim"), pod("writer", of_claim("claim"), "echo hello > /data/hello && echo log > /logs/log" + STAY,
                                   mounts=[{"name": "v", "mountPath": "/data"}, {"name": "v", "mountPath": "/logs", "subPath": "logs"}],
                                   securityContext={"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 2000}))
+        wait_until("the claim to be bound", lambda: kubectl("get", "pvc", "claim", "-o", "jsonpath={.status.phase}") == "Bound")
+        bound = time.monotonic()
         self.ready("writer")
-        print("claim to running pod: %.1f s" % (time.monotonic() - began))
+        ready = time.monotonic()
+        self.assertEqual(self.sh("writer", "head -c 1 /data/hello"), "h")
+        print("claim to volume %.1f s, to running pod %.1f s, to first byte read %.1f s; the driver's part: %s" % (
+            bound - began, ready - began, time.monotonic() - began, ", ".join(self.driver_steps(self.handle("claim")))))
         wait_until("the files in the bucket", lambda: {"hello", "logs/log"} <= set(self.keys()))
         self.assertEqual(gateway.get("bucket", self.keys()["hello"]), b"hello\n")
         self.assertEqual(kubectl("exec", "writer", "--", "stat", "-c", "%g", "/data"), "2000")
@@ -199,6 +218,114 @@ class Node(unittest.TestCase):
         kubectl("delete", "pod", "counter", "--grace-period=0", "--force")
         self.remove("pvc/busy")
         self.gone()
+
+    def test_a_killed_mount_comes_back_with_the_next_pod(self):
+        """As when the kernel has no memory left: the pod gets ENOTCONN, and what was acknowledged is there for the next one."""
+        self.addCleanup(self.remove, "pod/first", "pod/next", "pvc/killed")
+        apply(claim("killed"), pod("first", of_claim("killed"), "true" + STAY))
+        self.ready("first")
+        self.sh("first", "echo kept > /data/f && sync /data/f")
+        for pid in self.daemons():
+            os.kill(int(pid), signal.SIGKILL)
+        wait_until("the daemon's end", lambda: not self.daemons())
+        self.assertIn("not connected", kubectl("exec", "first", "--", "cat", "/data/f", check=False))
+        kubectl("delete", "pod", "first", "--grace-period=0", "--force")
+        apply(pod("next", of_claim("killed"), "cat /data/f" + STAY))
+        self.ready("next")
+        self.assertEqual(kubectl("logs", "next"), "kept")
+        self.remove("pod/next", "pvc/killed")
+        self.gone()
+
+    def test_a_drained_node_has_brought_all_to_the_bucket(self):
+        self.addCleanup(kubectl, "uncordon", "node1")
+        self.addCleanup(self.remove, "pod/away", "pod/back", "pvc/drained")
+        apply(claim("drained"), dict(pod("away", of_claim("drained"), "true" + STAY), metadata={"name": "away", "labels": {"drain": "me"}}))
+        self.ready("away")
+        self.sh("away", "seq 1000 > /data/f")
+        kubectl("drain", "node1", "--pod-selector=drain=me", "--ignore-daemonsets", "--force", "--timeout=%ds" % WAIT_S)
+        wait_until("the mount's end", lambda: not self.daemons())
+        self.assertEqual(gateway.get("bucket", self.keys()["f"]).split()[-1], b"1000")
+        kubectl("uncordon", "node1")
+        apply(pod("back", of_claim("drained"), "wc -l < /data/f" + STAY))
+        self.ready("back")
+        self.assertEqual(kubectl("logs", "back"), "1000")
+        self.remove("pod/back", "pvc/drained")
+        self.gone()
+
+    def test_keys_are_changed_in_the_secret(self):
+        self.addCleanup(self.remove, "pod/rotated", "pvc/rotated", "pv/rotated", "secret/rotated")
+        gateway.put("bucket", "rotated/file", b"there\n")
+        keys = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "rotated"}, "stringData": {"access-key": gateway.access, "secret-key": "old"}}
+        apply(keys, {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "rotated"}, "spec": {
+            "capacity": {"storage": "1Ti"}, "accessModes": ["ReadWriteOnce"], "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": "", "claimRef": {"name": "rotated", "namespace": "default"}, "mountOptions": ["offline=10m", "durability=local"],
+            "csi": {"driver": "csi.sluice.dev", "volumeHandle": "rotated", "nodeStageSecretRef": {"name": "rotated", "namespace": "default"},
+                    "volumeAttributes": {"bucket": "bucket", "prefix": "rotated", "endpoint": gateway.endpoint}}}},
+              dict(claim("rotated"), spec={"storageClassName": "", "volumeName": "rotated", "accessModes": ["ReadWriteOnce"],
+                                           "resources": {"requests": {"storage": "1Ti"}}}),
+              pod("rotated", of_claim("rotated"), "cat /data/file && echo new > /data/new" + STAY))
+        wait_until("the old keys to be refused", lambda: "PermissionDenied" in kubectl(
+            "get", "events", "--field-selector", "involvedObject.name=rotated,reason=FailedMount", "-o", "jsonpath={.items[*].message}"))
+        apply(dict(keys, stringData=dict(keys["stringData"], **{"secret-key": gateway.secret})))
+        self.ready("rotated")
+        self.assertEqual(kubectl("logs", "rotated"), "there")
+        self.remove("pod/rotated", "pvc/rotated", "pv/rotated")
+        wait_until("the mount's end", lambda: not self.daemons())
+        self.assertEqual(gateway.get("bucket", "rotated/new"), b"new\n")
+
+    def test_a_prometheus_finds_the_metrics_of_all_mounts(self):
+        """A real one, with the scrape configuration that is shipped. The distribution's has no discovery of pods: what that
+        would say of them is given by a file, and the configuration's own rules choose and name the targets."""
+        self.addCleanup(self.remove, "pod/seen", "pvc/seen")
+        apply(claim("seen"), pod("seen", of_claim("seen"), "echo hello > /data/f" + STAY))
+        self.ready("seen")
+        targets = []
+        for found in json.loads(kubectl("-n", "kube-system", "get", "pod", "-l", "app.kubernetes.io/name=sluice", "-o", "json"))["items"]:
+            labels = {"__meta_kubernetes_pod_name": found["metadata"]["name"], "__meta_kubernetes_pod_ip": found["status"]["podIP"],
+                      "__meta_kubernetes_pod_node_name": found["spec"]["nodeName"]}
+            for name, value in found["metadata"].get("annotations", {}).items():
+                labels["__meta_kubernetes_pod_annotation_" + re.sub(r"\W", "_", name)] = value
+            for kind in "initContainers", "containers":
+                targets += [{"targets": [found["status"]["podIP"]], "labels": dict(labels, **{
+                    "__meta_kubernetes_pod_container_name": c["name"], "__meta_kubernetes_pod_container_init": str(kind != "containers").lower()})}
+                    for c in found["spec"].get(kind, [])]
+        monitoring = os.path.join(ROOT, "deploy", "monitoring")
+        with tempfile.TemporaryDirectory() as d:
+            with open(os.path.join(d, "pods.json"), "w") as f:
+                json.dump(targets, f)
+            text = re.sub(r"  kubernetes_sd_configs:\n.*?(?=  relabel_configs)", "  file_sd_configs: [{files: [%s/pods.json]}]\n" % d,
+                          text_of(os.path.join(monitoring, "prometheus-kubernetes.yml")), flags=re.S)
+            with open(os.path.join(d, "prometheus.yml"), "w") as f:
+                f.write("global: {scrape_interval: 1s}\n" + text.replace("alerts.yml", os.path.join(monitoring, "alerts.yml")))
+            with open(os.path.join(NODE_DIR, "log", "prometheus"), "w") as log:
+                prometheus = subprocess.Popen(["prometheus", "--config.file", d + "/prometheus.yml", "--storage.tsdb.path", d + "/data",
+                                               "--web.listen-address", "127.0.0.1:9490"], stdout=log, stderr=log)
+            try:
+                def ask(query):
+                    try:
+                        with urllib.request.urlopen("http://127.0.0.1:9490/api/v1/query?query=" + urllib.parse.quote(query), timeout=WAIT_S) as reply:
+                            return [(r["metric"], r["value"][1]) for r in json.load(reply)["data"]["result"]]
+                    except OSError:
+                        return []
+
+                handle = self.handle("seen")
+                wait_until("the mount's metrics", lambda: ask('sluice_csi_mount_up{volume="%s"} == 1' % handle))
+                wait_until("the write", lambda: ask('sluice_volume_files{volume="%s"} == 1' % handle))
+                wait_until("both parts", lambda: sorted(m["pod"].rsplit("-", 1)[0] for m, v in ask("up") if v == "1") == ["sluice-metadata", "sluice-node"])
+                self.assertEqual({(m["job"], m["node"], v) for m, v in ask("up")}, {("sluice", "node1", "1")})
+            finally:
+                prometheus.terminate()
+                prometheus.wait(timeout=WAIT_S)
+        self.remove("pod/seen", "pvc/seen")
+        self.gone()
+
+    def test_examples_are_accepted(self):
+        """Those of kinds that a cluster has by itself; flink.yaml and volcano.yaml need their operators' definitions."""
+        folder = os.path.join(ROOT, "deploy", "examples")
+        for name in sorted(set(os.listdir(folder)) - {"flink.yaml", "volcano.yaml"}):
+            with self.subTest(name):
+                text = text_of(os.path.join(folder, name)).replace("{name: sluice}", "{name: example}")  # that class is there already
+                self.assertIn("dry run", kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=text))
 
     def test_inline_volume(self):
         self.addCleanup(self.remove, "pod/inline")
