@@ -5,95 +5,22 @@
  * is cancelled on the loop thread, and freed when the GET has ended.
  *
  * `refs` counts what may still touch the struct: the users together (one), the GET under way (one),
- * the posted cancel (one), the fill of the cache (one).
+ * the posted cancel (one). The fill of the cache is a user.
  */
-#include "fetch.h"
-
 #include <assert.h>
 #include <errno.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <uthash.h>
 #include <utlist.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "base/pool.h"
+#include "fetch_impl.h"
 
 #define ROUND CACHE_BLOCK /* GETs begin and end at multiples of it, as far as the object goes */
 /* A read of less than this fetches whole pages, if there is a cache to keep them. */
 #define SMALL (32u << 10)
-/* Bytes that are on their way into the cache, at most, beside half of the memory; more are not put
- * there. */
-#define FILL_MAX (32ull << 20)
-#define FILL_THREADS 1
-
-enum fetch_state { FETCH_UNDER_WAY, FETCH_ENDED };
-
-struct fetch {
-    /* immutable once it is in the table */
-    struct fetch_table *table;
-    struct fetch_object *object; /* NULL: shared with nobody. Valid while `listed` */
-    uint64_t object_id;
-    uint64_t offset, length; /* in the object */
-    struct block *block;
-    bool ahead;
-    uint64_t cid, size; /* of the whole object */
-    char *key;
-    char etag[STORE_ETAG_MAX];
-    /* under the table's lock */
-    enum fetch_state state;
-    int result;
-    bool listed; /* in object->fetches */
-    unsigned users, refs;
-    struct fetch_wait *waiters;
-    struct fetch_keep *keeps;  /* of all owners */
-    struct fetch *prev, *next; /* object->fetches, by offset */
-    /* the loop thread's */
-    struct store_op op;
-    struct loop_task cancel;
-    struct pool_task fill;
-    struct cache_fill filling;
-};
-
-struct fetch_object {
-    uint64_t id;
-    struct fetch *fetches; /* never empty */
-    UT_hash_handle hh;
-};
-
-/* One owner keeps one fetch. A use of it. */
-struct fetch_keep {
-    struct fetch *fetch;
-    struct fetch_owner *owner;
-    unsigned stream;
-    uint64_t file_end; /* UINT64_MAX: is not passed */
-    uint64_t used;     /* bytes that the owner has read */
-    uint64_t touched_ns;
-    struct fetch_keep *fetch_prev, *fetch_next; /* fetch->keeps */
-    struct fetch_keep *owner_prev, *owner_next; /* owner->keeps, oldest first */
-    struct fetch_keep *prev, *next;             /* table->keeps, least recently used first */
-};
-
-struct fetch_table {
-    /* immutable */
-    struct store *store;
-    struct buffers *buffers;
-    struct cache *cache; /* NULL: none */
-    struct pool *filler;
-    uint64_t fill_max;
-    struct metric *fills_skipped;
-    struct metric *gets, *bytes, *ahead_bytes, *ahead_unused, *ahead_dropped, *joined;
-    /* under lock */
-    pthread_mutex_t lock;
-    pthread_cond_t ended; /* fetch_count became 0 */
-    struct fetch_object *objects;
-    struct fetch_keep *keeps;
-    unsigned fetch_count;
-    uint64_t fill_bytes; /* of blocks on their way into the cache */
-};
 
 int fetch_table_new(struct store *store, struct buffers *buffers, struct metrics *metrics,
                     struct fetch_table **out)
@@ -116,21 +43,17 @@ int fetch_table_new(struct store *store, struct buffers *buffers, struct metrics
                         "Fetches ahead that were dropped because memory was short.");
     table->joined = metrics_counter(metrics, "sluice_fetch_joined_total", "",
                                     "Reads that used a fetch which somebody else had begun.");
-    table->fills_skipped =
-        metrics_counter(metrics, "sluice_fetch_fills_skipped_total", "",
-                        "Fetches not put into the cache because it could not keep up.");
     pthread_mutex_init(&table->lock, NULL);
     pthread_cond_init(&table->ended, NULL);
     *out = table;
     return 0;
 }
 
-int fetch_table_cache(struct fetch_table *table, struct cache *cache)
+int fetch_table_cache(struct fetch_table *table, struct cache *cache, struct metrics *metrics)
 {
-    int rc = pool_new(&table->filler, "fill", FILL_THREADS);
+    int rc = fetch_fills_new(table, metrics, &table->fills);
     if (rc == 0)
         table->cache = cache;
-    table->fill_max = MIN(FILL_MAX, buffers_budget(table->buffers) / 2);
     return rc;
 }
 
@@ -138,12 +61,14 @@ void fetch_table_free(struct fetch_table *table)
 {
     if (!table)
         return;
+    if (table->fills)
+        fetch_fills_hurry(table->fills);
     pthread_mutex_lock(&table->lock);
     assert(!table->keeps);
     while (table->fetch_count > 0)
         pthread_cond_wait(&table->ended, &table->lock);
     pthread_mutex_unlock(&table->lock);
-    pool_free(table->filler);
+    fetch_fills_free(table->fills);
     pthread_cond_destroy(&table->ended);
     pthread_mutex_destroy(&table->lock);
     free(table);
@@ -217,8 +142,7 @@ static void run_cancel(struct loop_task *task)
     pthread_mutex_unlock(&table->lock);
 }
 
-/* One user less. */
-static void unuse_locked(struct fetch *fetch)
+void fetch_unuse_locked(struct fetch *fetch)
 {
     assert(fetch->users > 0);
     if (--fetch->users > 0)
@@ -244,7 +168,7 @@ static void keep_drop_locked(struct fetch_keep *keep)
     if (fetch->ahead && keep->used == 0 && fetch->state == FETCH_ENDED)
         metric_add(table->ahead_unused, fetch->length);
     free(keep);
-    unuse_locked(fetch);
+    fetch_unuse_locked(fetch);
 }
 
 static struct fetch_keep *keep_find_locked(struct fetch *fetch, const struct fetch_owner *owner)
@@ -385,49 +309,6 @@ void fetch_owner_done(struct fetch_table *table, struct fetch_owner *owner)
     pthread_mutex_unlock(&table->lock);
 }
 
-/* The cache */
-
-static void filled(struct cache_fill *filling)
-{
-    struct fetch *fetch = container_of(filling, struct fetch, filling);
-    struct fetch_table *table = fetch->table;
-    pthread_mutex_lock(&table->lock);
-    table->fill_bytes -= fetch->block->size;
-    unref_locked(fetch);
-    pthread_mutex_unlock(&table->lock);
-}
-
-/* The disk takes the bytes from where the GET has put them, and where readers have them from. */
-static void run_fill(struct pool_task *task)
-{
-    struct fetch *fetch = container_of(task, struct fetch, fill);
-    fetch->filling = (struct cache_fill){.cid = fetch->cid,
-                                         .size = fetch->size,
-                                         .offset = fetch->offset,
-                                         .data = fetch->block->data,
-                                         .length = fetch->length,
-                                         .read = !fetch->ahead,
-                                         .done = filled};
-    if (cache_fill_lent(fetch->table->cache, &fetch->filling) != -EINPROGRESS)
-        filled(&fetch->filling);
-}
-
-/* True: its bytes go into the cache, by a reference of its own. */
-static bool fill_locked(struct fetch *fetch)
-{
-    struct fetch_table *table = fetch->table;
-    if (!table->cache || fetch->cid == 0)
-        return false;
-    if (table->fill_bytes + fetch->block->size > table->fill_max) {
-        metric_add(table->fills_skipped, 1);
-        return false;
-    }
-    table->fill_bytes += fetch->block->size;
-    fetch->refs++;
-    fetch->fill.run = run_fill;
-    return true;
-}
-
 /* The GET */
 
 static void get_done(struct store_op *op)
@@ -447,7 +328,7 @@ static void get_done(struct store_op *op)
     fetch->state = FETCH_ENDED;
     fetch->result = result;
     struct fetch_wait *waiters = TAKE_PTR(fetch->waiters);
-    bool fill = result == 0 && fill_locked(fetch);
+    bool fill = result == 0 && fetch_fill_locked(fetch);
     if (result < 0) {
         unlist_locked(fetch);
         /* Nobody wants to keep a failure. The GET's own reference holds the fetch. */
@@ -462,7 +343,7 @@ static void get_done(struct store_op *op)
         wait->done(wait);
     }
     if (fill)
-        pool_submit(table->filler, &fetch->fill);
+        fetch_fill_start(fetch);
 }
 
 /* A fetch with one user, not submitted. Takes the block in any case. */
@@ -726,7 +607,7 @@ uint64_t fetch_ahead(struct fetch_table *table, struct fetch_owner *owner, unsig
         keep_add_locked(fetch, owner, stream,
                         file_end == UINT64_MAX ? UINT64_MAX
                                                : file_end - (end - MIN(end, fetch_end)));
-        unuse_locked(fetch);
+        fetch_unuse_locked(fetch);
         offset = fetch_end;
     }
     pthread_mutex_unlock(&table->lock);
@@ -779,7 +660,7 @@ void fetch_release(struct fetch_slice *slice)
         return;
     struct fetch_table *table = fetch->table;
     pthread_mutex_lock(&table->lock);
-    unuse_locked(fetch);
+    fetch_unuse_locked(fetch);
     /* What is now only kept may be what somebody waits for: he could not drop it while it was read.
      */
     uint64_t wanted = buffers_wanted(table->buffers);

@@ -59,7 +59,7 @@ struct fetch_wait {
 int fetch_table_new(struct store *store, struct buffers *buffers, struct metrics *metrics,
                     struct fetch_table **out);
 /* Before the first use. `cache` is borrowed. */
-int fetch_table_cache(struct fetch_table *table, struct cache *cache);
+int fetch_table_cache(struct fetch_table *table, struct cache *cache, struct metrics *metrics);
 /* Waits until cancelled fetches have ended. No slice and no keep is left. Not on the loop thread.
  */
 void fetch_table_free(struct fetch_table *table);

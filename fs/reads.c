@@ -80,7 +80,7 @@ int reads_open(struct data *data)
     if (data->config.cache) {
         reads->cache = data->config.cache;
         reads->cache_by_name = data->config.cache_by_name;
-        rc = fetch_table_cache(reads->fetches, reads->cache);
+        rc = fetch_table_cache(reads->fetches, reads->cache, data->config.metrics);
         if (rc < 0) {
             fetch_table_free(reads->fetches);
             buffers_free(reads->buffers);

@@ -2,6 +2,7 @@
 #include <semaphore.h>
 
 #include "base/cleanup.h"
+#include "cache/cache.h"
 #include "fetch.h"
 #include "gate_store.h"
 
@@ -183,6 +184,59 @@ TEST(fetch_release, last_reader_who_goes_cancels_the_get, .init = begin, .fini =
     wait_until(atomic_load(&gate->waiting_count) == 1);
     fetch_release(&slices[0]);
     wait_until(atomic_load(&gate->cancels) == 1);
+}
+
+/* What was fetched is on its way into the cache for a while, and never asked for again meanwhile.
+ */
+TEST(fetch_fill, what_was_fetched_is_in_memory_until_the_cache_has_it, .init = begin)
+{
+    static char directory[4096];
+    test_dir_make(directory);
+    const char *directories[] = {directory};
+    struct cache_config config;
+    cache_config_init(&config);
+    config.directories = directories;
+    config.directory_count = 1;
+    config.volume = "test";
+    config.free_low_percent = config.free_high_percent = 0;
+    struct cache *cache;
+    struct error error = {0};
+    if (cache_open(&config, &cache, &error) < 0)
+        test_fail("cache_open: %s", error_text(&error));
+    check_int(fetch_table_cache(table, cache, NULL), 0);
+
+    struct fetch_source source = object;
+    source.cid = 7;
+    /* Fewer bytes than make a batch by themselves, then more; each asked for many times. */
+    uint64_t count = 0;
+    for (uint64_t i = 0; i < 40; i++, count++) {
+        for (int again = 0; again < 20; again++) {
+            struct fetch_slice slices[FETCH_SLICES_MAX];
+            check_int(fetch_get(table, NULL, &source, i * 128 * KIB, 128 * KIB, slices), 1);
+            if (!slices[0].fetch)
+                continue; /* the cache has it */
+            check_int(wait_result(&slices[0]), 0);
+            check_bytes(&slices[0]);
+            fetch_release(&slices[0]);
+        }
+    }
+    check_uint(atomic_load(&gate->gets), count);
+
+    fetch_owner_done(table, &owner);
+    fetch_table_free(table);
+    uint64_t run, length;
+    check(cache_peek(cache, 7, 0, count * 128 * KIB, &run, &length));
+    check_uint(run, 0);
+    check_uint(length, count * 128 * KIB);
+    struct buffers_stats stats;
+    buffers_stats(buffers, &stats);
+    check_uint(stats.used, 0);
+    cache_close(cache);
+    buffers_free(buffers);
+    tickets_free(tickets);
+    store_free(&gate->store);
+    loop_free(loop);
+    test_dir_remove(directory);
 }
 
 TEST(fetch_ahead, bytes_are_there_for_the_reader_and_go_when_used, .init = begin, .fini = end)
