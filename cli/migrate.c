@@ -17,7 +17,7 @@
 #define LOOK_NS (250 * NS_PER_MS)
 
 struct migrate_options {
-    char *to;
+    char *to, *after;
     bool wait, pause, resume, cancel, json;
 };
 
@@ -26,6 +26,9 @@ struct migrate_options {
 static const struct option_spec specs[] = {
     {"to", 0, OPTION_STRING, AT(to), "STORE",
      "The store that files below PATH belong to from now on; main is the volume's own"},
+    {"after", 0, OPTION_STRING, AT(after), "TIME",
+     "With --to: only files that were not changed for so long, now and from now on (30d, 12h, "
+     "90m)"},
     {"wait", 0, OPTION_FLAG, AT(wait), NULL,
      "Return when all is moved, and show how far it is; files in use are not waited to be quiet"},
     {"pause", 0, OPTION_FLAG, AT(pause), NULL, "Move nothing more for now"},
@@ -47,7 +50,8 @@ static const struct option_set option_set = {
         "add` makes the place to move to.\nExamples:\n"
         "  sluice migrate /mnt/data --to new --wait\n"
         "  sluice migrate /mnt/data\n"
-        "  sluice migrate /mnt/data --pause",
+        "  sluice migrate /mnt/data --pause\n"
+        "  sluice migrate /mnt/logs --to cold --after 30d",
     .args_min = 1,
     .args_max = 1,
 };
@@ -58,6 +62,24 @@ struct waiting {
     int result;
     sem_t done;
 };
+
+/* Seconds; 0: it is no time. */
+static uint64_t parse_age(const char *text)
+{
+    static const struct {
+        char unit;
+        uint64_t seconds;
+    } units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}, {'w', 7 * 86400}};
+    char *end;
+    errno = 0;
+    uint64_t number = strtoull(text, &end, 10);
+    if (errno || text[0] < '0' || text[0] > '9' || number > UINT32_MAX || !*end || end[1])
+        return 0;
+    for (size_t i = 0; i < ARRAY_LEN(units); i++)
+        if (units[i].unit == *end)
+            return number * units[i].seconds;
+    return 0;
+}
 
 static int ask(const char *path, const struct migrate_options *o, struct error *error)
 {
@@ -74,6 +96,8 @@ static int ask(const char *path, const struct migrate_options *o, struct error *
                             json_string(o->pause    ? "pause"
                                         : o->resume ? "resume"
                                                     : "cancel"));
+    if (o->after)
+        json_object_set_new(request, "age", json_integer((json_int_t)parse_age(o->after)));
     control_client_set_path(&client, request);
     r = control_client_call(&client, request, &reply, error);
     json_decref(reply);
@@ -123,6 +147,8 @@ static int show(const char *path, bool json, struct error *error)
     } else if (json_is_true(json_object_get(move, "paused"))) {
         printf("to %s: paused\n", json_string_value(json_object_get(move, "to")));
     } else {
+        if (number(move, "after"))
+            printf("files not changed for %llu s ", (unsigned long long)number(move, "after"));
         printf("to %s: %llu of %llu files, %s of %s left%s\n",
                json_string_value(json_object_get(move, "to")),
                (unsigned long long)number(move, "left_files"),
@@ -188,6 +214,11 @@ static int run(const char *path, const struct migrate_options *o, struct error *
     int words = (o->to != NULL) + o->pause + o->resume + o->cancel;
     if (words > 1)
         return error_set(error, -EINVAL, "--to, --pause, --resume and --cancel exclude each other");
+    if (o->after && (!o->to || !parse_age(o->after)))
+        return error_set(error, -EINVAL,
+                         o->to ? "--after: '%s' is not a time (a number, then s, m, h, d or w)"
+                               : "--after %s is for --to",
+                         o->after);
     int r = words ? ask(path, o, error) : 0;
     if (r == 0 && o->wait)
         r = wait_for(path, error);

@@ -159,7 +159,11 @@ static void print_move(json_t *move)
     json_int_t files = json_integer_value(json_object_get(move, "left_files"));
     uint64_t left = (uint64_t)json_integer_value(json_object_get(move, "left_bytes"));
     bool listing = json_is_true(json_object_get(move, "listing"));
-    printf("/%s belongs to %s: ", text(move, "path"), text(move, "to"));
+    printf("/%s belongs to %s", text(move, "path"), text(move, "to"));
+    json_int_t after = json_integer_value(json_object_get(move, "after"));
+    if (after)
+        printf(" when not changed for %lld s", (long long)after);
+    printf(": ");
     if (json_is_true(json_object_get(move, "paused")))
         printf("paused\n");
     else if (files == 0 && !listing)

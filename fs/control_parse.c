@@ -241,6 +241,18 @@ static int take_store(json_t *root, struct control_request *out, struct error *e
     return 0;
 }
 
+/* "age": seconds; only with "to". */
+static int take_after_s(json_t *root, struct control_request *out, struct error *error)
+{
+    json_t *after = json_object_get(root, "age");
+    if (!after)
+        return 0;
+    if (!json_is_integer(after) || json_integer_value(after) < 1 || !json_object_get(root, "to"))
+        return error_set(error, -EINVAL, "age is a number of seconds, beside to");
+    out->after_s = (uint64_t)json_integer_value(after);
+    return 0;
+}
+
 static int take_migrate(json_t *root, struct control_request *out, struct error *error)
 {
     static const char *const words[] = {[META_MIGRATE_PAUSE] = "pause",
@@ -248,6 +260,9 @@ static int take_migrate(json_t *root, struct control_request *out, struct error 
                                         [META_MIGRATE_CANCEL] = "cancel"};
     const char *word = json_string_value(json_object_get(root, "do"));
     int result = take_text(root, "to", META_STORE_NAME_MAX, &out->name, error);
+    if (result < 0)
+        return result;
+    result = take_after_s(root, out, error);
     if (result < 0)
         return result;
     out->migrate = META_MIGRATE_TO;

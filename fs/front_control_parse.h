@@ -81,6 +81,7 @@ struct control_request {
     struct control_acl_entry *acl; /* owned */
     size_t acl_count;
     enum meta_migrate migrate;
+    uint64_t after_s; /* of it */
 };
 
 /* 0, or -EINVAL / -ENOMEM with `error`; *out is filled on success only. */

@@ -328,6 +328,7 @@ static int join_names(struct engine_txn *t, struct engine_node *node, char room[
 {
     const struct meta_volume *volume = &t->engine->volume;
     size_t at = META_KEY_MAX;
+    const struct engine_node *self = node;
     bool placed = false;
     *place = (struct record_place){0};
     *begin = at;
@@ -336,7 +337,9 @@ static int join_names(struct engine_txn *t, struct engine_node *node, char room[
             int rc = engine_place_get(t, node, place);
             if (rc < 0)
                 return rc;
-            placed = true;
+            placed = engine_place_binds(t, place, self);
+            if (!placed)
+                *place = (struct record_place){0};
         }
         if (node->ino == META_ROOT_INO || (placed && place->attached))
             break;

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "engine_impl.h"
 #include "meta/engine.h"
 #include "meta/stores.h"
@@ -149,6 +150,13 @@ int engine_place_get(struct engine_txn *t, const struct engine_node *dir, struct
     return record_place_decode(value, len, out) < 0 ? -EIO : 1;
 }
 
+bool engine_place_binds(const struct engine_txn *t, const struct record_place *place,
+                        const struct engine_node *node)
+{
+    return !place->after_s || (S_ISREG(node->now.mode) && t->time_ns / NS_PER_S >= place->after_s &&
+                               node->now.mtime_ns <= t->time_ns - place->after_s * NS_PER_S);
+}
+
 static int place_put(struct engine_txn *t, struct engine_node *dir,
                      const struct record_place *place)
 {
@@ -174,6 +182,7 @@ int engine_place_drop(struct engine_txn *t, struct engine_node *dir)
 
 int engine_home(struct engine_txn *t, struct engine_node *node, struct engine_home *out)
 {
+    const struct engine_node *self = node;
     *out = (struct engine_home){.top = META_ROOT_INO, .writable = true};
     if (t->engine->stores.count == 0)
         return 0;
@@ -182,7 +191,7 @@ int engine_home(struct engine_txn *t, struct engine_node *node, struct engine_ho
         int rc = engine_place_get(t, node, &place);
         if (rc < 0)
             return rc;
-        if (rc > 0) {
+        if (rc > 0 && engine_place_binds(t, &place, self)) {
             const struct meta_store *store = t->engine->stores.known[place.store];
             out->store = (unsigned)place.store;
             out->paused = place.paused;
@@ -368,13 +377,13 @@ int engine_apply_store_drop(struct engine_txn *t, const struct meta_op *op,
 int engine_apply_store_place(struct engine_txn *t, const struct meta_op *op,
                              struct meta_reply *reply)
 {
-    struct record_place place = {.store = op->length,
-                                 .paused = (op->flags & META_PLACE_PAUSED) != 0};
+    struct record_place place = {
+        .store = op->length, .paused = (op->flags & META_PLACE_PAUSED) != 0, .after_s = op->offset};
     struct engine_node *dir;
     int rc = engine_txn_dir(t, op->ino, &dir);
     if (rc < 0)
         return rc;
-    if (op->length > META_STORES_MAX)
+    if (op->length > META_STORES_MAX || op->offset > RECORD_AFTER_MAX)
         return -EINVAL;
     const struct meta_store *store = t->engine->stores.known[op->length];
     bool none = op->flags & META_PLACE_NONE;
@@ -387,6 +396,8 @@ int engine_apply_store_place(struct engine_txn *t, const struct meta_op *op,
         return -EXDEV;
     if (none && !(dir->now.flags & RECORD_PLACE))
         return -ENODATA;
+    if (op->flags & META_PLACE_LOOK)
+        return engine_settle_queue(t, dir, t->time_ns);
     rc = none ? engine_place_drop(t, dir) : place_put(t, dir, &place);
     if (rc == 0)
         rc = engine_settle_queue(t, dir, t->time_ns);
@@ -584,7 +595,8 @@ static int read_places(struct engine *engine, struct buf *out)
         struct engine_place place = {.ino = record_get_u64(k + key.len),
                                      .store = (unsigned)row.store,
                                      .attached = row.attached,
-                                     .paused = row.paused};
+                                     .paused = row.paused,
+                                     .after_s = row.after_s};
         place.queued = !row.attached && has_queued(engine, place.ino);
         buf_put(out, &place, sizeof(place));
         engine_iter_next(&iter);

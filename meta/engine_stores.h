@@ -50,6 +50,10 @@ bool engine_beside(const struct engine *engine, const char *key, size_t len);
 /* 1 and the directory's own record; 0: it has none. */
 struct record_place;
 int engine_place_get(struct engine_txn *t, const struct engine_node *dir, struct record_place *out);
+/* What that says is of `node`, which is at or below the directory: not if it is by age, and the
+ * node is too young, or a directory. */
+bool engine_place_binds(const struct engine_txn *t, const struct record_place *place,
+                        const struct engine_node *node);
 int engine_place_drop(struct engine_txn *t, struct engine_node *dir);
 
 int engine_apply_store_set(struct engine_txn *t, const struct meta_op *op,

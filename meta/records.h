@@ -189,9 +189,11 @@ int record_store_decode(const void *data, size_t len, struct meta_store *out);
 #define RECORD_PLACE_PREFIX "place/"
 struct record_place {
     uint64_t store;
-    bool attached; /* at their paths below this directory; else below the root */
-    bool paused;   /* what is in another store stays there */
+    bool attached;    /* at their paths below this directory; else below the root */
+    bool paused;      /* what is in another store stays there */
+    uint64_t after_s; /* only files that were not changed for so long; 0: all */
 };
+#define RECORD_AFTER_MAX (1000ull * 366 * 86400)
 void record_place_encode(struct buf *b, const struct record_place *place);
 int record_place_decode(const void *data, size_t len, struct record_place *out);
 

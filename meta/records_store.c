@@ -6,7 +6,7 @@
 #define VERSION 1
 
 enum { FLAG_READ_ONLY = 1, FLAG_BESIDE = 2, FLAG_DETACHING = 4 };
-enum { FLAG_ATTACHED = 1, FLAG_PAUSED = 2 };
+enum { FLAG_ATTACHED = 1, FLAG_PAUSED = 2, FLAG_AFTER = 4 };
 
 static void put_text(struct buf *b, const char *text)
 {
@@ -66,9 +66,11 @@ int record_store_decode(const void *data, size_t len, struct meta_store *out)
 void record_place_encode(struct buf *b, const struct record_place *place)
 {
     buf_put_u8(b, VERSION);
-    buf_put_u8(
-        b, (uint8_t)((place->attached ? FLAG_ATTACHED : 0) | (place->paused ? FLAG_PAUSED : 0)));
+    buf_put_u8(b, (uint8_t)((place->attached ? FLAG_ATTACHED : 0) |
+                            (place->paused ? FLAG_PAUSED : 0) | (place->after_s ? FLAG_AFTER : 0)));
     buf_put_varint(b, place->store);
+    if (place->after_s)
+        buf_put_varint(b, place->after_s);
 }
 
 int record_place_decode(const void *data, size_t len, struct record_place *out)
@@ -81,7 +83,9 @@ int record_place_decode(const void *data, size_t len, struct record_place *out)
     out->attached = flags & FLAG_ATTACHED;
     out->paused = flags & FLAG_PAUSED;
     out->store = reader_varint(&r);
-    if (out->store > META_STORES_MAX)
+    out->after_s = flags & FLAG_AFTER ? reader_varint(&r) : 0;
+    if (out->store > META_STORES_MAX || out->after_s > RECORD_AFTER_MAX ||
+        (flags & FLAG_AFTER && (!out->after_s || out->attached)))
         r.failed = true;
     return reader_end(&r);
 }

@@ -98,11 +98,11 @@ int remote_store_detach(struct remote *remote, const char *name, struct error *e
 }
 
 int remote_migrate(struct remote *remote, uint64_t ino, enum meta_migrate what, const char *to,
-                   struct error *error)
+                   uint64_t after_s, struct error *error)
 {
     return change(remote,
-                  json_pack("{s:s, s:I, s:i, s:s*}", "op", "migrate", "ino", (json_int_t)ino,
-                            "what", (int)what, "name", to),
+                  json_pack("{s:s, s:I, s:i, s:s*, s:I}", "op", "migrate", "ino", (json_int_t)ino,
+                            "what", (int)what, "name", to, "after", (json_int_t)after_s),
                   error);
 }
 

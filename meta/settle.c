@@ -22,6 +22,7 @@
 #define WAIT_LOOK_NS (10 * NS_PER_MS) /* while somebody waits */
 #define LOOK_NS (50 * NS_PER_MS)
 #define GAUGES_NS NS_PER_S
+#define AGE_LOOK_MAX_NS (3600 * (uint64_t)NS_PER_S)
 #define IDLE_MAX 20 /* looks, of HOLD_NS each: then a file waits for one that cannot move */
 #define MEMORY_MAX (48ull << 20)
 
@@ -330,6 +331,39 @@ static bool set_gauges(struct settler *settler)
     return true;
 }
 
+/* Files below directories with a place by age may have become old enough: their names are looked
+ * through again, a sixteenth of the age later at the earliest. When the next time is. */
+static uint64_t look_for_old(struct settler *settler)
+{
+    struct meta *meta = settler->meta;
+    uint64_t now = clock_monotonic_ns(), next_ns = UINT64_MAX;
+    cleanup(free_ptr) struct engine_place *places = NULL;
+    uint64_t planned = atomic_load(&settler->next_age_ns);
+    if (now < planned)
+        return planned;
+    int count = engine_places(meta->engine, &places);
+    for (int i = 0; i < count; i++) {
+        struct meta_op op = {
+            .kind = META_STORE_PLACE, .ino = places[i].ino, .flags = META_PLACE_LOOK};
+        struct meta_reply reply;
+        if (!places[i].after_s || places[i].paused)
+            continue;
+        uint64_t pause_ns = MAX(places[i].after_s / 16, (uint64_t)1) * NS_PER_S;
+        next_ns = MIN(next_ns, now + MIN(pause_ns, AGE_LOOK_MAX_NS));
+        if (places[i].queued)
+            continue;
+        volume_apply(meta, &op, &reply);
+        meta_reply_done(&reply);
+    }
+    /* If a place changed meanwhile, it is looked at again at once. */
+    return atomic_compare_exchange_strong(&settler->next_age_ns, &planned, next_ns) ? next_ns : now;
+}
+
+void settler_places_changed(struct settler *settler)
+{
+    atomic_store(&settler->next_age_ns, 0);
+}
+
 static void pump(struct settler *settler)
 {
     struct meta *meta = settler->meta;
@@ -340,6 +374,7 @@ static void pump(struct settler *settler)
     if (meta->config.no_settle && !settler->waits)
         return;
     uint64_t look_again_ns = 0;
+    uint64_t age_ns = look_for_old(settler);
     bool more = start_due(settler, &look_again_ns);
     if (!more && settler->waits) {
         bool idle = settler->active == 0;
@@ -349,6 +384,10 @@ static void pump(struct settler *settler)
     }
     if (!set_gauges(settler) && (!look_again_ns || look_again_ns > GAUGES_NS))
         look_again_ns = GAUGES_NS;
+    if (age_ns != UINT64_MAX) {
+        uint64_t now = clock_monotonic_ns(), left = age_ns > now ? age_ns - now : 1;
+        look_again_ns = look_again_ns ? MIN(look_again_ns, left) : left;
+    }
     if (more)
         pump_soon(settler);
     else if (look_again_ns)

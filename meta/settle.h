@@ -49,6 +49,7 @@ struct settler {
     struct metric *done_total, *failed_total, *bytes_total, *conflicts_total;
     struct metric *drift_files, *drift_bytes, *drift_oldest, *garbage;
     uint64_t next_gauges_ns;
+    _Atomic uint64_t next_age_ns; /* 0: now */
 };
 
 enum settle_end {

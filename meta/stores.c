@@ -9,6 +9,7 @@
 #include "base/crash.h"
 #include "base/log.h"
 #include "owner_record.h"
+#include "records.h"
 #include "remote_stores.h"
 #include "s3/mux.h"
 #include "stores_link.h"
@@ -345,10 +346,15 @@ static int describe(struct stores *stores, const struct meta_store_request *requ
     int rc = store_config_parse(options, &json, error);
     if (rc < 0)
         return rc;
+    bool class = json_object_get(json, "storage-class");
     json_decref(json);
     rc = store_url_parse(request->url, &url, error);
     if (rc < 0)
         return rc;
+    if (class && strcmp(url.scheme, "file") == 0) {
+        store_url_done(&url);
+        return error_set(error, -EINVAL, "storage-class: a directory (file://) has no classes");
+    }
     const char *slash = strrchr(url.bucket, '/');
     const char *name = request->name ? request->name : slash ? slash + 1 : url.bucket;
     rc = store_config_name(name, error);
@@ -622,7 +628,7 @@ static int find_place(struct meta *meta, uint64_t ino, struct engine_place *out)
 }
 
 static int migrate(struct stores *stores, uint64_t ino, enum meta_migrate what, const char *to,
-                   struct error *error)
+                   uint64_t after_s, struct error *error)
 {
     struct meta *meta = stores->meta;
     struct engine_place place = {0};
@@ -632,9 +638,12 @@ static int migrate(struct stores *stores, uint64_t ino, enum meta_migrate what, 
                                      : find_place(meta, ino, &place);
     if (rc < 0)
         return rc;
+    if (after_s > RECORD_AFTER_MAX)
+        return error_set(error, -EINVAL, "an age of at most 1000 years");
     if (what != META_MIGRATE_TO && rc == 0)
         return error_set(error, -ENODATA, "this directory was not migrated");
     op.length = what == META_MIGRATE_TO ? number : place.store;
+    op.offset = what == META_MIGRATE_TO ? after_s : place.after_s;
     if (what == META_MIGRATE_PAUSE)
         op.flags = META_PLACE_PAUSED;
     if (what == META_MIGRATE_CANCEL)
@@ -650,20 +659,22 @@ static int migrate(struct stores *stores, uint64_t ino, enum meta_migrate what, 
                   to);
     else if (rc == -EROFS)
         error_set(error, rc, "store %s is read-only", to);
-    if (rc == 0)
+    if (rc == 0) {
+        settler_places_changed(meta->settler);
         volume_kick(meta);
+    }
     return rc;
 }
 
 int meta_migrate(struct meta *meta, uint64_t ino, enum meta_migrate what, const char *to,
-                 struct error *error)
+                 uint64_t after_s, struct error *error)
 {
     if (meta->remote)
-        return remote_migrate(meta->remote, ino, what, to, error);
+        return remote_migrate(meta->remote, ino, what, to, after_s, error);
     int rc = may_change(meta, error);
     if (rc < 0)
         return rc;
-    rc = migrate(meta->stores, ino, what, to, error);
+    rc = migrate(meta->stores, ino, what, to, after_s, error);
     change_ends(meta->stores);
     return rc < 0 && error && !error->code ? error_set(error, rc, "%s", strerror(-rc)) : rc;
 }

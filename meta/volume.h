@@ -199,6 +199,8 @@ void importer_object_changed(struct meta *meta, struct meta_task *task, uint64_t
 int settler_new(struct meta *meta, struct settler **out);
 void settler_free(struct settler *settler);
 void settler_kick(struct settler *settler); /* work thread: looks at the queue */
+/* Any thread: a directory's place by age is another one; before the next kick. */
+void settler_places_changed(struct settler *settler);
 void settler_stop(struct settler *settler);
 void settler_wait(struct meta *meta, struct meta_task *task);
 void settler_status(struct settler *settler, json_t *out);

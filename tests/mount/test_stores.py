@@ -186,6 +186,47 @@ class Stores(unittest.TestCase):
         v.unmount()
         self.assertEqual(v.check_metadata(), "")
 
+    def test_old_files_move_young_ones_stay(self):
+        v = self.v
+        os.mkdir(v.path("logs"))
+        old, young = b"o" * 200000, b"y" * 200000
+        v.write("logs/old", old)
+        v.write("logs/young", young)
+        v.write("beside", old)
+        for name in ("logs/old", "beside"):
+            os.utime(v.path(name), (1, 1))
+        self.store("add", "s3://" + self.bucket, v.mountpoint, "--name", "cold", *self.options())
+        for wrong in ("30", "x", "0s", "-1d"):
+            done = v.sluice("migrate", v.path("logs"), "--to", "cold", "--after=" + wrong, check=False)
+            self.assertEqual((done.returncode, len(done.stdout.splitlines())), (2, 1), done.stdout)
+        v.sluice("migrate", v.path("logs"), "--to", "cold", "--after", "20h", "--wait")
+        self.assertEqual(self.keys_of_second(), ["logs/old"])
+        self.assertEqual(self.second.get(self.bucket, "logs/old"), old)
+        self.assertIn("when not changed for 72000 s", self.store("list", v.mountpoint).stdout)
+        wait_until("gc", lambda: v.object("logs/old") is None)
+        self.assertEqual((v.object("logs/young"), v.object("beside"), v.read("logs/old")), (young, old, old))
+
+        # A change brings a file back; its listing does not take the others away.
+        v.write("logs/old", young)
+        v.sluice("refresh", v.mountpoint)
+        v.settle()
+        self.assertEqual(v.object("logs/old"), young)
+        wait_until("gc", lambda: self.keys_of_second() == [])
+
+        # Files that become old follow by themselves, also after a kill.
+        v.sluice("migrate", v.path("logs"), "--to", "cold", "--after", "1h")
+        v.sluice("migrate", v.path("logs"), "--to", "cold", "--after", "15s")
+        os.utime(v.path("logs/young"), (1, 1))
+        v.kill()
+        v.mount()
+        wait_until("the file that is old now", lambda: "logs/young" in self.keys_of_second())
+        self.assertEqual(v.read("logs/young"), young)
+        v.sluice("migrate", v.path("logs"), "--cancel", "--wait")
+        wait_until("all to be back", lambda: self.keys_of_second() == [])
+        self.store("detach", "cold", v.mountpoint)
+        v.unmount()
+        self.assertEqual(v.check_metadata(), "")
+
     def test_checked_and_collected_offline(self):
         v = self.v
         os.mkdir(v.path("at"))

@@ -129,7 +129,9 @@ enum meta_kind {
     META_STORE_DROP,  /* length = number: forgotten, if nothing is there: -EBUSY */
     META_STORE_PLACE, /* ino of a directory, length = number (0: the volume's own), flags
                          META_PLACE_PAUSED, META_PLACE_NONE: files below it have their keys in this
-                         store from now on, at their paths below its prefix → attr */
+                         store from now on, at their paths below its prefix → attr. offset: only
+                         those that were not changed for so many seconds, as of when settle looks;
+                         META_PLACE_LOOK changes nothing, and has it look */
     META_STORE_EMPTY, /* length = number, count: forgets up to so many names below the directory
                          that the store is attached at, and leaves their objects in the store →
                          entries as in IMPORT_DIR; end = nothing is left */
@@ -161,6 +163,7 @@ enum {
                                    EXTENTS of the whole file instead, and of that kind afterwards */
     META_PLACE_PAUSED = 1 << 17, /* STORE_PLACE: what is not there yet stays where it is */
     META_PLACE_NONE = 1 << 18,   /* STORE_PLACE: as the directory above it again */
+    META_PLACE_LOOK = 1 << 19,   /* STORE_PLACE: some may have become old enough */
 };
 
 /* valid */

@@ -46,6 +46,7 @@ TEST(control_parse, understands_each_request)
         {"{\"op\":\"store-list\"}", CONTROL_STORE_LIST, NULL, NULL},
         {"{\"op\":\"migrate\",\"path\":\"d\",\"to\":\"n\"}", CONTROL_MIGRATE, "d", NULL},
         {"{\"op\":\"migrate\",\"path\":\"d\",\"do\":\"pause\"}", CONTROL_MIGRATE, "d", NULL},
+        {"{\"op\":\"migrate\",\"path\":\"d\",\"to\":\"n\",\"age\":5}", CONTROL_MIGRATE, "d", NULL},
         {"{\"op\":\"acl-get\",\"path\":\"d\"}", CONTROL_ACL_GET, "d", NULL},
         {"{\"op\":\"acl-set\",\"path\":\"d\",\"entries\":[]}", CONTROL_ACL_SET, "d", NULL},
     };
@@ -168,6 +169,8 @@ TEST(control_parse, refuses_with_a_reason)
         {"{\"op\":\"migrate\",\"path\":\"d\"}", "one of to and do"},
         {"{\"op\":\"migrate\",\"path\":\"d\",\"to\":\"n\",\"do\":\"pause\"}", "one of to and do"},
         {"{\"op\":\"migrate\",\"path\":\"d\",\"do\":\"stop\"}", "do is none of"},
+        {"{\"op\":\"migrate\",\"path\":\"d\",\"do\":\"pause\",\"age\":5}", "beside to"},
+        {"{\"op\":\"migrate\",\"path\":\"d\",\"to\":\"n\",\"age\":0}", "number of seconds"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct control_request request = {0};

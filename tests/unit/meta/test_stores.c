@@ -282,14 +282,14 @@ TEST(stores, bad_input_changes_nothing, .init = begin, .fini = end)
     check_int(meta_store_attach(v.meta, &request, &error), -EINVAL);
     check(strstr(error.message, "not recorded") != NULL);
     check_int(meta_store_detach(v.meta, "x", &error), -ENOENT);
-    check_int(meta_migrate(v.meta, at, META_MIGRATE_TO, "x", &error), -ENOENT);
-    check_int(meta_migrate(v.meta, at, META_MIGRATE_PAUSE, NULL, &error), -ENODATA);
-    check_int(meta_migrate(v.meta, file, META_MIGRATE_TO, "main", &error), -ENOTDIR);
+    check_int(meta_migrate(v.meta, at, META_MIGRATE_TO, "x", 0, &error), -ENOENT);
+    check_int(meta_migrate(v.meta, at, META_MIGRATE_PAUSE, NULL, 0, &error), -ENODATA);
+    check_int(meta_migrate(v.meta, file, META_MIGRATE_TO, "main", 0, &error), -ENOTDIR);
     check(!has(other, ".sluice/volume"));
     check_int(attach(other, "x", at, false), 0);
     check_int(attach(third, "x", 0, false), -EEXIST);
     check_int(name_rmdir(&v, META_ROOT_INO, "at"), -EBUSY);
-    check_int(meta_migrate(v.meta, full, META_MIGRATE_TO, "x", &error), -EXDEV);
+    check_int(meta_migrate(v.meta, full, META_MIGRATE_TO, "x", 0, &error), -EXDEV);
 }
 
 TEST(stores, detach_takes_names_and_leaves_objects, .init = begin, .fini = end)
@@ -379,7 +379,7 @@ TEST(stores, migrate_moves_all_below, .init = begin, .fini = end)
     uint64_t stays = file_inline(&v, META_ROOT_INO, "stays", "here");
     settle(META_ROOT_INO);
     check_int(attach(third, "new", 0, false), 0);
-    check_int(meta_migrate(v.meta, data, META_MIGRATE_TO, "new", &error), 0);
+    check_int(meta_migrate(v.meta, data, META_MIGRATE_TO, "new", 0, &error), 0);
     settle(META_ROOT_INO);
     key_is(one, "/1/data/one");
     key_is(two, "/1/data/sub/two");
@@ -396,11 +396,59 @@ TEST(stores, migrate_moves_all_below, .init = begin, .fini = end)
     key_is(two, "/1/named/sub/two");
     check_int(meta_store_detach(v.meta, "new", &error), -EBUSY);
     /* And back. */
-    check_int(meta_migrate(v.meta, data, META_MIGRATE_CANCEL, NULL, &error), 0);
+    check_int(meta_migrate(v.meta, data, META_MIGRATE_CANCEL, NULL, 0, &error), 0);
     settle(META_ROOT_INO);
     key_is(two, "named/sub/two");
     read_is(two, "second");
     check_int(meta_store_detach(v.meta, "new", &error), 0);
+}
+
+static void set_mtime(uint64_t ino, uint64_t mtime_ns)
+{
+    struct meta_request request = {
+        .op = {.kind = META_SETATTR, .ino = ino, .valid = META_SET_MTIME}};
+    request.op.attr.mtime_ns = mtime_ns;
+    check_int(meta_call(v.meta, &request), 0);
+    meta_reply_done(&request.reply);
+}
+
+TEST(stores, a_place_by_age_is_of_old_files_only, .init = begin, .fini = end)
+{
+    uint64_t data, sub;
+    const uint64_t long_ago = 1000000000;
+    check_int(name_mkdir(&v, META_ROOT_INO, "data", &data), 0);
+    check_int(name_mkdir(&v, data, "sub", &sub), 0);
+    uint64_t old = file_object(&v, sub, "old", "first", 5, false);
+    uint64_t young = file_object(&v, sub, "young", "second", 6, false);
+    uint64_t beside = file_object(&v, META_ROOT_INO, "beside", "third", 5, false);
+    set_mtime(old, long_ago);
+    set_mtime(beside, long_ago);
+    check_int(attach(third, "cold", 0, false), 0);
+    check_int(meta_migrate(v.meta, data, META_MIGRATE_TO, "cold", 86400, &error), 0);
+    settle(META_ROOT_INO);
+    key_is(old, "/1/data/sub/old");
+    key_is(young, "data/sub/young");
+    key_is(beside, "beside");
+    read_is(old, "first");
+    /* The volume moves elsewhere: the nearest rule that a file is of counts. */
+    check_int(attach(other, "new", 0, false), 0);
+    check_int(meta_migrate(v.meta, META_ROOT_INO, META_MIGRATE_TO, "new", 0, &error), 0);
+    settle(META_ROOT_INO);
+    key_is(old, "/1/data/sub/old");
+    key_is(young, "/2/data/sub/young");
+    key_is(beside, "/2/beside");
+    volume_again(&v);
+    check_int(meta_migrate(v.meta, data, META_MIGRATE_PAUSE, NULL, 0, &error), 0);
+    set_mtime(young, long_ago);
+    settle(META_ROOT_INO);
+    key_is(young, "/2/data/sub/young");
+    check_int(meta_migrate(v.meta, data, META_MIGRATE_RESUME, NULL, 0, &error), 0);
+    settle(META_ROOT_INO);
+    key_is(young, "/1/data/sub/young");
+    check_int(meta_migrate(v.meta, data, META_MIGRATE_CANCEL, NULL, 0, &error), 0);
+    settle(META_ROOT_INO);
+    key_is(old, "/2/data/sub/old");
+    read_is(young, "second");
 }
 
 TEST(stores, the_whole_volume_moves, .init = begin, .fini = end)
@@ -412,7 +460,7 @@ TEST(stores, the_whole_volume_moves, .init = begin, .fini = end)
     uint64_t foreign = name_ino(&v, META_ROOT_INO, "theirs");
     settle(META_ROOT_INO);
     check_int(attach(third, "new", 0, false), 0);
-    check_int(meta_migrate(v.meta, META_ROOT_INO, META_MIGRATE_TO, "new", &error), 0);
+    check_int(meta_migrate(v.meta, META_ROOT_INO, META_MIGRATE_TO, "new", 0, &error), 0);
     settle(META_ROOT_INO);
     key_is(one, "/1/dir/one");
     key_is(foreign, "/1/theirs");
@@ -425,7 +473,7 @@ TEST(stores, the_whole_volume_moves, .init = begin, .fini = end)
     read_is(name_ino(&v, META_ROOT_INO, "outside"), "seen");
     volume_again(&v);
     read_is(one, "first");
-    check_int(meta_migrate(v.meta, META_ROOT_INO, META_MIGRATE_CANCEL, NULL, &error), 0);
+    check_int(meta_migrate(v.meta, META_ROOT_INO, META_MIGRATE_CANCEL, NULL, 0, &error), 0);
     settle(META_ROOT_INO);
     key_is(one, "dir/one");
     key_is(foreign, "theirs");
@@ -439,7 +487,7 @@ TEST(stores, attached_directory_moves_home, .init = begin, .fini = end)
 {
     uint64_t at = attached(false);
     uint64_t b = name_ino(&v, name_ino(&v, at, "d"), "b");
-    check_int(meta_migrate(v.meta, at, META_MIGRATE_TO, "main", &error), 0);
+    check_int(meta_migrate(v.meta, at, META_MIGRATE_TO, "main", 0, &error), 0);
     settle(META_ROOT_INO);
     key_is(b, "at/d/b");
     read_is(b, "below");
@@ -458,13 +506,13 @@ TEST(stores, paused_migration_moves_nothing, .init = begin, .fini = end)
     check_int(attach(third, "new", 0, false), 0);
     v.config.no_settle = true;
     volume_again(&v);
-    check_int(meta_migrate(v.meta, data, META_MIGRATE_TO, "new", &error), 0);
-    check_int(meta_migrate(v.meta, data, META_MIGRATE_PAUSE, NULL, &error), 0);
+    check_int(meta_migrate(v.meta, data, META_MIGRATE_TO, "new", 0, &error), 0);
+    check_int(meta_migrate(v.meta, data, META_MIGRATE_PAUSE, NULL, 0, &error), 0);
     v.config.no_settle = false;
     volume_again(&v);
     settle(META_ROOT_INO);
     key_is(one, "data/one");
-    check_int(meta_migrate(v.meta, data, META_MIGRATE_RESUME, NULL, &error), 0);
+    check_int(meta_migrate(v.meta, data, META_MIGRATE_RESUME, NULL, 0, &error), 0);
     settle(META_ROOT_INO);
     key_is(one, "/1/data/one");
     read_is(one, "first");
