@@ -6,6 +6,8 @@
  * by the threads themselves and by the ring, beside the same reads of the file itself, in turns
  *   cache_bench policy                  hit ratios of the eviction policy, LRU and the optimum
  * (which knows the future) on made traces
+ *   cache_bench replay FILE PAGES...    the same for a file of page numbers in the order in which
+ * they are read, each as decimal text, with room for so many pages; 32 pages are a segment
  *
  * Prints lines of `name value unit`.
  */
@@ -343,9 +345,9 @@ static double hits_of_policy(const uint32_t *trace, size_t len, unsigned room)
     return (double)hits / (double)len;
 }
 
-static double hits_of_lru(const uint32_t *trace, size_t len, unsigned room)
+static double hits_of_lru(const uint32_t *trace, size_t len, uint32_t segments, unsigned room)
 {
-    struct lru_item *items = calloc(SEGMENTS, sizeof(*items)), *list = NULL;
+    struct lru_item *items = calloc(segments, sizeof(*items)), *list = NULL;
     unsigned cached = 0;
     uint64_t hits = 0;
     if (!items)
@@ -402,15 +404,15 @@ static struct heap_entry heap_pop(struct heap_entry *heap, size_t *count)
 }
 
 /* Belady: what is needed last goes. */
-static double hits_of_optimum(const uint32_t *trace, size_t len, unsigned room)
+static double hits_of_optimum(const uint32_t *trace, size_t len, uint32_t segments, unsigned room)
 {
-    size_t *next = calloc(len, sizeof(*next)), *seen = malloc(SEGMENTS * sizeof(*seen));
-    size_t *current = calloc(SEGMENTS, sizeof(*current));
+    size_t *next = calloc(len, sizeof(*next)), *seen = malloc(segments * sizeof(*seen));
+    size_t *current = calloc(segments, sizeof(*current));
     struct heap_entry *heap = calloc(len, sizeof(*heap));
-    bool *cached = calloc(SEGMENTS, sizeof(*cached));
+    bool *cached = calloc(segments, sizeof(*cached));
     if (!next || !seen || !current || !heap || !cached)
         fail("memory", -ENOMEM);
-    for (unsigned i = 0; i < SEGMENTS; i++)
+    for (unsigned i = 0; i < segments; i++)
         seen[i] = SIZE_MAX;
     for (size_t i = len; i-- > 0;) {
         next[i] = seen[trace[i]];
@@ -479,10 +481,95 @@ static int run_policy(int argc, char **argv)
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         make_trace(names[i], trace, len, room);
         printf("%s_policy %.3f hits\n", names[i], hits_of_policy(trace, len, room));
-        printf("%s_lru %.3f hits\n", names[i], hits_of_lru(trace, len, room));
-        printf("%s_optimum %.3f hits\n", names[i], hits_of_optimum(trace, len, room));
+        printf("%s_lru %.3f hits\n", names[i], hits_of_lru(trace, len, SEGMENTS, room));
+        printf("%s_optimum %.3f hits\n", names[i], hits_of_optimum(trace, len, SEGMENTS, room));
     }
     free(trace);
+    return 0;
+}
+
+/* replay: pages of segments, as the cache has them */
+
+static double hits_of_pages(const uint32_t *trace, size_t len, uint32_t pages, unsigned room)
+{
+    struct policy policy;
+    uint32_t segments = pages / POLICY_PAGES + 1;
+    struct policy_item *items = calloc(segments, sizeof(*items));
+    uint64_t cached = 0, hits = 0;
+    uint32_t *here = calloc(segments, sizeof(*here)); /* a bit for each page */
+    if (!items || !here || policy_init(&policy, MAX(4 * room / POLICY_PAGES, 16u)) < 0)
+        fail("memory", -ENOMEM);
+    for (size_t i = 0; i < len; i++) {
+        uint32_t s = trace[i] / POLICY_PAGES, page = trace[i] % POLICY_PAGES;
+        if (here[s] & 1u << page) {
+            hits++;
+        } else {
+            struct policy_item *gone;
+            while (cached >= room && (gone = policy_victim(&policy, never_busy))) {
+                cached -= (unsigned)__builtin_popcount(here[gone->key]);
+                here[gone->key] = 0;
+            }
+            items[s].key = s;
+            if (items[s].queue == POLICY_NONE)
+                policy_insert(&policy, &items[s], (uint32_t)i);
+            here[s] |= 1u << page;
+            cached++;
+            policy_resize(&policy, &items[s], (uint32_t)__builtin_popcount(here[s]) * CACHE_PAGE);
+        }
+        policy_touch(&items[s], page, 1, (uint32_t)i);
+    }
+    policy_done(&policy);
+    free(items);
+    free(here);
+    return (double)hits / (double)len;
+}
+
+static uint32_t *read_pages(const char *path, size_t *count, uint32_t *pages)
+{
+    FILE *f = fopen(path, "r");
+    if (!f)
+        fail(path, -errno);
+    uint32_t *trace = NULL;
+    size_t cap = 0;
+    char line[32];
+    *count = 0;
+    *pages = 0;
+    while (fgets(line, sizeof(line), f)) {
+        char *end;
+        errno = 0;
+        unsigned long number = strtoul(line, &end, 10);
+        if (errno || end == line || *end != '\n' || number >= UINT32_MAX)
+            fail(path, -EBADMSG);
+        if (*count == cap) {
+            cap = cap ? 2 * cap : 1024;
+            trace = realloc(trace, cap * sizeof(*trace));
+            if (!trace)
+                fail("memory", -ENOMEM);
+        }
+        trace[(*count)++] = (uint32_t)number;
+        *pages = MAX(*pages, (uint32_t)number + 1);
+    }
+    fclose(f);
+    if (*count == 0)
+        fail(path, -ENODATA);
+    return trace;
+}
+
+static int run_replay(int argc, char **argv)
+{
+    if (argc < 4)
+        return 2;
+    size_t len;
+    uint32_t pages;
+    cleanup(free_ptr) uint32_t *trace = read_pages(argv[2], &len, &pages);
+    for (int i = 3; i < argc; i++) {
+        unsigned room = (unsigned)strtoul(argv[i], NULL, 10);
+        if (room == 0)
+            return 2;
+        printf("%u_policy %.3f hits\n", room, hits_of_pages(trace, len, pages, room));
+        printf("%u_lru %.3f hits\n", room, hits_of_lru(trace, len, pages, room));
+        printf("%u_optimum %.3f hits\n", room, hits_of_optimum(trace, len, pages, room));
+    }
     return 0;
 }
 
@@ -496,7 +583,11 @@ int main(int argc, char **argv)
         rc = run_read(argc, argv);
     else if (argc > 1 && !strcmp(argv[1], "policy"))
         rc = run_policy(argc, argv);
+    else if (argc > 1 && !strcmp(argv[1], "replay"))
+        rc = run_replay(argc, argv);
     if (rc == 2)
-        fputs("Usage: cache_bench index PAGES DIRECTORY | read DIRECTORY MIB | policy\n", stderr);
+        fputs("Usage: cache_bench index PAGES DIRECTORY | read DIRECTORY MIB | policy | "
+              "replay FILE PAGES...\n",
+              stderr);
     return rc;
 }

@@ -672,3 +672,107 @@ TEST(staging, a_full_log_is_written_anew, .init = make_directory, .fini = remove
     staging_free(recovered.found.staging);
     staging_area_close(area);
 }
+
+/* --- Files that others write, too */
+
+static int open_other(struct staging *staging, int flags)
+{
+    char path[64];
+    struct staging_view *view = staging_view_get(staging);
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", staging_view_fd(view));
+    staging_view_put(view);
+    int fd = open(path, flags | O_CLOEXEC);
+    check(fd >= 0);
+    return fd;
+}
+
+static struct staging *shared(struct staging_area *area, int *other)
+{
+    struct staging *staging;
+    static uint8_t a[1000];
+    memset(a, 'a', sizeof(a));
+    check_int(staging_new_class(area, INO, 0, STAGING_LOCAL, 7, &staging), 0);
+    check_int(staging_write_bytes(staging, a, 0, sizeof(a), 1), 0);
+    check_int(staging_share(staging), 0);
+    *other = open_other(staging, O_RDWR);
+    return staging;
+}
+
+TEST(staging_share, what_others_write_is_dirty, .init = make_directory, .fini = remove_directory)
+{
+    struct staging_area *area = open_area(1ull << 30);
+    static uint8_t b[50000], c[50000];
+    memset(b, 'b', sizeof(b));
+    int other;
+    struct staging *staging = shared(area, &other);
+    check_int(pwrite(other, b, sizeof(b), 200), sizeof(b));
+    check_int(staging_take(staging, 9, true), 0);
+    check_uint(staging->size, 50200);
+    check_dirty(staging, 200, b, sizeof(b));
+    check_uint(staging_area_bytes(area), 50200);
+    /* A commit of what was there does not clean what is there. */
+    uint64_t epoch = staging_freeze(staging);
+    check_int(staging_take(staging, 9, true), 0);
+    staging_clean(staging, 0, 50200, epoch);
+    check_uint(staging_dirty_bytes(staging), 50200);
+    /* Holes are none of it. */
+    check_int(ftruncate(other, 1 << 30), 0);
+    check_int(staging_take(staging, 9, true), 0);
+    check_uint(staging->size, 1 << 30);
+    check(staging_dirty_bytes(staging) < 1 << 20);
+
+    struct staging_view *view = staging_view_get(staging);
+    check(!staging_view_is_alone(view));
+    check_int(staging_part_from_others(staging), 0);
+    check_int(pwrite(other, c, sizeof(c), 200), sizeof(c));
+    check_dirty(staging, 200, b, sizeof(b));
+    close(other);
+    check(staging_view_is_alone(view));
+    /* Who only reads does not count. */
+    int reader = open_other(staging, O_RDONLY);
+    check(staging_view_is_alone(view));
+    close(reader);
+    check_int(staging_write_bytes(staging, b, 0, 100, 1), 0);
+    staging_view_put(view);
+    staging_free(staging);
+    staging_area_close(area);
+}
+
+TEST(staging_share, what_is_left_is_what_the_file_holds, .init = make_directory,
+     .fini = remove_directory)
+{
+    struct staging_area *area = open_area(1ull << 30);
+    static uint8_t b[50000];
+    memset(b, 'b', sizeof(b));
+    int other;
+    struct staging *staging = shared(area, &other);
+    check_int(pwrite(other, b, sizeof(b), 500), sizeof(b));
+    staging_leave(staging);
+    staging_area_close(area);
+    area = open_area(1ull << 30);
+    struct recovered recovered = {0};
+    uint64_t discarded = 0;
+    check_int(staging_recover(area, note_found, &recovered, &discarded), 0);
+    check_uint(recovered.count, 1);
+    check_uint(recovered.found.size, 50500);
+    check_uint(recovered.found.flags, STAGING_LOCAL);
+    /* The other one writes for himself now. */
+    check_int(pwrite(other, "x", 1, 500), 1);
+    check_dirty(recovered.found.staging, 500, b, sizeof(b));
+    close(other);
+    staging_free(recovered.found.staging);
+
+    staging = shared(area, &other);
+    check_int(pwrite(other, b, sizeof(b), 1000), sizeof(b));
+    check_int(staging_take(staging, 9, true), 0);
+    sync_all(staging);
+    check_int(pwrite(other, b, sizeof(b), 51000), sizeof(b));
+    staging_leave(staging);
+    staging = power_loss(&area, &discarded);
+    check(staging != NULL);
+    check_uint(staging->size, 51000);
+    check_dirty(staging, 1000, b, sizeof(b));
+    close(other);
+    staging_free(staging);
+    staging_area_close(area);
+}
