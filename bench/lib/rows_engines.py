@@ -4,6 +4,7 @@ What they run is fetched once by package name into the cache of tests/e2e (a few
 """
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ import engines
 import spark as spark_jobs
 import tpch
 
-JAR, LOCAL, HDFS = "sluice, the jar", "file:// on the local disk", "HDFS"
+JAR, LOCAL, HDFS, MAGIC = "sluice, the jar", "file:// on the local disk", "HDFS", "S3A, magic committer"
 # what Rate.java prints, what it is, what is to be reached against HDFS and against file://
 CALLS = (("create", "create and close", 2, 3), ("write4k", "create, write 4 KiB, close", None, None), ("stat", "stat", 2, None),
          ("read4k", "open, read 4 KiB, close", 2, None), ("list_entries", "entries of listings", 2, None), ("rename", "rename", 2, None),
@@ -87,11 +88,70 @@ def hadoop(machine, out):
     out.rows += [*rows.values(), took]
 
 
-class Etl:
-    """The job of tests/e2e/jobs/spark_tpch.py: loads eight tables into partitioned ones, and asks eight questions."""
+def s3a_conf(gateway):
+    return {"fs.s3a.endpoint": gateway.endpoint, "fs.s3a.path.style.access": "true", "fs.s3a.access.key": gateway.access,
+            "fs.s3a.secret.key": gateway.secret, "fs.s3a.endpoint.region": gateway.region, "fs.s3a.change.detection.mode": "none",
+            # The server refuses to delete a marker of a directory that holds something.
+            "fs.s3a.directory.marker.retention": "keep"}
 
-    def __init__(self, directory, interpreter):
-        self.directory, self.interpreter = directory, interpreter
+
+def magic_commit(machine, out):
+    """Both with the Hadoop client that comes with Spark: S3A's newer ones need another 600 MB."""
+    count = 100 if machine.options.quick else 10_000
+    row = Row("magic-commit", "job commit of %d files" % count, "s", better="lower")
+    interpreter = engines.python("spark35", *spark_jobs.PACKAGES)
+    (jars,) = glob.glob(os.path.join(os.path.dirname(os.path.dirname(interpreter)), "lib", "*", "site-packages", "pyspark", "jars"))
+    engines.maven("-q", "test-compile")
+    target = os.path.join(engines.HADOOP, "target")
+    path = ":".join([os.path.join(target, "classes"), os.path.join(target, "test-classes"), *(engines.maven_jar(*package) for package in (HADOOP_AWS, AWS_SDK)),
+                     os.path.join(jars, "*")])
+    gateway = machine.gateway()
+    gateway.make_bucket("s3a")
+    magic = {**s3a_conf(gateway), "fs.s3a.committer.name": "magic", "fs.s3a.committer.magic.enabled": "true",
+             "mapreduce.outputcommitter.factory.scheme.s3a": "org.apache.hadoop.fs.s3a.commit.S3ACommitterFactory"}
+    with machine.places(lambda: Sluice("sluice", gateway)) as (volume,):
+        made = [(JAR, "sluice://" + volume.path("rate"), {}), (MAGIC, "s3a://s3a/rate", magic)]
+        for number in range(min(3, machine.options.rounds)):
+            for name, base, conf in in_order(made, number):
+                machine.say("round %d: %s" % (number + 1, name))
+                _, text = engines.run(["java", "-Xmx512m", "-cp", path, "io.sluice.hadoop.Rate", base, "0", "8", str(count),
+                                       *("%s=%s" % item for item in conf.items())])
+                found = dict(line.split() for line in text.splitlines() if len(line.split()) == 2)
+                row.add(name, float(found["commit_seconds"]))
+    row.ratio(JAR, MAGIC, ("<=", 0.5))
+    out.rows.append(row)
+
+
+def partitions(machine, out):
+    """A table of many partitions with one small file each: how long Spark looks before it reads."""
+    count = 200 if machine.options.quick else 50_000
+    row = Row("spark-partitions", "Spark finds the %d partitions of a table" % count, "s", better="lower")
+    interpreter = engines.python("spark35", *spark_jobs.PACKAGES)
+    gateway = machine.gateway()
+    with machine.places(lambda: Sluice("sluice", gateway), lambda: Directory("local", machine.work)) as made, tempfile.TemporaryDirectory() as directory:
+        job = Job(directory, interpreter, "spark_partitions")
+        for place in made:
+            for i in range(count):
+                os.makedirs(place.path("jobs", "table", "part=%d" % i))
+                with open(place.path("jobs", "table", "part=%d" % i, "f.csv"), "wb") as f:
+                    f.write(b"%d\n" % i)
+        for number in range(min(3, machine.options.rounds)):
+            for place in in_order(made, number):
+                machine.say("round %d: %s" % (number + 1, place.name))
+                used = place.used()
+                _, answers = job.seconds("file://" + place.path("jobs"))
+                if answers["rows"] != count:
+                    raise RuntimeError("%s: %d partitions of %d" % (place.name, answers["rows"], count))
+                row.add(place.name, answers["seconds"], **used.end())
+    row.ratio("sluice", "local", ("<=", 1.5))
+    out.rows.append(row)
+
+
+class Job:
+    """A job of tests/e2e/jobs."""
+
+    def __init__(self, directory, interpreter, name, **members):
+        self.directory, self.interpreter, self.name, self.members = directory, interpreter, name, members
 
     def seconds(self, base, **conf):
         scratch = os.path.join(self.directory, "scratch")
@@ -99,9 +159,9 @@ class Etl:
         conf = {"spark.master": "local[2]", "spark.ui.enabled": "false", "spark.driver.memory": "1500m", "spark.driver.bindAddress": "127.0.0.1",
                 "spark.driver.host": "127.0.0.1", "spark.local.dir": scratch, "spark.sql.shuffle.partitions": "4", **conf}
         with open(path, "w", encoding="utf-8") as f:
-            json.dump({"conf": conf, "base": base, "answers": answers, "tables": tpch.TABLES, "queries": tpch.QUERIES}, f)
+            json.dump({"conf": conf, "base": base, "answers": answers, **self.members}, f)
         began = time.perf_counter()
-        engines.run([self.interpreter, os.path.join(spark_jobs.JOBS, "spark_tpch.py"), path], cwd=self.directory)
+        engines.run([self.interpreter, os.path.join(spark_jobs.JOBS, self.name + ".py"), path], cwd=self.directory)
         took = time.perf_counter() - began
         with open(answers, encoding="utf-8") as f:
             return took, json.load(f)
@@ -117,7 +177,7 @@ def spark(machine, out):
     gateway.make_bucket("s3a")
     with machine.places(lambda: Sluice("sluice, warm", gateway), lambda: Sluice("sluice, cold", gateway), lambda: Directory("local", machine.work)) as made, \
             tempfile.TemporaryDirectory() as directory:
-        etl, expected = Etl(directory, interpreter), None
+        etl, expected = Job(directory, interpreter, "spark_tpch", tables=tpch.TABLES, queries=tpch.QUERIES), None
         raw = os.path.join(directory, "raw")
         engines.run([os.path.join(os.path.dirname(interpreter), "tpchgen-cli"), "parquet", "-s", scale, "--output-dir", raw], cwd=directory)
         for name in os.listdir(raw):
@@ -127,11 +187,7 @@ def spark(machine, out):
             shutil.copytree(raw, place.path("jobs", "raw"))
             if isinstance(place, Sluice):
                 place.settle()
-        conf = {"spark.jars": s3a, "spark.hadoop.fs.s3a.endpoint": gateway.endpoint, "spark.hadoop.fs.s3a.path.style.access": "true",
-                "spark.hadoop.fs.s3a.access.key": gateway.access, "spark.hadoop.fs.s3a.secret.key": gateway.secret,
-                "spark.hadoop.fs.s3a.endpoint.region": gateway.region, "spark.hadoop.fs.s3a.change.detection.mode": "none",
-                # The server refuses to delete a marker of a directory that holds something.
-                "spark.hadoop.fs.s3a.directory.marker.retention": "keep"}
+        conf = {"spark.jars": s3a, **{"spark.hadoop." + name: value for name, value in s3a_conf(gateway).items()}}
         places = [(place.name, place, "file://" + place.path("jobs"), {}) for place in made] + [("S3A", None, "s3a://s3a/jobs", conf)]
         for number in range(min(3, machine.options.rounds)):
             for name, place, base, more in in_order(places, number):

@@ -1,6 +1,8 @@
 """Rows on writing that the local disk acknowledges (--durability=local), against a file on the same disk."""
 
+import concurrent.futures
 import os
+import shutil
 import time
 
 import process
@@ -11,6 +13,7 @@ from rows_meta import in_order
 
 LINE = b"fifteen bytes.\n"
 WRITEBACK = "sluice, writeback"
+STORE = "sluice, store"
 
 
 def tiny_writes(place, count):
@@ -26,6 +29,48 @@ def tiny_writes(place, count):
     os.close(fd)
     os.unlink(place.path("tiny"))
     return count / took
+
+
+def checkpoint(place, files, size):
+    """The calls of a Flink checkpoint: state files by four threads, each made, written and closed; then the metadata, which is
+    synced and renamed. Seconds."""
+    directory, state = place.path("chk-1"), bytes(range(256)) * (size >> 8)
+    began = time.perf_counter()
+    os.mkdir(directory)
+
+    def write(first):
+        for i in range(first, files, 4):
+            with open(os.path.join(directory, "state-%d" % i), "wb", buffering=0) as file:
+                file.write(state)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    fd = os.open(os.path.join(directory, "._metadata.inprogress.1"), os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    for _ in range(files):
+        os.write(fd, LINE)
+    os.fsync(fd)
+    os.close(fd)
+    os.rename(os.path.join(directory, "._metadata.inprogress.1"), os.path.join(directory, "_metadata"))
+    took = time.perf_counter() - began
+    shutil.rmtree(directory)
+    return took
+
+
+def flink_checkpoint(machine, out):
+    """A checkpoint of many state files, acknowledged by the local disk and by the store."""
+    files, size = (50, 64 << 10) if machine.options.quick else (2000, 512 << 10)
+    row = Row("flink-checkpoint", "the calls of a Flink checkpoint of %d MiB in %d files" % (files * size >> 20, files), "s", better="lower")
+    gateway = machine.gateway()
+    local_options = ["--durability", "local", "--upload-delay", "1h"]
+    with machine.places(lambda: Sluice("sluice", gateway, options=local_options), lambda: Sluice(STORE, gateway), "local", "refs") as made:
+        for number in range(machine.options.rounds):
+            for place in in_order(made, number):
+                machine.say("round %d: %s" % (number + 1, place.name))
+                used = place.used()
+                row.add(place.name, checkpoint(place, files, size), **used.end(gib=files * size / (1 << 30)))
+    row.ratio("local", "sluice", (">=", 0.9), "speed against the local disk")
+    row.ratio("local", STORE, None, "speed against the local disk, acknowledged by the store")
+    out.rows.append(row)
 
 
 def local(machine, out):

@@ -16,6 +16,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.insert(0, os.path.join(ROOT, "tests", "lib"))
 
 import gateway  # noqa: E402
+import service  # noqa: E402
 import volume  # noqa: E402
 
 CACHE = os.environ.get("SLUICE_E2E_CACHE") or os.path.join(
@@ -95,13 +96,10 @@ def python(name, *packages, pip=()):
     return interpreter
 
 
-class EngineVolume(volume.Volume):
-    """A mount over a real S3 server, and what must be true after each job on it."""
+class Checks:
+    """What must be true of a mount after each job on it."""
 
     inline_max = None
-
-    def __init__(self, gw, **options):
-        super().__init__(gateway=gw, **options)
 
     def files(self):
         """Path below the mount: its size, of all that is no directory."""
@@ -149,10 +147,30 @@ class EngineVolume(volume.Volume):
             raise AssertionError("fsck: " + wrong)
 
 
+class EngineVolume(Checks, volume.Volume):
+    """A mount over a real S3 server."""
+
+
+class EngineServiceVolume(Checks, service.ServiceVolume):
+    """A mount of a metadata service's volume over a real S3 server."""
+
+    def check_end(self):
+        self.unmount()
+        self.service.stop()
+        wrong = self.check_metadata()
+        if wrong:
+            raise AssertionError("fsck: " + wrong)
+
+
 @contextlib.contextmanager
 def engine_volume(**options):
     """A gateway with a mounted volume on a new bucket."""
-    with gateway.Gateway() as gw:
-        v = EngineVolume(gw, **options)
-        with v:
-            yield v
+    with gateway.Gateway() as gw, EngineVolume(gateway=gw, **options) as v:
+        yield v
+
+
+@contextlib.contextmanager
+def engine_service_volume(**options):
+    """The same by a metadata service of its own."""
+    with gateway.Gateway() as gw, EngineServiceVolume(gateway=gw, **options) as v:
+        yield v

@@ -1,5 +1,5 @@
-"""Flink on a mount: a stream into files, with its checkpoints on the mount too. The TaskManager is
-killed; then both processes are, and the job goes on from its checkpoint on another mount."""
+"""Flink on a mount: a stream into files, with its checkpoints on the mount too. The TaskManager is killed; then both
+processes are, and the job goes on from its checkpoint on another mount. And the same by a savepoint, with a bulk format."""
 
 import csv
 import glob
@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import unittest
 import urllib.request
+import zlib
 
 import engines
 import gateway
@@ -31,10 +32,68 @@ SET 'pipeline.name' = 'e2e';
 CREATE TABLE numbers (id BIGINT) WITH ('connector' = 'datagen', 'rows-per-second' = '%(rate)d',
     'fields.id.kind' = 'sequence', 'fields.id.start' = '0', 'fields.id.end' = '%(last)d');
 CREATE TABLE files (id BIGINT, part BIGINT) PARTITIONED BY (part) WITH ('connector' = 'filesystem',
-    'path' = 'file://%(out)s', 'format' = 'csv', 'sink.rolling-policy.file-size' = '64kb',
-    'sink.rolling-policy.check-interval' = '1s');
+    'path' = 'file://%(out)s', %(format)s);
 INSERT INTO files SELECT id, MOD(id, 3) FROM numbers;
 """
+
+ROW_FORMAT = "'format' = 'csv', 'sink.rolling-policy.file-size' = '64kb', 'sink.rolling-policy.check-interval' = '1s'"
+BULK_FORMAT = "'format' = 'avro', 'avro.codec' = 'deflate'"
+
+
+def csv_ids(path):
+    with open(path, newline="") as file:
+        return [int(row[0]) for row in csv.reader(file)]
+
+
+def avro_ids(path):
+    """The column id of an Avro file, all of whose columns are BIGINT."""
+    with open(path, "rb") as file:
+        whole = file.read()
+    if whole[:4] != b"Obj\x01":
+        raise AssertionError("%s is no Avro file" % path)
+    data, at, about = whole, 4, {}
+
+    def number():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if not byte & 0x80:
+                return (value >> 1) ^ -(value & 1)
+
+    def take(length):
+        nonlocal at
+        at += length
+        return data[at - length:at]
+
+    while count := number():
+        for _ in range(count):
+            name = take(number())
+            about[name] = take(number())
+    if about[b"avro.codec"] != b"deflate":
+        raise AssertionError("%s has the codec %r" % (path, about[b"avro.codec"]))
+
+    def read(kind):
+        if isinstance(kind, list):  # a union says first which of its types follows
+            return read(kind[number()])
+        if isinstance(kind, dict):
+            return {f["name"]: read(f["type"]) for f in kind["fields"]} if kind["type"] == "record" else read(kind["type"])
+        return None if kind == "null" else number()
+
+    schema, sync, ids = json.loads(about[b"avro.schema"]), take(16), []
+    while at < len(whole):
+        count, block = number(), take(number())
+        if take(16) != sync:
+            raise AssertionError("%s is torn" % path)
+        after, data, at = at, zlib.decompress(block, -15), 0
+        ids += [read(schema)["id"] for _ in range(count)]
+        if at != len(data):
+            raise AssertionError("%s has more than %r" % (path, schema))
+        data, at = whole, after
+    return ids
 
 
 class Flink(unittest.TestCase):
@@ -46,8 +105,8 @@ class Flink(unittest.TestCase):
         # The client asks for the Python part, whether it is used or not.
         client = [glob.glob(os.path.join(home, "opt", name))[0]
                   for name in ("flink-sql-client*.jar", "flink-python*.jar")]
-        cls.classpath = ":".join([os.path.join(home, "lib", "*"), engines.maven_jar(
-            "org.apache.flink", "flink-connector-datagen", VERSION)])
+        cls.classpath = ":".join([os.path.join(home, "lib", "*"), *(engines.maven_jar(
+            "org.apache.flink", name, VERSION) for name in ("flink-connector-datagen", "flink-sql-avro"))])
         # These the wheel has not.
         client += [engines.maven_jar("org.apache.flink", name, VERSION)
                    for name in ("flink-sql-gateway", "flink-sql-gateway-api")]
@@ -127,10 +186,12 @@ class Flink(unittest.TestCase):
                 child.send_signal(signal.SIGKILL)
                 child.wait()
 
-    def ask(self, path):
-        """The reply of the JobManager; None while it has none."""
+    def ask(self, path, body=None):
+        """The reply of the JobManager; None while it has none. `body`: a POST."""
+        request = urllib.request.Request("http://127.0.0.1:%d%s" % (self.rest, path), headers={"Content-Type": "application/json"},
+                                         data=None if body is None else json.dumps(body).encode())
         try:
-            with urllib.request.urlopen("http://127.0.0.1:%d%s" % (self.rest, path), timeout=60) as reply:
+            with urllib.request.urlopen(request, timeout=60) as reply:
                 return json.load(reply)
         except (OSError, ValueError):
             return None
@@ -152,11 +213,11 @@ class Flink(unittest.TestCase):
         with open(os.path.join(self.directory, name + ".log"), errors="replace") as file:
             return file.read()[-6000:]
 
-    def submit(self, v, **settings):
+    def submit(self, v, form=ROW_FORMAT, **settings):
         script = os.path.join(self.directory, "job.sql")
         more = "".join("SET '%s' = '%s';\n" % item for item in settings.items())
         with open(script, "w") as file:
-            file.write(SQL % {"more": more, "rate": ROWS_PER_S, "last": ROWS - 1, "out": v.path("out")})
+            file.write(SQL % {"more": more, "rate": ROWS_PER_S, "last": ROWS - 1, "out": v.path("out"), "format": form})
         _, text = engines.run(
             self.java(self.client_classpath, "512m", "org.apache.flink.table.client.SqlClient", "embedded", "-f",
                       script),
@@ -174,12 +235,57 @@ class Flink(unittest.TestCase):
     def state(self, job):
         return (self.ask("/jobs/" + job) or {}).get("state")
 
-    def rows(self, v):
-        found = []
-        for path in glob.glob(v.path("out", "part=*", "part-*")):
-            with open(path, newline="") as file:
-                found += [int(row[0]) for row in csv.reader(file)]
-        return sorted(found)
+    def rows(self, v, read=csv_ids):
+        return sorted(i for path in glob.glob(v.path("out", "part=*", "part-*")) for i in read(path))
+
+    def stop_with_savepoint(self, v, job):
+        """The savepoint's path."""
+        asked = self.ask("/jobs/%s/stop" % job, {"targetDirectory": "file://" + v.path("savepoints"), "drain": False})
+        reply = {}
+
+        def completed():
+            reply.update(self.ask("/jobs/%s/savepoints/%s" % (job, asked["request-id"])) or {})
+            return reply.get("status", {}).get("id") == "COMPLETED"
+
+        self.wait_for("the savepoint", completed)
+        self.assertIn("location", reply["operation"], reply)
+        self.wait_for("the job's end", lambda: self.state(job) == "FINISHED")
+        return reply["operation"]["location"].replace("file:", "", 1)
+
+    def test_savepoint_and_bulk_format_on_another_mount(self):
+        """A mount at another place that knows the bucket only goes on where the first one stopped."""
+        with engines.engine_volume() as v:
+            self.configure(v)
+            self.start_jobmanager()
+            self.start_taskmanager()
+            self.wait_for("a slot", lambda: (self.ask("/overview") or {}).get("slots-total"))
+            job = self.submit(v, BULK_FORMAT)
+            self.wait_for("checkpoints", lambda: self.completed(job)[0] >= 3)
+            kept = glob.glob(v.path("checkpoints", job, "chk-*"))
+            self.assertLessEqual(len(kept), 2, "old checkpoints stay")  # the last one, and one that is being made
+            savepoint = os.path.relpath(self.stop_with_savepoint(v, job), v.mountpoint)
+            # An empty directory may stay of one that was being made.
+            self.wait_for("the checkpoints to be cleaned away", lambda: not glob.glob(v.path("checkpoints", job, "chk-*", "*")))
+            self.kill("TaskManager", "JobManager")
+            before = self.rows(v, avro_ids)
+            self.assertEqual(before, list(range(len(before))))
+            self.assertTrue(0 < len(before) < ROWS, len(before))
+            v.check_plain_objects()
+            v.check_end()
+            with engines.EngineVolume(gateway=v.gateway, bucket=v.bucket) as second:
+                self.configure(second)
+                self.start_jobmanager()
+                self.start_taskmanager()
+                self.wait_for("a slot", lambda: (self.ask("/overview") or {}).get("slots-total"))
+                job = self.submit(second, BULK_FORMAT, **{"execution.state-recovery.path": "file://" + second.path(savepoint)})
+                self.wait_for("the job's end", lambda: self.state(job) == "FINISHED")
+                self.kill("TaskManager", "JobManager")
+                rows = self.rows(second, avro_ids)
+                self.assertEqual(len(rows), ROWS)
+                self.assertEqual(rows, list(range(ROWS)))
+                second.check_no_strays()
+                second.check_plain_objects()
+                second.check_end()
 
     def test_exactly_once(self):
         with engines.engine_volume() as v:

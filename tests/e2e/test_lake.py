@@ -1,5 +1,4 @@
-"""Delta and Iceberg tables with two drivers that commit at once, through the jar: no acknowledged
-commit is lost."""
+"""Delta and Iceberg tables with two drivers that commit at once, through the jar: no acknowledged commit is lost."""
 
 import json
 import os
@@ -13,7 +12,55 @@ import volume
 APPENDS = 10
 
 
-class Lake(spark.JarCase):
+class Drivers(spark.JarCase):
+    """Two drivers that run one job at once."""
+
+    def start_driver(self, v, job, who, go):
+        os.makedirs(os.path.join(self.directory, who), exist_ok=True)
+        ready = os.path.join(self.directory, who, "ready")
+        command, answers = self.command(v, job, who=who, create=False, appends=APPENDS, go=go, ready=ready)
+        # A configuration of its own: both drivers run the same job.
+        path = os.path.join(self.directory, who, "job.json")
+        with open(command[-1]) as file:
+            conf = json.load(file)
+        conf["answers"] = os.path.join(self.directory, who, "answers")
+        with open(path, "w") as file:
+            json.dump(conf, file)
+        log = open(os.path.join(self.directory, who, "log"), "wb")
+        child = subprocess.Popen(engines.POLITE + command[:-1] + [path], stdin=subprocess.DEVNULL, stdout=log,
+                                 stderr=log, env=engines.environment(), cwd=os.path.join(self.directory, who))
+        log.close()
+        return child, ready, conf["answers"]
+
+    def run_drivers(self, v, job):
+        """What each driver said."""
+        go = os.path.join(self.directory, "go")
+        if os.path.exists(go):
+            os.unlink(go)
+        drivers = [self.start_driver(v, job, who, go) for who in ("a", "b")]
+        try:
+            volume.wait_until("both drivers", lambda: all(
+                os.path.exists(ready) or child.poll() is not None for child, ready, _ in drivers), engines.JOB_S)
+            open(go, "w").close()
+            for child, _, answers in drivers:
+                code = child.wait(timeout=engines.JOB_S)
+                if code:
+                    with open(os.path.join(os.path.dirname(answers), "log"), errors="replace") as file:
+                        print(file.read()[-10000:])
+                self.assertEqual(code, 0)
+        finally:
+            for child, _, _ in drivers:
+                child.kill()
+                child.wait()
+        said = []
+        for _, _, answers in drivers:
+            with open(answers) as file:
+                said.append(json.load(file))
+            self.assertEqual(said[-1]["failed"], [])
+        return said
+
+
+class Lake(Drivers):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -39,49 +86,11 @@ class Lake(spark.JarCase):
         })
         return conf
 
-    def start(self, v, who, go):
-        os.makedirs(os.path.join(self.directory, who), exist_ok=True)
-        ready = os.path.join(self.directory, who, "ready")
-        command, answers = self.command(v, "spark_lake", who=who, create=False, appends=APPENDS, go=go,
-                                        ready=ready)
-        # A configuration of its own: both drivers run the same job.
-        path = os.path.join(self.directory, who, "job.json")
-        with open(command[-1]) as file:
-            job = json.load(file)
-        job["answers"] = os.path.join(self.directory, who, "answers")
-        with open(path, "w") as file:
-            json.dump(job, file)
-        log = open(os.path.join(self.directory, who, "log"), "wb")
-        child = subprocess.Popen(engines.POLITE + command[:-1] + [path], stdin=subprocess.DEVNULL, stdout=log,
-                                 stderr=log, env=engines.environment(), cwd=os.path.join(self.directory, who))
-        log.close()
-        return child, ready, job["answers"]
-
     def test_two_drivers(self):
         with engines.engine_volume() as v:
             self.job(v, "spark_lake", who="", create=True, appends=0)
-            go = os.path.join(self.directory, "go")
-            drivers = [self.start(v, who, go) for who in ("a", "b")]
-            try:
-                volume.wait_until("both drivers", lambda: all(
-                    os.path.exists(ready) or child.poll() is not None for child, ready, _ in drivers),
-                    engines.JOB_S)
-                open(go, "w").close()
-                for child, _, answers in drivers:
-                    code = child.wait(timeout=engines.JOB_S)
-                    if code:
-                        with open(os.path.join(os.path.dirname(answers), "log"), errors="replace") as file:
-                            print(file.read()[-10000:])
-                    self.assertEqual(code, 0)
-            finally:
-                for child, _, _ in drivers:
-                    child.kill()
-                    child.wait()
             wanted = {"delta": [], "iceberg": []}
-            for who, (_, _, answers) in zip("ab", drivers):
-                with open(answers) as file:
-                    said = json.load(file)
-                self.assertEqual(said["failed"], [])
+            for who, said in zip("ab", self.run_drivers(v, "spark_lake")):
                 for name, ids in said["acknowledged"].items():
                     wanted[name] += [[who, i] for i in ids]
             tables = self.job(v, "spark_lake", who="", create=False, appends=0)["tables"]

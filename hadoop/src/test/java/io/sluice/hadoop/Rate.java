@@ -12,18 +12,20 @@ import org.apache.hadoop.fs.FSDataInputStream;
 import org.apache.hadoop.fs.FSDataOutputStream;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.Path;
-import org.apache.hadoop.mapreduce.Job;
 import org.apache.hadoop.mapreduce.JobContext;
+import org.apache.hadoop.mapreduce.JobID;
 import org.apache.hadoop.mapreduce.TaskAttemptContext;
 import org.apache.hadoop.mapreduce.TaskAttemptID;
 import org.apache.hadoop.mapreduce.TaskID;
 import org.apache.hadoop.mapreduce.TaskType;
-import org.apache.hadoop.mapreduce.lib.output.FileOutputCommitter;
+import org.apache.hadoop.mapreduce.lib.output.PathOutputCommitter;
+import org.apache.hadoop.mapreduce.lib.output.PathOutputCommitterFactory;
+import org.apache.hadoop.mapreduce.task.JobContextImpl;
 import org.apache.hadoop.mapreduce.task.TaskAttemptContextImpl;
 
 /**
- * How many calls in a second a file system takes: Rate BASE FILES THREADS COMMIT_FILES. No test:
- * bench/run --only hadoop runs it.
+ * How many calls in a second a file system takes: Rate BASE FILES THREADS COMMIT_FILES [NAME=VALUE …].
+ * Without FILES (0) only the commit. No test: bench/run --only hadoop,magic-commit runs it.
  */
 public final class Rate {
   private static final int BLOCK = 4096;
@@ -119,21 +121,23 @@ public final class Rate {
     System.out.printf("delete_tree %.0f%n", files / ((System.nanoTime() - begin) / 1e9));
   }
 
-  /** Seconds of the job's commit of FileOutputCommitter, version 1. */
+  /** Seconds of the job's commit, by the committer of the configuration. */
   private void commit(int count) throws IOException {
-    Job job = Job.getInstance(fs.getConf());
-    job.getConfiguration().setInt("mapreduce.fileoutputcommitter.algorithm.version", 1);
+    Configuration conf = new Configuration(fs.getConf());
+    conf.setInt("mapreduce.fileoutputcommitter.algorithm.version", 1);
     Path output = new Path(base, "out");
-    JobContext context = job;
     long commitNs = 0;
     for (int round = 0; round < 2; round++) { // into an empty table, then beside what is there
-      FileOutputCommitter jobCommitter = new FileOutputCommitter(output,
-          new TaskAttemptContextImpl(job.getConfiguration(), new TaskAttemptID()));
+      conf.set("fs.s3a.committer.uuid", "rate-" + round);
+      JobID id = new JobID("e2e", round);
+      JobContext context = new JobContextImpl(conf, id);
+      PathOutputCommitter jobCommitter = PathOutputCommitterFactory.createCommitter(output,
+          new TaskAttemptContextImpl(conf, new TaskAttemptID(new TaskID(id, TaskType.MAP, 0), 0)));
       jobCommitter.setupJob(context);
       for (int task = 0; task < TASKS; task++) {
-        TaskAttemptContext attempt = new TaskAttemptContextImpl(job.getConfiguration(),
-            new TaskAttemptID(new TaskID("e2e", round, TaskType.MAP, task), 0));
-        FileOutputCommitter committer = new FileOutputCommitter(output, attempt);
+        TaskAttemptContext attempt = new TaskAttemptContextImpl(conf,
+            new TaskAttemptID(new TaskID(id, TaskType.MAP, task), 0));
+        PathOutputCommitter committer = PathOutputCommitterFactory.createCommitter(output, attempt);
         committer.setupTask(attempt);
         Path work = committer.getWorkPath();
         int from = task;
@@ -156,11 +160,17 @@ public final class Rate {
   public static void main(String[] args) throws IOException {
     Configuration conf = new Configuration();
     conf.set("fs.sluice.impl", SluiceFileSystem.class.getName());
+    for (int i = 4; i < args.length; i++) {
+      int equals = args[i].indexOf('=');
+      conf.set(args[i].substring(0, equals), args[i].substring(equals + 1));
+    }
     Path base = new Path(args[0]);
     FileSystem fs = base.getFileSystem(conf);
     fs.delete(base, true);
     Rate rate = new Rate(fs, base, Integer.parseInt(args[1]), Integer.parseInt(args[2]));
-    rate.calls();
+    if (rate.files > 0) {
+      rate.calls();
+    }
     rate.commit(Integer.parseInt(args[3]));
     fs.close();
   }
