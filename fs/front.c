@@ -92,6 +92,7 @@ struct front_request *front_begin(struct fs *fs, fuse_req_t req, enum front_op o
     r->req = req;
     r->op = op;
     r->meta.done = meta_done;
+    r->thread = pthread_self();
     r->start_ns = clock_monotonic_ns();
     atomic_fetch_add(&fs->in_flight, 1);
     return r;
@@ -148,11 +149,18 @@ void front_reply_result(struct front_request *r, int result)
     front_end(r);
 }
 
+bool front_may_wait(const struct front_request *r)
+{
+    return pthread_equal(r->thread, pthread_self()) && r->fs->config.max_threads > 2 &&
+           !fuse_req_is_uring(r->req);
+}
+
 void front_meta(struct front_request *r, void (*step)(struct front_request *r))
 {
     r->step = step;
     r->has_reply = true;
     r->meta.arg = r;
+    r->meta.may_wait = front_may_wait(r);
     int result = meta_submit(r->fs->meta, &r->meta);
     if (result == -EINPROGRESS)
         return;
@@ -198,6 +206,7 @@ void front_sync(struct front_request *r, uint64_t sequence, void (*step)(struct 
     }
     memset(&r->task, 0, sizeof(r->task));
     r->task.sequence = sequence;
+    r->task.may_wait = front_may_wait(r);
     r->task.done = task_done;
     r->task.arg = r;
     r->step = step;

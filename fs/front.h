@@ -120,6 +120,7 @@ struct front_request {
     enum front_op op;
     int result;
     uint64_t start_ns;
+    pthread_t thread; /* of the handler */
     /* The operation's own. */
     uint64_t ino, parent;
     struct fuse_file_info fi;
@@ -154,6 +155,10 @@ double front_timeout(struct fs *fs, double most);
 void front_pool_done(struct fs *fs);
 /* Replies with r->result or another negative errno (or 0), and ends. */
 void front_reply_result(struct front_request *r, int result);
+/* Whether this is the thread that the kernel's request came to, and not the only one: it may wait
+ * for the local disk, which saves the way over another one and back. A queue of io_uring has one
+ * thread. */
+bool front_may_wait(const struct front_request *r);
 /* Submits r->meta; `step` runs when r->result is known. */
 void front_meta(struct front_request *r, void (*step)(struct front_request *r));
 /* For another operation after the first: releases the last reply, zeroes the operation. */

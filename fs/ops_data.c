@@ -384,6 +384,13 @@ static void flushed(struct front_request *r)
     }
 }
 
+static void flush(struct front_request *r, void (*step)(struct front_request *r))
+{
+    struct data_request *data = front_data_prepare(r, step);
+    data->may_wait = front_may_wait(r);
+    front_data_result(r, data_flush(r->file->handle, data));
+}
+
 void front_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     if (front_is_control(ino) || (!file_of(fi)->writable && !front_fs(req)->config.shared)) {
@@ -400,7 +407,7 @@ void front_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         front_lock_flush(r);
         return;
     }
-    front_data_result(r, data_flush(r->file->handle, front_data_prepare(r, flushed)));
+    flush(r, flushed);
 }
 
 static void fsync_flushed(struct front_request *r)
@@ -422,7 +429,7 @@ void front_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_fi
         return;
     r->ino = ino;
     r->file = file_of(fi);
-    front_data_result(r, data_flush(r->file->handle, front_data_prepare(r, fsync_flushed)));
+    flush(r, fsync_flushed);
 }
 
 /* --- fallocate, copy_file_range, lseek */

@@ -429,6 +429,7 @@ bool pass_flush(struct data_handle *handle, struct data_request *request)
     if (!flush)
         return false;
     *flush = (struct pass_flush){.task.run = run_flush, .file = handle->file, .request = request};
+    request->may_wait = false; /* it goes on in another thread */
     pool_submit(handle->file->data->pool, &flush->task);
     return true;
 }

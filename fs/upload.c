@@ -489,12 +489,13 @@ static int build_extents(struct upload *upload)
     return 0;
 }
 
-void upload_commit(struct upload *upload)
+static void commit(struct upload *upload, bool may_wait)
 {
     struct file *file = upload->file;
     crash_point("flush.completed");
     meta_reply_done(&upload->meta.reply);
-    upload->meta = (struct meta_request){.durable = true, .done = commit_done, .arg = upload};
+    upload->meta = (struct meta_request){
+        .durable = true, .may_wait = may_wait, .done = commit_done, .arg = upload};
     int rc = build_extents(upload);
     pthread_mutex_lock(&file->lock);
     if (upload->times_set)
@@ -520,6 +521,11 @@ void upload_commit(struct upload *upload)
         rc = meta_submit(upload->data->meta, &upload->meta);
     if (rc != -EINPROGRESS)
         commit_done(&upload->meta);
+}
+
+void upload_commit(struct upload *upload)
+{
+    commit(upload, false);
 }
 
 /* ---- begin ---- */
@@ -553,7 +559,8 @@ static void reserve_done(struct meta_request *request)
         upload_create(upload);
 }
 
-void upload_begin(struct upload *upload)
+/* may_wait: the calling thread may wait for the disk. */
+static void begin_upload(struct upload *upload, bool may_wait)
 {
     struct file *file = upload->file;
     bool object = upload->stream || upload->total;
@@ -565,7 +572,7 @@ void upload_begin(struct upload *upload)
     if (held)
         durability_hold(upload->data, file->ino, false);
     if (!object) {
-        upload_commit(upload);
+        commit(upload, may_wait);
         return;
     }
     upload->meta = (struct meta_request){
@@ -579,8 +586,14 @@ void upload_begin(struct upload *upload)
         reserve_done(&upload->meta);
 }
 
+void upload_begin(struct upload *upload)
+{
+    begin_upload(upload, false);
+}
+
 int upload_flush(struct file *file, struct data_request *request)
 {
+    bool may_wait = request && request->may_wait;
     struct upload *begin = NULL, *failed = NULL;
     int rc = request ? -EINPROGRESS : 0;
     pthread_mutex_lock(&file->lock);
@@ -609,7 +622,7 @@ int upload_flush(struct file *file, struct data_request *request)
     pthread_mutex_unlock(&file->lock);
     upload_free(failed);
     if (begin)
-        upload_begin(begin);
+        begin_upload(begin, may_wait);
     else
         upload_next(file);
     return rc;

@@ -128,7 +128,9 @@ int syncer_free(struct syncer *syncer);
 /* Something was applied that nobody waits for. */
 void syncer_note(struct syncer *syncer);
 /* request->done or task->done is called when all up to its sequence (a task's 0: up to now)
- * survives a power loss; a request keeps the result 0 of its apply, or gets the sync's error. */
+ * survives a power loss; a request keeps the result 0 of its apply, or gets the sync's error. With
+ * may_wait this thread may become the one that syncs, for others too; `done` is then called before
+ * the return. */
 void syncer_request(struct syncer *syncer, struct meta_request *request);
 void syncer_task(struct syncer *syncer, struct meta_task *task);
 /* Whether all up to the sequence (0: up to now) survives a power loss already. Any thread. */

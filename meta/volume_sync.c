@@ -1,7 +1,11 @@
 /*
- * Group commit: one thread syncs the write-ahead log for all who wait. While it does so, the next
- * ones gather; so the more there are, the fewer syncs each costs. Who was applied before a sync
- * began is answered with it, even if he came to wait later.
+ * Group commit: one thread at a time syncs the write-ahead log for all who wait. While it does so,
+ * the next ones gather; so the more there are, the fewer syncs each costs. Who was applied before a
+ * sync began is answered with it, even if he came to wait later.
+ *
+ * The thread is that of a caller who may wait (may_wait) and finds nobody at it, which saves two
+ * changes of threads; he goes on for those who came meanwhile, for some rounds. Else, and for what
+ * nobody waits for, it is the syncer's own.
  */
 #include <errno.h>
 #include <signal.h>
@@ -12,6 +16,8 @@
 #include "base/log.h"
 #include "volume.h"
 
+#define LEAD_ROUNDS 16u /* a caller's thread syncs so often before it goes back to its own work */
+
 struct syncer {
     struct engine *engine;
     uint64_t interval_ns;
@@ -19,7 +25,7 @@ struct syncer {
     void *arg;
     struct metric *duration, *waited;
     pthread_t thread;
-    uint64_t interval_end_ns; /* the thread's own: what is dirty then is synced */
+    _Atomic uint64_t interval_end_ns; /* what is dirty then is synced */
 
     /* Set after an apply, cleared before a sync: so a sync that begins after the flag was cleared
      * covers every apply whose setting it cleared. Sequentially consistent, as `asleep`: who sets
@@ -31,6 +37,7 @@ struct syncer {
     pthread_mutex_t lock;
     pthread_cond_t wake; /* monotonic clock */
     /* Under lock. */
+    bool syncing; /* somebody is at it: looks for more when he has the lock again */
     struct meta_request *requests, **requests_end;
     struct meta_task *tasks, **tasks_end;
     bool stop;
@@ -41,9 +48,10 @@ static bool somebody_waits(const struct syncer *syncer)
     return syncer->requests || syncer->tasks;
 }
 
+/* The syncer's thread has something to do. */
 static bool must_go(const struct syncer *syncer)
 {
-    return somebody_waits(syncer) || syncer->stop;
+    return !syncer->syncing && (somebody_waits(syncer) || syncer->stop);
 }
 
 static void begin_interval(struct syncer *syncer)
@@ -53,11 +61,14 @@ static void begin_interval(struct syncer *syncer)
 
 static void wait_interval(struct syncer *syncer)
 {
-    uint64_t end = syncer->interval_end_ns;
-    struct timespec until = {.tv_sec = (time_t)(end / NS_PER_S), .tv_nsec = (long)(end % NS_PER_S)};
-    int rc = 0;
-    while (!must_go(syncer) && rc != ETIMEDOUT)
+    uint64_t end;
+    int rc;
+    do { /* each sync moves the end */
+        end = syncer->interval_end_ns;
+        struct timespec until = {.tv_sec = (time_t)(end / NS_PER_S),
+                                 .tv_nsec = (long)(end % NS_PER_S)};
         rc = pthread_cond_timedwait(&syncer->wake, &syncer->lock, &until);
+    } while (!must_go(syncer) && (rc != ETIMEDOUT || syncer->interval_end_ns != end));
 }
 
 /* Until there is something to sync. False: the end. The interval is waited for also when nothing is
@@ -67,8 +78,12 @@ static bool wait_for_work(struct syncer *syncer)
 {
     while (!must_go(syncer)) {
         wait_interval(syncer);
-        if (must_go(syncer) || syncer->dirty)
+        if (must_go(syncer) || (syncer->dirty && !syncer->syncing))
             break;
+        if (syncer->syncing) {
+            begin_interval(syncer);
+            continue;
+        }
         syncer->asleep = true;
         while (!must_go(syncer) && !syncer->dirty)
             pthread_cond_wait(&syncer->wake, &syncer->lock);
@@ -155,28 +170,52 @@ static void take_locked(struct syncer *syncer, struct waiters *synced, struct wa
     syncer->tasks_end = &syncer->tasks;
 }
 
+/* One round, under the lock but for the time in which it syncs and answers: those whose changes
+ * survive already, then one sync for the others. `idle`: it is the end of an interval if nobody
+ * waits. */
+static void round_locked(struct syncer *syncer, bool idle)
+{
+    struct waiters synced, others;
+    take_locked(syncer, &synced, &others);
+    syncer->syncing = true;
+    pthread_mutex_unlock(&syncer->lock);
+    answer(syncer, synced.requests, synced.tasks, 0);
+    idle = idle && !synced.requests && !synced.tasks;
+    if (others.requests || others.tasks || idle) {
+        int rc = sync_now(syncer);
+        answer(syncer, others.requests, others.tasks, rc);
+        if (syncer->synced)
+            syncer->synced(syncer->arg);
+    }
+    pthread_mutex_lock(&syncer->lock);
+    syncer->syncing = false;
+}
+
 static void *run(void *arg)
 {
     struct syncer *syncer = arg;
     begin_interval(syncer);
     pthread_mutex_lock(&syncer->lock);
-    while (wait_for_work(syncer)) {
-        struct waiters synced, others;
-        take_locked(syncer, &synced, &others);
-        pthread_mutex_unlock(&syncer->lock);
-        answer(syncer, synced.requests, synced.tasks, 0);
-        /* Nobody waited: the interval is over. */
-        bool idle = !synced.requests && !synced.tasks;
-        if (others.requests || others.tasks || idle) {
-            int rc = sync_now(syncer);
-            answer(syncer, others.requests, others.tasks, rc);
-            if (syncer->synced)
-                syncer->synced(syncer->arg);
-        }
-        pthread_mutex_lock(&syncer->lock);
-    }
+    while (wait_for_work(syncer))
+        round_locked(syncer, true);
     pthread_mutex_unlock(&syncer->lock);
     return NULL;
+}
+
+/* Somebody waits since now; the lock is had, and let go. */
+static void go_locked(struct syncer *syncer, bool may_wait)
+{
+    bool wake = !syncer->syncing;
+    if (wake && may_wait) {
+        for (unsigned i = 0; i < LEAD_ROUNDS && somebody_waits(syncer); i++)
+            round_locked(syncer, false);
+        wake = must_go(syncer);
+    }
+    /* Who is at it looks again before he stops. */
+    pthread_mutex_unlock(&syncer->lock);
+    if (wake)
+        pthread_cond_signal(
+            &syncer->wake); /* after the unlock: it would wake only to wait for it */
 }
 
 void syncer_note(struct syncer *syncer)
@@ -200,8 +239,7 @@ void syncer_request(struct syncer *syncer, struct meta_request *request)
     request->next = NULL;
     *syncer->requests_end = request;
     syncer->requests_end = &request->next;
-    pthread_mutex_unlock(&syncer->lock);
-    pthread_cond_signal(&syncer->wake); /* after the unlock: it would wake only to wait for it */
+    go_locked(syncer, request->may_wait);
 }
 
 void syncer_task(struct syncer *syncer, struct meta_task *task)
@@ -212,8 +250,7 @@ void syncer_task(struct syncer *syncer, struct meta_task *task)
     task->next = NULL;
     *syncer->tasks_end = task;
     syncer->tasks_end = &task->next;
-    pthread_mutex_unlock(&syncer->lock);
-    pthread_cond_signal(&syncer->wake);
+    go_locked(syncer, task->may_wait);
 }
 
 int syncer_new(struct engine *engine, uint32_t interval_ms, struct metrics *metrics,
@@ -259,7 +296,7 @@ int syncer_free(struct syncer *syncer)
     if (!syncer)
         return 0;
     pthread_mutex_lock(&syncer->lock);
-    syncer->stop = true;
+    syncer->stop = true; /* a caller who is at it wakes the thread when he has ended */
     pthread_cond_signal(&syncer->wake);
     pthread_mutex_unlock(&syncer->lock);
     pthread_join(syncer->thread, NULL);

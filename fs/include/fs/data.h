@@ -84,8 +84,8 @@ struct data_request {
     int result; /* as the call says */
     void (*done)(struct data_request *request);
     void *arg;
-    bool may_wait;              /* read: this thread may wait for the local disk; then `done` may
-                                   come from inside the call */
+    bool may_wait;              /* read, flush: this thread may wait for the local disk; then `done`
+                                   may come from inside the call */
     struct data_buffer *buffer; /* read: the answer */
     struct data_request *next;  /* the data path's own from here */
     struct loop_task task;

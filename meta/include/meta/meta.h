@@ -25,6 +25,8 @@ struct meta_request {
     struct meta_op op;
     bool durable; /* answer only when it survives a power loss. Rename is always durable; kinds that
                      only read ignore it */
+    bool may_wait; /* the calling thread may wait for the local disk: it may sync, for others too,
+                      and then `done` comes from inside the call */
     struct meta_reply reply; /* initialised by meta_submit */
     int result;              /* 0 or -errno */
     /* On a thread of the volume's, without locks; must not block. */
@@ -194,6 +196,7 @@ struct meta_task {
     /* sync: of the change that is to survive (meta_request's, after its answer); 0: all changes.
      * Set it for each call. */
     uint64_t sequence;
+    bool may_wait; /* sync: as of meta_request */
     struct error error;
     void (*done)(struct meta_task *task);
     void *arg;

@@ -277,6 +277,72 @@ TEST(volume, change_survives_after_the_interval, .init = init, .fini = fini)
     }
 }
 
+static void note_thread(struct meta_request *request)
+{
+    *(pthread_t *)request->arg = pthread_self();
+}
+
+TEST(volume, caller_who_may_wait_syncs_himself, .init = init, .fini = fini)
+{
+    v.config.sync_interval_ms = 3600 * 1000;
+    v.config.no_settle = true;
+    volume_open(&v);
+    pthread_t answered_by = 0;
+    struct meta_request request = {.op = {.kind = META_MKNOD,
+                                          .parent = META_ROOT_INO,
+                                          .name = {"d", 1},
+                                          .attr = {.mode = S_IFDIR | 0755}},
+                                   .durable = true,
+                                   .may_wait = true,
+                                   .done = note_thread,
+                                   .arg = &answered_by};
+    check_int(meta_submit(v.meta, &request), -EINPROGRESS);
+    check(pthread_equal(answered_by, pthread_self()));
+    check_int(request.result, 0);
+    check(meta_is_synced(v.meta, request.sequence));
+    meta_reply_done(&request.reply);
+}
+
+static void *sync_many(void *arg)
+{
+    bool may_wait = (uintptr_t)arg % 2;
+    intptr_t failed = 0;
+    sem_t ended;
+    sem_init(&ended, 0, 0);
+    for (int i = 0; i < EACH; i++) {
+        char name[32];
+        int len = snprintf(name, sizeof(name), "s%u-%d", (unsigned)(uintptr_t)arg, i);
+        struct meta_request request = {.op = {.kind = META_MKNOD,
+                                              .parent = META_ROOT_INO,
+                                              .name = {name, (size_t)len},
+                                              .attr = {.mode = S_IFREG | 0644}}};
+        failed += meta_call(v.meta, &request) != 0;
+        meta_reply_done(&request.reply);
+        struct meta_task task = {
+            .sequence = request.sequence, .may_wait = may_wait, .done = synced, .arg = &ended};
+        meta_sync(v.meta, &task);
+        sem_wait(&ended);
+        failed += task.result != 0 || !meta_is_synced(v.meta, request.sequence);
+    }
+    sem_destroy(&ended);
+    return (void *)failed;
+}
+
+/* Who syncs changes from one thread to another: nobody is left waiting, and none is answered too
+ * early. */
+TEST(volume, many_sync_for_each_other, .init = init, .fini = fini)
+{
+    volume_open(&v);
+    pthread_t threads[THREADS];
+    for (uintptr_t i = 0; i < THREADS; i++)
+        pthread_create(&threads[i], NULL, sync_many, (void *)i);
+    for (int i = 0; i < THREADS; i++) {
+        void *failed = NULL;
+        pthread_join(threads[i], &failed);
+        check(!failed);
+    }
+}
+
 TEST(volume, status_is_json, .init = init, .fini = fini)
 {
     volume_open(&v);
