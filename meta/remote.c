@@ -28,8 +28,7 @@ static void run_flush(struct loop_task *task)
         buf_init(&remote->out, 0);
     }
     pthread_mutex_unlock(&remote->lock);
-    if (out.len)
-        remote_link_send(remote, &out);
+    remote_link_send(remote, &out); /* also what is left of before */
     buf_done(&out);
 }
 
@@ -135,10 +134,12 @@ int remote_call(struct remote *remote, struct remote_call *call)
     call->touches = remote->attrs.touches;
     HASH_ADD(hh, remote->calls, id, sizeof(call->id), call);
     DL_APPEND(remote->order, call);
-    if (remote->unsent || !send_locked(remote, call))
+    bool sent = !remote->unsent && send_locked(remote, call);
+    if (!sent)
         remote->unsent++;
-    remote_post_flush_locked(remote);
     pthread_mutex_unlock(&remote->lock);
+    if (sent)
+        remote_send(remote);
     return 0;
 }
 

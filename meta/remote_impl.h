@@ -2,8 +2,9 @@
  * Private to meta: the client of the service. Calls (remote.c) and the connection (remote_link.c).
  *
  * Any thread submits: the call is listed, and its frame is written into `out` if the session is
- * online. The loop thread sends what is in `out`, takes answers, and calls `done`. `lock` is a
- * leaf: no callback and no I/O under it.
+ * online. It, or the loop thread, sends what is in `out` (remote_send.c). The loop thread takes
+ * answers, and calls `done`. `lock` is a leaf: no callback and no I/O under it. The sender's lock
+ * is taken before it: no callback, and no I/O that waits, under it.
  */
 #ifndef SLUICE_META_REMOTE_IMPL_H
 #define SLUICE_META_REMOTE_IMPL_H
@@ -59,6 +60,14 @@ struct remote_object {
     UT_hash_handle hh;
 };
 
+struct remote_sender {
+    pthread_mutex_t lock;
+    /* Under lock. */
+    int fd;           /* the connection's socket, when all that was sent before is in it; else -1 */
+    struct buf spare; /* what is being sent; between, memory for `out` */
+    struct buf rest;  /* what the socket did not take: goes before everything else */
+};
+
 enum remote_state { REMOTE_WAIT, REMOTE_CONNECT, REMOTE_GREET, REMOTE_ONLINE, REMOTE_CLOSED };
 
 struct remote {
@@ -75,6 +84,8 @@ struct remote {
     /* Any thread. */
     _Atomic uint64_t lease_end_ns; /* monotonic: until then the service keeps the session */
     _Atomic int fenced;            /* 0 or -ESTALE */
+
+    struct remote_sender sender;
 
     /* Under lock. */
     pthread_mutex_t lock;
@@ -142,6 +153,20 @@ uint64_t remote_newest_object(struct remote *remote);
 
 /* remote_keys.c */
 int remote_keys_answer(struct remote *remote, const uint8_t *data, size_t len);
+
+/* remote_send.c */
+void remote_sender_init(struct remote_sender *sender);
+void remote_sender_done(struct remote_sender *sender);
+/* Any thread, without locks: what was submitted goes out now, or soon. Does not wait. */
+void remote_send(struct remote *remote);
+/* Loop thread, which is about to send: appends what goes before it. Nobody else sends until
+ * remote_sender_give. */
+void remote_sender_take(struct remote *remote, struct buf *out);
+void remote_sender_give(struct remote *remote, int fd);
+/* Loop thread: all that was sent is in the socket. */
+void remote_sender_ready(struct remote *remote, int fd);
+/* Loop thread, before it closes the socket. */
+void remote_sender_stop(struct remote *remote);
 
 /* remote_locks.c */
 void remote_lock_put(struct remote *remote, const struct remote_call *call);

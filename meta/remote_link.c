@@ -31,6 +31,7 @@ struct remote_link {
     uv_getaddrinfo_t resolve;
     uv_connect_t connect;
     bool resolving, has_handle, closing;
+    int fd; /* other threads may send, when the loop has nothing to send; -1: not, or not yet */
     struct tls *tls; /* NULL: no TLS */
     uint8_t *cipher; /* TLS: CIPHER_ROOM bytes that have just arrived */
     bool greeted;    /* HELLO is sent */
@@ -78,7 +79,9 @@ static void close_link(struct remote_link *link)
     if (link->closing)
         return;
     link->closing = true;
+    link->fd = -1;
     remote_offline(link->remote);
+    remote_sender_stop(link->remote);
     if (link->remote->state != REMOTE_CLOSED)
         link->remote->state = REMOTE_WAIT;
     if (link->resolving)
@@ -149,6 +152,12 @@ static void fence(struct remote *remote, const char *why, bool final)
 
 /* Sending */
 
+/* The socket for other threads; -1 while the loop's own bytes wait to go. */
+static int free_fd(const struct remote_link *link)
+{
+    return !link->closing && uv_stream_get_write_queue_size(&link->u.stream) == 0 ? link->fd : -1;
+}
+
 static void on_written(uv_write_t *uv, int status)
 {
     struct write *w = container_of(uv, struct write, uv);
@@ -157,18 +166,23 @@ static void on_written(uv_write_t *uv, int status)
     free(w);
     if (status < 0 && !link->closing)
         fail(link, "send", status);
+    else if (!link->closing)
+        remote_sender_ready(link->remote, free_fd(link));
 }
 
-/* Frames as what goes over the wire. */
+/* Frames as what goes over the wire, behind what is in `out`. */
 static int seal(struct remote_link *link, struct buf *b, struct buf *out)
 {
     int rc = buf_error(b);
-    if (rc == 0 && !link->tls) {
+    if (rc == 0 && !link->tls && out->len == 0) {
+        buf_done(out);
         *out = *b;
         buf_init(b, 0);
         return 0;
     }
-    if (rc == 0)
+    if (rc == 0 && !link->tls)
+        buf_put(out, b->data, b->len);
+    else if (rc == 0)
         rc = tls_send(link->tls, b->data, b->len);
     if (link->tls)
         tls_take_output(link->tls, out);
@@ -176,29 +190,32 @@ static int seal(struct remote_link *link, struct buf *b, struct buf *out)
     return rc < 0 ? rc : buf_error(out);
 }
 
+static int begin_write(struct remote_link *link, struct write *w)
+{
+    uv_buf_t uv = uv_buf_init((char *)w->bytes.data, (unsigned)w->bytes.len);
+    return uv_write(&w->uv, &link->u.stream, &uv, 1, on_written);
+}
+
 static void send_bytes(struct remote_link *link, struct buf *b)
 {
     struct write *w = calloc(1, sizeof(*w));
-    if (w)
-        buf_init(&w->bytes, 0);
-    if (!w || seal(link, b, &w->bytes) < 0) {
-        if (w)
-            buf_done(&w->bytes);
-        free(w);
+    if (!w) {
         fail(link, "send", UV_ENOMEM);
         return;
     }
-    if (w->bytes.len == 0) {
-        free(w);
+    buf_init(&w->bytes, 0);
+    remote_sender_take(link->remote, &w->bytes);
+    int rc = buf_error(&w->bytes);
+    if (rc == 0)
+        rc = seal(link, b, &w->bytes);
+    rc = rc < 0 ? UV_ENOMEM : w->bytes.len ? begin_write(link, w) : 1;
+    remote_sender_give(link->remote, rc < 0 ? -1 : free_fd(link));
+    if (rc == 0)
         return;
-    }
-    uv_buf_t uv = uv_buf_init((char *)w->bytes.data, (unsigned)w->bytes.len);
-    int rc = uv_write(&w->uv, &link->u.stream, &uv, 1, on_written);
-    if (rc < 0) {
-        buf_done(&w->bytes);
-        free(w);
+    buf_done(&w->bytes);
+    free(w);
+    if (rc < 0)
         fail(link, "send", rc);
-    }
 }
 
 void remote_link_send(struct remote *remote, struct buf *b)
@@ -318,6 +335,9 @@ static int on_welcome(struct remote_link *link, const uint8_t *data, size_t len)
              remote->config.url, m.session, again, m.restarted);
     remote_stores_changed(remote->stores); /* perhaps, while it was away */
     remote_resume(remote);
+    if (!link->tls && uv_fileno(&link->u.handle, &link->fd) < 0)
+        link->fd = -1;
+    remote_sender_ready(remote, free_fd(link));
     tell_opened(remote);
     loop_timer_start(&remote->timer, remote->lease_ms / PINGS_PER_LEASE);
     return 0;
@@ -665,6 +685,7 @@ static void connect_now(struct remote *remote)
     }
     const struct meta_remote_url *url = &remote->url;
     link->remote = remote;
+    link->fd = -1;
     wire_input_init(&link->in, WIRE_FRAME_MAX);
     remote->link = link;
     remote->state = REMOTE_CONNECT;

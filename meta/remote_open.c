@@ -132,6 +132,7 @@ static void free_remote(struct remote *remote)
     loop_free(remote->loop);
     locks_free(remote->locks);
     buf_done(&remote->out);
+    remote_sender_done(&remote->sender);
     meta_remote_url_done(&remote->url);
     if (remote->config.token)
         explicit_bzero((char *)remote->config.token, strlen(remote->config.token));
@@ -183,6 +184,7 @@ static int make(const struct meta_remote_config *config, struct remote **out, st
     pthread_mutex_init(&remote->lock, NULL);
     sem_init(&remote->gone, 0, 0);
     buf_init(&remote->out, 0);
+    remote_sender_init(&remote->sender);
     hash_random(remote->key, sizeof(remote->key));
     remote->connects = metrics_counter(config->metrics, "sluice_remote_connects_total", "",
                                        "Connections to the metadata service.");

@@ -167,6 +167,7 @@ struct job {
     uint64_t id;
     struct conn *conn; /* that it is counted for; NULL when that is gone */
     bool is_task, posted;
+    bool trying, ended; /* it is being submitted; it ended meanwhile, on this thread */
     enum wire_task_kind task_kind;
     uint64_t since_ms;
     int result;

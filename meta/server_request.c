@@ -348,9 +348,25 @@ static void run_back(struct loop_task *task)
     finish(container_of(task, struct job, back));
 }
 
+/* Nobody else waits for this thread: it may sync for the one who does. */
+static bool may_wait(const struct session *session)
+{
+    return session->volume->server->jobs == 1 && syncer_is_quick(session->volume->meta->syncer);
+}
+
+/* True: it is told to who submits. */
+static bool note_ended(struct job *job)
+{
+    if (!loop_on_thread(job->session->volume->server->loop) || !job->trying)
+        return false;
+    return job->ended = true;
+}
+
 static void request_done(struct meta_request *request)
 {
     struct job *job = container_of(request, struct job, request);
+    if (note_ended(job))
+        return;
     job->back.run = run_back;
     loop_post(job->session->volume->server->loop, &job->back);
 }
@@ -358,6 +374,8 @@ static void request_done(struct meta_request *request)
 static void task_done(struct meta_task *task)
 {
     struct job *job = container_of(task, struct job, task);
+    if (note_ended(job))
+        return;
     job->back.run = run_back;
     loop_post(job->session->volume->server->loop, &job->back);
 }
@@ -367,7 +385,7 @@ static void tried(struct job *job, int rc)
 {
     if (rc != -EINPROGRESS || job->request.applied)
         note(job, meta_kind_changes(job->request.op.kind));
-    if (rc != -EINPROGRESS)
+    if (rc != -EINPROGRESS || job->ended)
         finish(job);
 }
 
@@ -446,7 +464,21 @@ void request_take(struct session *session, const struct wire_request *m)
     op->flags &= ~(uint32_t)META_ACCEPTED;
     job->request.durable = m->durable;
     struct meta *meta = session->volume->meta;
-    tried(job, volume_submit_here(meta, &job->request, request_again));
+    job->request.may_wait = may_wait(session);
+    job->trying = true;
+    rc = volume_submit_here(meta, &job->request, request_again);
+    job->trying = false;
+    tried(job, rc);
+}
+
+static void sync_now(struct job *job)
+{
+    job->task.may_wait = may_wait(job->session);
+    job->trying = true;
+    meta_sync(job->session->volume->meta, &job->task);
+    job->trying = false;
+    if (job->ended)
+        finish(job);
 }
 
 void task_take(struct session *session, const struct wire_task *m)
@@ -475,7 +507,7 @@ void task_take(struct session *session, const struct wire_task *m)
     }
     switch (m->kind) {
     case WIRE_TASK_SYNC:
-        meta_sync(meta, &job->task);
+        sync_now(job);
         break;
     case WIRE_TASK_REFRESH:
         meta_refresh(meta, &job->task);

@@ -136,6 +136,9 @@ void syncer_task(struct syncer *syncer, struct meta_task *task);
 /* Whether all up to the sequence (0: up to now) survives a power loss already. Any thread. */
 bool syncer_is_synced(const struct syncer *syncer, uint64_t sequence);
 
+/* Whether the last sync took a time for which a loop may stand still. Any thread. */
+bool syncer_is_quick(const struct syncer *syncer);
+
 /* worker.c: store requests and metadata requests of the work thread. */
 
 /* A store request. `op` is filled by the caller (not op.done, op.arg); `done` runs on the work

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "volume.h"
 
+#define QUICK_NS (2 * NS_PER_MS)
 #define LEAD_ROUNDS 16u /* a caller's thread syncs so often before it goes back to its own work */
 
 struct syncer {
@@ -32,6 +33,7 @@ struct syncer {
      * `dirty` and finds nobody asleep is seen before the thread goes to sleep. */
     _Atomic bool dirty;
     _Atomic bool asleep;        /* the thread waits without an end: somebody must wake it */
+    _Atomic uint64_t took_ns;   /* the last sync */
     _Atomic uint64_t synced_to; /* the engine's sequence up to which all survives a power loss */
 
     pthread_mutex_t lock;
@@ -102,6 +104,7 @@ static int sync_now(struct syncer *syncer)
     int rc = engine_sync(syncer->engine);
     uint64_t end = clock_monotonic_ns();
     syncer->interval_end_ns = end + syncer->interval_ns;
+    syncer->took_ns = end - start;
     metric_observe_ns(syncer->duration, end - start);
     if (rc)
         log_limited(&limit, LOG_ERROR, "metadata sync failed", "error=%d", -rc);
@@ -231,6 +234,11 @@ void syncer_note(struct syncer *syncer)
 bool syncer_is_synced(const struct syncer *syncer, uint64_t sequence)
 {
     return (sequence ? sequence : engine_sequence(syncer->engine)) <= syncer->synced_to;
+}
+
+bool syncer_is_quick(const struct syncer *syncer)
+{
+    return syncer->took_ns < QUICK_NS;
 }
 
 void syncer_request(struct syncer *syncer, struct meta_request *request)
