@@ -28,6 +28,26 @@ uint32_t hash_crc32c(uint32_t crc, const void *data, size_t len)
     return ~crc;
 }
 
+/* What a CRC adds to that of the block after it: linear in its bits, so the sum over its bytes. */
+static pthread_once_t shift_once = PTHREAD_ONCE_INIT;
+static uint32_t shift[4][256];
+
+static void make_shift(void)
+{
+    static const uint8_t zeros[HASH_BLOCK];
+    uint32_t none = hash_crc32c(0, zeros, sizeof(zeros));
+    for (unsigned byte = 0; byte < 4; byte++)
+        for (uint32_t value = 1; value < 256; value++)
+            shift[byte][value] = hash_crc32c(value << 8 * byte, zeros, sizeof(zeros)) ^ none;
+}
+
+uint32_t hash_crc32c_join(uint32_t crc, uint32_t block_crc)
+{
+    pthread_once(&shift_once, make_shift);
+    return shift[0][crc & 255] ^ shift[1][crc >> 8 & 255] ^ shift[2][crc >> 16 & 255] ^
+           shift[3][crc >> 24] ^ block_crc;
+}
+
 /* The product of 64 x 64 bits folded to 64: each bit of both sides has its say. */
 static uint64_t fold(uint64_t a, uint64_t b)
 {

@@ -6,6 +6,7 @@
  * unknown files leaves it alone. Pages follow when it has its name. Who is killed before the index
  * was written down leaves a file that the next sweep removes.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +37,17 @@ void cache_page_hash_add(struct cache_page_hash *hash, const void *data, size_t 
             hash->blocks ^= hash->block;
         bytes += piece;
         length -= piece;
+    }
+}
+
+void cache_page_hash_add_blocks(struct cache_page_hash *hash, const uint32_t *crcs, size_t count)
+{
+    static_assert(HASH_BLOCK == CACHE_BLOCK, "a block is a block");
+    assert(hash->length % CACHE_BLOCK == 0);
+    for (size_t i = 0; i < count; i++) {
+        hash->block = hash_crc32c_join(hash->length / CACHE_BLOCK + 1, crcs[i]);
+        hash->blocks ^= hash->block;
+        hash->length += CACHE_BLOCK;
     }
 }
 

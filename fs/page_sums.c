@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/hash.h"
 
 /* Of 8 TiB; what lies behind is read when it is needed. */
 #define PAGES_MAX (1ull << 26)
@@ -30,7 +31,8 @@ static void note(struct page_sums *sums, uint64_t page, uint32_t crc)
     sums->count = MAX(sums->count, page + 1);
 }
 
-void page_sums_write(struct page_sums *sums, uint64_t offset, const void *data, size_t len)
+void page_sums_write(struct page_sums *sums, uint64_t offset, const void *data, size_t len,
+                     const uint32_t *blocks)
 {
     const char *bytes = data;
     while (len > 0) {
@@ -47,7 +49,11 @@ void page_sums_write(struct page_sums *sums, uint64_t offset, const void *data, 
         if (page < sums->count)
             sums->pages[page].known = false;
         if (sums->grows && sums->growing == page && sums->hash.length == at) {
-            cache_page_hash_add(&sums->hash, bytes, piece);
+            size_t summed = blocks ? piece / HASH_BLOCK : 0;
+            if (summed)
+                cache_page_hash_add_blocks(&sums->hash, blocks, summed);
+            cache_page_hash_add(&sums->hash, bytes + summed * HASH_BLOCK,
+                                piece - summed * HASH_BLOCK);
             if (sums->hash.length == CACHE_PAGE) {
                 note(sums, page, cache_page_hash_get(&sums->hash));
                 sums->grows = false;
@@ -55,6 +61,8 @@ void page_sums_write(struct page_sums *sums, uint64_t offset, const void *data, 
         } else if (sums->growing == page) {
             sums->grows = false;
         }
+        if (blocks)
+            blocks += piece / HASH_BLOCK;
         bytes += piece;
         offset += piece;
         len -= piece;

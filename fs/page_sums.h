@@ -18,8 +18,9 @@ struct page_sums {
 };
 
 void page_sums_done(struct page_sums *sums);
-/* Bytes were written at this offset of the file. */
-void page_sums_write(struct page_sums *sums, uint64_t offset, const void *data, size_t len);
+/* Bytes were written at this offset of the file. blocks: their CRC-32Cs, as part_sums_write. */
+void page_sums_write(struct page_sums *sums, uint64_t offset, const void *data, size_t len,
+                     const uint32_t *blocks);
 /* The range was changed in another way (UINT64_MAX: to the end): its pages have no sum any more. */
 void page_sums_forget(struct page_sums *sums, uint64_t offset, uint64_t length);
 /* The file ends at `size`: the last page, if it was written in order so far, is whole. */

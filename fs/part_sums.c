@@ -79,9 +79,20 @@ static void forget_part(struct part_sums *sums, unsigned index)
         sums->parts[index].known = false;
 }
 
-void part_sums_write(struct part_sums *sums, uint64_t offset, const void *data, size_t len)
+static uint32_t sum(uint32_t crc, const char *bytes, size_t len, const uint32_t *blocks)
+{
+    size_t summed = blocks ? len / HASH_BLOCK : 0;
+    for (size_t i = 0; i < summed; i++)
+        crc = hash_crc32c_join(crc, blocks[i]);
+    return hash_crc32c(crc, bytes + summed * HASH_BLOCK, len - summed * HASH_BLOCK);
+}
+
+void part_sums_write(struct part_sums *sums, uint64_t offset, const void *data, size_t len,
+                     const uint32_t *blocks)
 {
     const char *bytes = data;
+    if (sums->part_bytes % HASH_BLOCK)
+        blocks = NULL; /* parts begin inside of blocks */
     while (len > 0) {
         unsigned index = part_index(sums->part_bytes, offset);
         if (index >= PARTS_MAX)
@@ -98,7 +109,7 @@ void part_sums_write(struct part_sums *sums, uint64_t offset, const void *data, 
         bool in_order = sums->grows && sums->growing == index && offset == start + sums->grown;
         forget_part(sums, index);
         if (in_order) {
-            sums->crc32c = hash_crc32c(sums->crc32c, bytes, piece);
+            sums->crc32c = sum(sums->crc32c, bytes, piece, blocks);
             sums->grown += piece;
             if (sums->grown == size) {
                 note_part(sums, index, sums->crc32c);
@@ -107,6 +118,8 @@ void part_sums_write(struct part_sums *sums, uint64_t offset, const void *data, 
         } else if (sums->grows && sums->growing == index) {
             sums->grows = false;
         }
+        if (blocks)
+            blocks += piece / HASH_BLOCK;
         bytes += piece;
         offset += piece;
         len -= piece;

@@ -41,8 +41,10 @@ struct part_sums {
 
 void part_sums_init(struct part_sums *sums, uint32_t part_bytes);
 void part_sums_done(struct part_sums *sums);
-/* Bytes were written at this offset of the file. */
-void part_sums_write(struct part_sums *sums, uint64_t offset, const void *data, size_t len);
+/* Bytes were written at this offset of the file. blocks: NULL, or, at an offset that is a multiple
+ * of HASH_BLOCK, the CRC-32C of each whole block of them: then these are not read again. */
+void part_sums_write(struct part_sums *sums, uint64_t offset, const void *data, size_t len,
+                     const uint32_t *blocks);
 /* The range was changed in another way (UINT64_MAX: to the end): its parts have no sum any more. */
 void part_sums_forget(struct part_sums *sums, uint64_t offset, uint64_t length);
 /* The sum of the first `length` bytes of a part; false: not known. */

@@ -15,6 +15,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "staging_impl.h"
 
@@ -26,6 +27,7 @@
 #define RESERVE_MAX (1ull << 30)
 /* On a disk with less than that so much is tried all the same: it fails with ENOSPC, or not. */
 #define ROOM_MIN (16ull << 20)
+#define SUMS_AT_ONCE 256 /* blocks */
 
 static int read_boot_id(char id[STAGING_BOOT_ID + 1])
 {
@@ -435,6 +437,26 @@ static int64_t copy_in(struct staging *staging, struct fuse_bufvec *in, uint64_t
     return (uint64_t)n == length ? n : -ENOSPC;
 }
 
+/* Both kinds of sums, where they are kept, of one reading of the bytes. */
+static void sum_written(struct staging *staging, uint64_t offset, const char *bytes,
+                        uint64_t length)
+{
+    uint32_t sums[SUMS_AT_ONCE];
+    bool parts = staging->sums.part_bytes, pages = staging->sums_pages;
+    const uint32_t *blocks = parts && pages && offset % HASH_BLOCK == 0 ? sums : NULL;
+    for (uint64_t step; length > 0 && (parts || pages); length -= step) {
+        step = MIN(length, (uint64_t)SUMS_AT_ONCE * HASH_BLOCK);
+        for (size_t i = 0; blocks && i < step / HASH_BLOCK; i++)
+            sums[i] = hash_crc32c(0, bytes + i * HASH_BLOCK, HASH_BLOCK);
+        if (parts)
+            part_sums_write(&staging->sums, offset, bytes, step, blocks);
+        if (pages)
+            page_sums_write(&staging->pages, offset, bytes, step, blocks);
+        bytes += step;
+        offset += step;
+    }
+}
+
 int64_t staging_write(struct staging *staging, struct fuse_bufvec *in, uint64_t offset,
                       uint64_t mtime_ns)
 {
@@ -455,10 +477,8 @@ int64_t staging_write(struct staging *staging, struct fuse_bufvec *in, uint64_t 
         sums_forget(staging, offset, length);
         return n;
     }
-    if (memory && staging->sums.part_bytes)
-        part_sums_write(&staging->sums, offset, bytes, length);
-    if (memory && staging->sums_pages)
-        page_sums_write(&staging->pages, offset, bytes, length);
+    if (memory)
+        sum_written(staging, offset, bytes, length);
     uint64_t old_size = staging->size, old_mtime = staging->mtime_ns;
     /* The log says it already: then a sync needs the bytes only. (The time is that of the first
      * write, after a crash.) */

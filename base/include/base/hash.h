@@ -8,6 +8,10 @@
 /* CRC-32C (Castagnoli, RFC 3720 appendix B.4). Start with crc = 0; the result of one call is the
  * start of the next. */
 uint32_t hash_crc32c(uint32_t crc, const void *data, size_t len);
+/* What hash_crc32c(crc, block, HASH_BLOCK) gives where hash_crc32c(0, block, HASH_BLOCK) is
+ * block_crc: for several sums over the same bytes, which are read once. */
+#define HASH_BLOCK 4096u
+uint32_t hash_crc32c_join(uint32_t crc, uint32_t block_crc);
 
 /* A 64-bit hash for tables in memory; not stable between versions, never stored. */
 uint64_t hash_bytes64(const void *data, size_t len, uint64_t seed);

@@ -144,6 +144,8 @@ struct cache_page_hash {
     uint32_t length;        /* so far */
 };
 void cache_page_hash_add(struct cache_page_hash *hash, const void *data, size_t length);
+/* The same for whole blocks of HASH_BLOCK bytes by their CRC-32Cs, after as many whole ones. */
+void cache_page_hash_add_blocks(struct cache_page_hash *hash, const uint32_t *crcs, size_t count);
 uint32_t cache_page_hash_get(const struct cache_page_hash *hash); /* as cache_page_crc */
 
 /* A file of the caller that becomes the cached file of a content, without a copy. Its bytes are the

@@ -37,6 +37,20 @@ TEST(hash_crc32c, goes_on_where_a_call_ended)
                    whole);
 }
 
+TEST(hash_crc32c_join, is_the_sum_of_the_bytes_that_were_not_read)
+{
+    static uint8_t bytes[3 * HASH_BLOCK];
+    for (unsigned i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (uint8_t)(i * 7 + i / 253);
+    uint32_t joined = 0;
+    for (unsigned i = 0; i < 3; i++)
+        joined = hash_crc32c_join(joined, hash_crc32c(0, bytes + i * HASH_BLOCK, HASH_BLOCK));
+    check_uint(joined, hash_crc32c(0, bytes, sizeof(bytes)));
+    for (uint32_t seed = 1; seed; seed <<= 1)
+        check_uint(hash_crc32c_join(seed, hash_crc32c(0, bytes, HASH_BLOCK)),
+                   hash_crc32c(seed, bytes, HASH_BLOCK));
+}
+
 TEST(hash_sha256, gives_the_published_values)
 {
     uint8_t out[32];

@@ -25,7 +25,7 @@ static void end(void)
 
 static void write_at(uint64_t offset, size_t length)
 {
-    part_sums_write(&sums, offset, bytes + offset, length);
+    part_sums_write(&sums, offset, bytes + offset, length, NULL);
 }
 
 static bool is_right(unsigned index, uint64_t length)
@@ -55,6 +55,31 @@ TEST(part_offset, parts_follow_each_other_and_grow)
     check_uint(part_size(size, 2000), 4 * size);
     check_uint(part_size(size, 4000), 8 * size);
     check_uint(part_index(size, UINT64_MAX), PARTS_MAX);
+}
+
+TEST(part_sums, sums_of_blocks_do_for_their_bytes)
+{
+    static const struct {
+        uint32_t part;
+        size_t piece;
+    } cases[] = {{4096, 4096}, {8192, 4096}, {8192, 12288}, {12288, 20000}, {5000, 4096}};
+    begin();
+    part_sums_done(&sums);
+    for (size_t k = 0; k < ARRAY_LEN(cases); k++) {
+        uint32_t blocks[sizeof(bytes) / HASH_BLOCK], crc;
+        part_sums_init(&sums, cases[k].part);
+        for (size_t at = 0, piece; at < sizeof(bytes); at += piece) {
+            piece = MIN(cases[k].piece, sizeof(bytes) - at);
+            for (size_t i = 0; i < piece / HASH_BLOCK; i++)
+                blocks[i] = hash_crc32c(0, bytes + at + i * HASH_BLOCK, HASH_BLOCK);
+            part_sums_write(&sums, at, bytes + at, piece, at % HASH_BLOCK ? NULL : blocks);
+        }
+        for (unsigned i = 0; (i + 1) * cases[k].part <= sizeof(bytes); i++) {
+            check(part_sums_get(&sums, i, cases[k].part, &crc));
+            check_uint(crc, hash_crc32c(0, bytes + (size_t)i * cases[k].part, cases[k].part));
+        }
+        end();
+    }
 }
 
 TEST(part_sums, writing_in_order_sums_each_part, .init = begin, .fini = end)
