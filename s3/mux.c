@@ -303,12 +303,12 @@ int store_mux_new(struct store *own, struct store **out)
     return 0;
 }
 
-void store_mux_hold(struct store *store, bool hold)
+void store_mux_hold(struct store *mux, bool hold)
 {
-    struct mux *mux = container_of(store, struct mux, store);
-    atomic_store(&mux->held, hold);
-    if (!hold && !atomic_exchange(&mux->releasing, true))
-        loop_post(store->loop, &mux->release);
+    struct mux *m = container_of(mux, struct mux, store);
+    atomic_store(&m->held, hold);
+    if (!hold && !atomic_exchange(&m->releasing, true))
+        loop_post(mux->loop, &m->release);
 }
 
 struct change {
