@@ -39,7 +39,8 @@ static const struct bucket_command command = {
     .doc = "Checks the metadata of a volume: names, inodes, extents, objects, keys and usage "
            "against each other; with --bucket also against the bucket. With a URL the volume must "
            "not be mounted; with a mount point a snapshot of its records is checked, on the same "
-           "host. Changes nothing without --repair."
+           "host, and the mount itself looks at the bucket while it is used. Changes nothing "
+           "without --repair."
            "\vEnds with 0 if all is consistent, 1 if not (one line for each violation) or if it "
            "cannot be checked, 2 for a wrong call.",
     .own = specs,
@@ -79,9 +80,7 @@ static void take_finding(void *arg, const struct check_finding *finding)
 {
     struct fsck *f = arg;
     f->finding_count++;
-    append(f->findings, json_pack("{s:s, s:o, s:o, s:s?}", "kind", check_kind_name(finding->kind),
-                                  "key", text_of(finding->key), "text", text_of(finding->text),
-                                  "repaired", finding->repaired));
+    append(f->findings, check_finding_json(finding));
     if (f->options->bucket.json)
         return;
     progress_end(&f->progress);
@@ -212,19 +211,8 @@ static void print_result(const struct fsck *f, const char *place, const struct c
     if (f->options->bucket.json) {
         json_t *root = json_pack("{s:s, s:I, s:O}", "metadata", place, "violations",
                                  (json_int_t)f->record_count, "records", f->records);
-        if (with_bucket) {
-            json_t *kinds = json_object();
-            for (int i = 0; i < CHECK_KIND_COUNT; i++)
-                json_object_set_new(kinds, check_kind_name(i),
-                                    json_integer((json_int_t)c->found[i]));
-            json_object_set_new(
-                root, "bucket",
-                json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:O}", "objects",
-                          (json_int_t)c->objects, "keys", (json_int_t)c->keys, "unknown_keys",
-                          (json_int_t)c->unknown, "bytes_read", (json_int_t)c->bytes,
-                          "compared_by_md5", (json_int_t)c->by_md5, "repaired",
-                          (json_int_t)c->repaired, "found", kinds, "findings", f->findings));
-        }
+        if (with_bucket)
+            json_object_set_new(root, "bucket", check_counts_json(c, json_incref(f->findings)));
         bucket_print_json(root);
         return;
     }
@@ -274,18 +262,56 @@ static int check_url(struct fsck *f, struct bucket *bucket, struct error *error)
     return rc < 0 ? rc : f->record_count || f->finding_count > counts.repaired;
 }
 
+static void print_findings(const struct fsck *f)
+{
+    size_t i;
+    json_t *item;
+    json_array_foreach(f->findings, i, item)
+    {
+        const char *kind, *key, *text;
+        if (json_unpack(item, "{s:s, s:s, s:s}", "kind", &kind, "key", &key, "text", &text) == 0)
+            printf("%s: %s: %s\n", kind, key, text);
+    }
+}
+
+/* The mount compares its own tables with the bucket, while it works. */
+static int ask_mount(struct fsck *f, const char *mountpoint, struct check_counts *counts,
+                     struct error *error)
+{
+    struct control_client client;
+    json_t *reply = NULL;
+    int rc = control_client_open(mountpoint, &client, error);
+    if (rc < 0)
+        return rc;
+    rc = control_client_call(&client,
+                             json_pack("{s:s, s:b}", "op", "check", "deep", (int)f->options->deep),
+                             &reply, error);
+    control_client_close(&client);
+    if (rc < 0)
+        return rc;
+    check_counts_from_json(reply, counts);
+    json_array_extend(f->findings, json_object_get(reply, "findings"));
+    json_decref(reply);
+    for (int i = 0; i < CHECK_KIND_COUNT; i++)
+        f->finding_count += counts->found[i];
+    if (!f->options->bucket.json)
+        print_findings(f);
+    return 0;
+}
+
 static int check_mount(struct fsck *f, const char *mountpoint, struct error *error)
 {
     struct check_counts counts = {0};
-    if (f->options->with_bucket || f->options->deep || f->options->repair)
-        return error_set(error, -EINVAL,
-                         "--bucket, --deep and --repair need the URL of a volume that is not "
-                         "mounted");
+    bool with_bucket = f->options->with_bucket || f->options->deep;
+    if (f->options->repair)
+        return error_set(error, -EINVAL, "--repair needs the URL of a volume that is not mounted");
     cleanup(free_ptr) char *place = database_of(mountpoint, error);
     int rc = place ? check_living(f, place, error) : -EIO;
+    if (rc == 0 && with_bucket)
+        rc = ask_mount(f, mountpoint, &counts, error);
     if (rc == 0)
-        print_result(f, place, &counts, false);
-    return rc < 0 ? rc : f->record_count > 0;
+        print_result(f, place, &counts, with_bucket);
+    return rc < 0 ? rc : f->record_count > 0 || f->finding_count > 0;
 }
 
 int cli_fsck(int argc, char **argv)

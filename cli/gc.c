@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "bucket_command.h"
+#include "control_client.h"
 #include "meta/check.h"
 #include "progress.h"
 
@@ -40,15 +41,17 @@ static const char *const mount_rows[] = {"take-over", NULL};
 
 static const struct bucket_command command = {
     .name = "sluice gc",
-    .usage = "URL",
+    .usage = "URL|MOUNTPOINT",
     .doc =
         "Finds objects and unfinished uploads of this volume that nothing in its metadata owns: "
         "left by a crash, a lost disk, or a write that came too late. A mount deletes by itself "
-        "what it knows of; this is for what it does not know of. The volume must not be mounted. "
+        "what it knows of; this is for what it does not know of. With a URL the volume must not be "
+        "mounted; with a mount point the mount does it while it is used. "
         "Foreign objects are never touched."
         "\vExample:\n"
         "  sluice gc s3://data\n"
-        "  sluice gc s3://data --delete --older-than 2d\n\n"
+        "  sluice gc s3://data --delete --older-than 2d\n"
+        "  sluice gc /mnt --delete\n\n"
         "Ends with 0 if it was done to the end, 1 if not, 2 for a wrong call.",
     .own = specs,
     .own_count = ARRAY_LEN(specs),
@@ -66,12 +69,9 @@ static void take_orphan(void *arg, const struct orphan *orphan)
     struct gc *g = arg;
     if (json_array_size(g->list) >= LISTED_MAX)
         return;
-    json_t *key = json_string(orphan->key);
-    json_array_append_new(g->list, json_pack("{s:s, s:o, s:I, s:I, s:b}", "kind",
-                                             orphan_kind_name(orphan->kind), "key",
-                                             key ? key : json_string("(not UTF-8)"), "size",
-                                             (json_int_t)orphan->size, "age_s",
-                                             (json_int_t)orphan->age_s, "young", orphan->young));
+    json_t *item = orphan_json(orphan);
+    if (item)
+        json_array_append_new(g->list, item);
 }
 
 static void show(void *arg, const struct orphan_counts *counts)
@@ -82,20 +82,6 @@ static void show(void *arg, const struct orphan_counts *counts)
     fprintf(stderr, "\r%" PRIu64 " keys\033[K", counts->keys);
     fflush(stderr);
     g->progress.shown = true;
-}
-
-static void print_json(const struct gc *g, const struct orphan_counts *c)
-{
-    json_t *found = json_object();
-    for (int i = 0; i < ORPHAN_KIND_COUNT; i++)
-        json_object_set_new(found, orphan_kind_name(i),
-                            json_pack("{s:I, s:I}", "count", (json_int_t)c->found[i], "bytes",
-                                      (json_int_t)c->bytes[i]));
-    bucket_print_json(json_pack(
-        "{s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:O}", "keys", (json_int_t)c->keys, "uploads",
-        (json_int_t)c->uploads, "found", found, "young", (json_int_t)c->young, "foreign_uploads",
-        (json_int_t)c->foreign_uploads, "deleted", (json_int_t)c->deleted, "deleted_bytes",
-        (json_int_t)c->deleted_bytes, "failed", (json_int_t)c->failed, "list", g->list));
 }
 
 static void print_text(const struct gc *g, const struct orphan_counts *c)
@@ -125,6 +111,40 @@ static void print_text(const struct gc *g, const struct orphan_counts *c)
         printf("nothing was deleted; --delete does\n");
 }
 
+static int print(const struct gc *g, const struct orphan_counts *counts)
+{
+    if (g->options->bucket.json)
+        bucket_print_json(orphan_counts_json(counts, json_incref(g->list)));
+    else
+        print_text(g, counts);
+    return counts->failed > 0;
+}
+
+/* The mount does it, while it works. */
+static int ask_mount(struct gc *g, const char *mountpoint, struct error *error)
+{
+    const struct gc_options *o = g->options;
+    struct control_client client;
+    struct orphan_counts counts;
+    json_t *reply = NULL;
+    if (o->former)
+        return error_set(error, -EINVAL, "--former needs the URL of a volume that is not mounted");
+    int rc = control_client_open(mountpoint, &client, error);
+    if (rc < 0)
+        return rc;
+    json_t *request =
+        json_pack("{s:s, s:b, s:b, s:I}", "op", "gc", "delete", (int)o->remove, "strays",
+                  (int)o->strays, "older_than_ms", (json_int_t)o->older_than_ms);
+    rc = control_client_call(&client, request, &reply, error);
+    control_client_close(&client);
+    if (rc < 0)
+        return rc;
+    orphan_counts_from_json(reply, &counts);
+    json_array_extend(g->list, json_object_get(reply, "list"));
+    json_decref(reply);
+    return print(g, &counts);
+}
+
 static int hunt(struct gc *g, const struct bucket *bucket, struct engine *engine,
                 struct error *error)
 {
@@ -145,11 +165,7 @@ static int hunt(struct gc *g, const struct bucket *bucket, struct engine *engine
     progress_end(&g->progress);
     if (rc < 0)
         return rc;
-    if (o->bucket.json)
-        print_json(g, &counts);
-    else
-        print_text(g, &counts);
-    return counts.failed > 0;
+    return print(g, &counts);
 }
 
 /* To look, a snapshot of the records will do; to delete, the volume is opened as its owner. */
@@ -198,9 +214,13 @@ int cli_gc(int argc, char **argv)
         return r - 1;
     }
     g.list = json_array();
-    r = bucket_init(&bucket, &options.bucket, result.args[0], &error);
-    if (r == 0)
-        r = run(&g, &bucket, &error);
+    if (!strstr(result.args[0], "://")) {
+        r = ask_mount(&g, result.args[0], &error);
+    } else {
+        r = bucket_init(&bucket, &options.bucket, result.args[0], &error);
+        if (r == 0)
+            r = run(&g, &bucket, &error);
+    }
     if (r < 0)
         r = cli_fail("gc", &error);
     json_decref(g.list);

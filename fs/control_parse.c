@@ -15,7 +15,7 @@ static const struct {
     const char *name;
     enum control_op op;
     bool needs_path, takes_path, needs_to, takes_list, needs_ino, needs_quota, takes_store,
-        takes_migrate, takes_acl;
+        takes_migrate, takes_acl, takes_check;
 } ops[] = {
     {.name = "status", .op = CONTROL_STATUS},
     {.name = "metrics", .op = CONTROL_METRICS},
@@ -33,6 +33,8 @@ static const struct {
     {.name = "quota-list", .op = CONTROL_QUOTA_LIST, .takes_path = true},
     {.name = "flush", .op = CONTROL_FLUSH},
     {.name = "checkpoint", .op = CONTROL_CHECKPOINT},
+    {.name = "check", .op = CONTROL_CHECK, .takes_check = true},
+    {.name = "gc", .op = CONTROL_GC, .takes_check = true},
     {.name = "cached", .op = CONTROL_CACHED, .needs_path = true},
     {.name = "evict", .op = CONTROL_EVICT, .needs_path = true},
     {.name = "pin", .op = CONTROL_PIN, .needs_path = true},
@@ -334,6 +336,30 @@ static int take_acl(json_t *root, struct control_request *out, struct error *err
     return 0;
 }
 
+#define OLDER_THAN_MS 86400000 /* what is younger is left alone */
+
+static int take_flag(json_t *root, const char *key, bool *out, struct error *error)
+{
+    const json_t *flag = json_object_get(root, key);
+    if (flag && !json_is_boolean(flag))
+        return error_set(error, -EINVAL, "%s must be true or false", key);
+    *out = json_is_true(flag);
+    return 0;
+}
+
+static int take_check(json_t *root, struct control_request *out, struct error *error)
+{
+    int result = take_flag(root, "deep", &out->deep, error);
+    if (result == 0)
+        result = take_flag(root, "delete", &out->remove, error);
+    if (result == 0)
+        result = take_flag(root, "strays", &out->strays, error);
+    out->older_than_ms = OLDER_THAN_MS;
+    return result < 0
+               ? result
+               : take_number(root, "older_than_ms", 0, UINT32_MAX, &out->older_than_ms, error);
+}
+
 static int take_members(json_t *root, struct control_request *out, struct error *error)
 {
     const char *name = json_string_value(json_object_get(root, "op"));
@@ -360,6 +386,8 @@ static int take_members(json_t *root, struct control_request *out, struct error 
         result = take_migrate(root, out, error);
     if (result == 0 && ops[i].takes_acl)
         result = take_acl(root, out, error);
+    if (result == 0 && ops[i].takes_check)
+        result = take_check(root, out, error);
     if (result == 0 && ops[i].needs_ino) {
         result = take_number(root, "ino", 1, INT64_MAX, &out->ino, error);
         if (result == 0)

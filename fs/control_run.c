@@ -570,6 +570,10 @@ void control_run(struct control_handle *h)
     case CONTROL_CHECKPOINT:
         control_run_checkpoint(h);
         break;
+    case CONTROL_CHECK:
+    case CONTROL_GC:
+        control_run_check(h);
+        break;
     case CONTROL_CACHED:
     case CONTROL_EVICT:
     case CONTROL_PIN:

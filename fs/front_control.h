@@ -79,6 +79,8 @@ void control_run_quota(struct control_handle *handle);
 /* control_stores.c */
 void control_run_store(struct control_handle *handle);
 void control_run_migrate(struct control_handle *handle);
+/* control_check.c */
+void control_run_check(struct control_handle *handle);
 /* control_backup.c */
 void control_run_checkpoint(struct control_handle *handle);
 /* Runs handle->pool_task on the pool. */

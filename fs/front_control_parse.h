@@ -37,6 +37,8 @@ enum control_op {
     CONTROL_QUOTA_LIST,
     CONTROL_FLUSH,
     CONTROL_CHECKPOINT,
+    CONTROL_CHECK,
+    CONTROL_GC,
     CONTROL_CACHED,
     CONTROL_EVICT,
     CONTROL_PIN,
@@ -82,6 +84,9 @@ struct control_request {
     size_t acl_count;
     enum meta_migrate migrate;
     uint64_t after_s; /* of it */
+    bool deep;           /* CHECK */
+    bool remove, strays; /* GC */
+    uint64_t older_than_ms;
 };
 
 /* 0, or -EINVAL / -ENOMEM with `error`; *out is filled on success only. */

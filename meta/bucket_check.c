@@ -107,6 +107,20 @@ static bool is_absence(int result)
     return result == -ENOENT || result == -ENOTDIR || result == -EISDIR;
 }
 
+/* Of a living volume: the record that was read may be of the past. */
+static bool is_in_use(struct walk *w, const struct meta_object *object)
+{
+    struct meta_op op = {.kind = META_OBJECT, .object = object->id};
+    struct meta_reply reply;
+    meta_reply_init(&reply);
+    int rc = engine_read(w->config->engine, &op, 0, &reply);
+    bool same = !rc && reply.object_count && reply.objects[0].state == META_OBJECT_LIVE &&
+                !strcmp(reply.objects[0].etag, object->etag) &&
+                !strcmp(reply.objects[0].key, object->key);
+    meta_reply_done(&reply);
+    return same;
+}
+
 /* The listing says that the object is not as it is recorded: the store is asked for it alone. */
 static int look_again(struct walk *w, const struct meta_object *object)
 {
@@ -118,6 +132,10 @@ static int look_again(struct walk *w, const struct meta_object *object)
             *w->error = head.error;
         store_op_reset(&head);
         return rc;
+    }
+    if (!is_in_use(w, object)) {
+        store_op_reset(&head);
+        return 0;
     }
     if (rc) {
         snprintf(text, sizeof(text), "%llu bytes, ETag %s, are not in the bucket",
@@ -164,6 +182,11 @@ static int take_entry(struct walk *w, const struct store_entry *e)
     return rc < 0 ? rc : 0;
 }
 
+static bool is_stopped(const struct walk *w)
+{
+    return w->config->stop && w->config->stop(w->config->arg);
+}
+
 static int walk_bucket(struct walk *w, const char *prefix)
 {
     struct bucket_list list;
@@ -179,6 +202,10 @@ static int walk_bucket(struct walk *w, const char *prefix)
         w->counts->keys += page->count;
         if (w->config->progress)
             w->config->progress(w->config->arg, w->counts);
+        if (is_stopped(w)) {
+            rc = -ECANCELED;
+            break;
+        }
     }
     bucket_list_done(&list);
     while (rc >= 0 && (rc = next_object(w, &object)) > 0) {
@@ -242,7 +269,7 @@ static bool deep_next_locked(struct deep *d, struct meta_object *out)
 {
     struct meta_object *object;
     while (!d->rc && (d->rc = next_object(d->w, &object)) > 0) {
-        d->rc = 0;
+        d->rc = is_stopped(d->w) ? -ECANCELED : 0;
         *out = *object;
         d->w->object_at++;
         if (out->state == META_OBJECT_LIVE)
@@ -369,4 +396,9 @@ int meta_check_bucket(const struct check_config *config, struct check_counts *co
 struct engine *meta_engine(struct meta *meta)
 {
     return meta->engine;
+}
+
+struct store *meta_store(struct meta *meta)
+{
+    return meta->engine ? meta->config.store : NULL;
 }

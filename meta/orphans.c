@@ -126,7 +126,8 @@ static int take_internal(struct hunt *h, const struct store_entry *e)
     int rc = judge_internal(h, e->name, &kind);
     if (rc <= 0 || !note(h, kind, e))
         return rc < 0 ? rc : 0;
-    bool wanted = h->config->remove && (kind != ORPHAN_FORMER || h->config->former);
+    bool wanted = h->config->remove && (kind != ORPHAN_FORMER || h->config->former) &&
+                  (kind != ORPHAN_ENTRY || !h->config->living);
     return wanted ? remember(h, e->name, e->size) : 0;
 }
 
@@ -199,6 +200,10 @@ static int walk_keys(struct hunt *h)
         h->counts->keys += page->count;
         if (h->config->progress)
             h->config->progress(h->config->arg, h->counts);
+        if (h->config->stop && h->config->stop(h->config->arg)) {
+            rc = -ECANCELED;
+            break;
+        }
     }
     bucket_list_done(&list);
     return rc;

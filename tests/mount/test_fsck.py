@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import threading
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -45,6 +46,17 @@ class Check:
         self.assertEqual(v.read("changed"), b"by others")
         self.assertEqual(v.read("_temporary/internal"), b"i" * 100000)
 
+    def ask(self, v, request):
+        fd = os.open(v.path(".sluice/ctl"), os.O_RDWR)
+        try:
+            os.write(fd, json.dumps(request).encode())
+            reply = b""
+            while part := os.read(fd, 65536):
+                reply += part
+            return json.loads(reply)
+        finally:
+            os.close(fd)
+
     def test_records_of_a_living_mount(self):
         v = self.start()
         for i in range(200):
@@ -52,9 +64,66 @@ class Check:
         done = v.sluice("fsck", v.mountpoint, check=False)
         self.assertEqual(done.returncode, 0, done.stdout)
         self.assertIn("is consistent", done.stdout)
-        refused = v.sluice("fsck", v.mountpoint, "--bucket", check=False)
+        refused = v.sluice("fsck", v.mountpoint, "--repair", check=False)
         self.assertEqual(refused.returncode, 1)
         v.write("after", b"still writable")
+
+    def test_the_bucket_of_a_living_mount_while_it_is_written(self):
+        """Nothing that is in use is reported or deleted, however young; what nobody owns is."""
+        v = self.start()
+        v.write("lost", b"l" * 1000)
+        v.settle()
+        volume_id = v.status()["volume"]["volume"]["id"]
+        orphan = ".sluice/o/%s/aa/%016x" % (volume_id[:8], 0xFFFFFFAA)
+        v.put_object(orphan, b"o" * 500)
+        v.put_object("theirs", b"foreign")
+        end, wrong = threading.Event(), []
+
+        def write():
+            i = 0
+            os.mkdir(v.path("d"))
+            os.mkdir(v.path("_temporary"))
+            while not end.is_set():
+                # All ways to an object: from the metadata, at its key, at an internal one; replaced, moved, removed.
+                name, size = "d/f%d" % (i % 20), (100, 60000, 200000)[i % 3]
+                staged = "_temporary/s%d" % (i % 7)
+                v.write(name, b"%d" % (i % 10) * size)
+                v.write(staged, b"s" * size)
+                os.rename(v.path(staged), v.path("d/m%d" % (i % 20)))
+                if i % 5 == 4:
+                    os.unlink(v.path(name))
+                for at in (name, "d/m%d" % (i % 20)):
+                    if os.path.exists(v.path(at)) and len(v.read(at)) != size:
+                        wrong.append(at)
+                i += 1
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            for round in range(6):
+                done = v.sluice("gc", v.mountpoint, "--json", "--older-than", "0s", "--strays", *["--delete"] * (round > 2), check=False)
+                said = json.loads(done.stdout)
+                self.assertEqual(done.returncode, 0, done.stdout)
+                self.assertEqual([o["key"] for o in said["list"]], [orphan] if round < 4 else [], said)
+                self.assertEqual(said["deleted"], 1 if round == 3 else 0)
+                said = self.ask(v, {"op": "check", "deep": round == 5})
+                self.assertEqual((said["ok"], said.get("findings")), (True, []), said)
+        finally:
+            end.set()
+            writer.join()
+        self.assertEqual(wrong, [])
+        v.settle()
+        self.assertIsNone(v.object(orphan))
+        self.assertEqual(v.object("theirs"), b"foreign")
+        v.delete_object("lost")
+        done = v.sluice("fsck", v.mountpoint, "--bucket", check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("missing: lost: 1000 bytes", done.stdout)
+        files = {n: v.read("d/" + n) for n in os.listdir(v.path("d"))}
+        v.unmount()
+        for name, data in files.items():
+            self.assertEqual(v.object("d/" + name), data)
+        self.assertEqual(v.check_metadata(), "")
 
     def test_orphans(self):
         v = self.start()

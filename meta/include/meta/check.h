@@ -5,6 +5,8 @@
 #ifndef SLUICE_META_CHECK_H
 #define SLUICE_META_CHECK_H
 
+#include <jansson.h>
+
 #include "meta/engine.h"
 #include "meta/meta.h"
 
@@ -41,19 +43,24 @@ struct check_counts {
 };
 
 struct check_config {
-    struct engine *engine; /* nothing is applied to it meanwhile, but by repair */
+    struct engine *engine; /* may be a living one */
     struct store *store;
     struct meta *repair; /* whose engine it is; NULL: changes nothing */
     bool deep;
     unsigned parallel; /* deep: objects at once; default 8 */
     void (*report)(void *arg, const struct check_finding *finding);
     void (*progress)(void *arg, const struct check_counts *counts); /* may be NULL */
+    bool (*stop)(void *arg); /* asked now and then: ends early with -ECANCELED; may be NULL */
     void *arg;
 };
 /* Of all stores if `store` is a mux, else of the volume's own. 0, also with findings; -errno if it
  * could not be done to the end. */
 int meta_check_bucket(const struct check_config *config, struct check_counts *counts,
                       struct error *error);
+/* As the commands and the control file show it; `findings` is an array, its reference is taken. */
+json_t *check_finding_json(const struct check_finding *finding);
+json_t *check_counts_json(const struct check_counts *counts, json_t *findings);
+void check_counts_from_json(const json_t *from, struct check_counts *out);
 
 /* --- gc */
 
@@ -91,16 +98,24 @@ struct orphan_config {
     bool remove;            /* deletes what is found; the engine is that of an open volume */
     bool strays;            /* asks for the tags of every unknown key outside of .sluice/ */
     bool former;            /* deletes those of former volumes too */
+    bool living;            /* the volume is in use: entries are only counted, as one may be written
+                               anew at any time */
     unsigned parallel;
-    void (*report)(void *arg, const struct orphan *orphan); /* may be NULL */
-    void (*progress)(void *arg, const struct orphan_counts *counts);
+    void (*report)(void *arg, const struct orphan *orphan);          /* may be NULL */
+    void (*progress)(void *arg, const struct orphan_counts *counts); /* may be NULL */
+    bool (*stop)(void *arg);                                         /* as of a check */
     void *arg;
 };
 /* Of all stores that are written, as above. */
 int meta_find_orphans(const struct orphan_config *config, struct orphan_counts *counts,
                       struct error *error);
 
-/* The engine of an open volume, for the two above. */
+json_t *orphan_json(const struct orphan *orphan);
+json_t *orphan_counts_json(const struct orphan_counts *counts, json_t *list);
+void orphan_counts_from_json(const json_t *from, struct orphan_counts *out);
+
+/* Of an open volume, for the two above. NULL: they are at a service. */
 struct engine *meta_engine(struct meta *meta);
+struct store *meta_store(struct meta *meta);
 
 #endif

@@ -67,6 +67,23 @@ TEST(control_parse, understands_each_request)
     }
 }
 
+TEST(control_parse, takes_what_gc_may_do)
+{
+    struct control_request request = {0};
+    check_int(parse("{\"op\":\"gc\"}", &request, NULL), 0);
+    check(!request.remove && !request.strays);
+    check_uint(request.older_than_ms, 86400000);
+    check_int(parse("{\"op\":\"gc\",\"delete\":true,\"strays\":true,\"older_than_ms\":7}", &request,
+                    NULL),
+              0);
+    check(request.remove && request.strays);
+    check_uint(request.older_than_ms, 7);
+    check_int(parse("{\"op\":\"check\",\"deep\":true}", &request, NULL), 0);
+    check(request.deep);
+    check_int(parse("{\"op\":\"gc\",\"delete\":1}", &request, NULL), -EINVAL);
+    check_int(parse("{\"op\":\"gc\",\"older_than_ms\":-1}", &request, NULL), -EINVAL);
+}
+
 TEST(control_parse, takes_limits_and_their_absence)
 {
     struct control_request request = {0};

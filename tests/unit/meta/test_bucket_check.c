@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "base/cleanup.h"
+#include "late_store.h"
 #include "meta/check.h"
 #include "volume_lib.h"
 
@@ -77,6 +78,44 @@ TEST(bucket_check, finds_what_is_missing_or_changed, .init = init, .fini = fini)
     snprintf(expected, sizeof(expected), "missing %s;", key);
     check_bucket(false, true, expected);
     check_uint(counts.repaired, 0);
+}
+
+static void *check_in_thread(void *arg)
+{
+    check_bucket(false, false, "");
+    return NULL;
+}
+
+/* Of a living volume: what the tables say of an object may be over when the store is asked for it.
+ */
+TEST(bucket_check, a_file_that_goes_meanwhile_is_not_missing, .init = init, .fini = fini)
+{
+    pthread_t thread;
+    file_inline(&v, META_ROOT_INO, "a", "text");
+    check_int(volume_settle(&v, META_ROOT_INO, NULL), 0);
+    bucket_delete(&v, "a");
+    late_store_hold_requests(v.late, STORE_HEAD);
+    check_int(pthread_create(&thread, NULL, check_in_thread, NULL), 0);
+    eventually(late_store_held(v.late) == 1);
+    check_int(name_unlink(&v, META_ROOT_INO, "a"), 0);
+    late_store_release(v.late);
+    pthread_join(thread, NULL);
+}
+
+static bool stop_now(void *arg)
+{
+    return true;
+}
+
+TEST(bucket_check, ends_when_it_is_told_to, .init = init, .fini = fini)
+{
+    bucket_put(&v, "a", "text");
+    struct check_config check = {
+        .engine = meta_engine(v.meta), .store = v.store, .report = note, .stop = stop_now};
+    struct orphan_config gc = {.engine = meta_engine(v.meta), .store = v.store, .stop = stop_now};
+    struct orphan_counts orphans;
+    check_int(meta_check_bucket(&check, &counts, NULL), -ECANCELED);
+    check_int(meta_find_orphans(&gc, &orphans, NULL), -ECANCELED);
 }
 
 TEST(bucket_check, many_pages, .init = init, .fini = fini)

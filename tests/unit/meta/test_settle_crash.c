@@ -56,6 +56,12 @@ static void work(void)
     /* Rename is durable, and all before it: so a power loss would not undo what is checked. */
     check_int(name_rename(&v, META_ROOT_INO, "joined", META_ROOT_INO, "whole"), 0);
     check_int(volume_settle(&v, META_ROOT_INO, NULL), 0);
+    /* Others write the keys of a changed file and of a new one. */
+    check_int(file_write_inline(&v, name_ino(&v, META_ROOT_INO, "moved"), "moves"), 0);
+    file_object(&v, META_ROOT_INO, "new", big, sizeof(big), true);
+    bucket_put(&v, "moved", "theirs");
+    bucket_put(&v, "new", "theirs");
+    check_int(volume_settle(&v, META_ROOT_INO, NULL), 0);
     volume_leave(&v);
 }
 
@@ -99,7 +105,7 @@ static void check_whole(struct volume *v)
             whole = file_is(v, names[i], big, sizeof(big)) ||
                     file_is(v, names[i], big, sizeof(big) / 2);
         else if (i < 5)
-            whole = file_is(v, names[i], "moves", 5);
+            whole = file_is(v, names[i], "moves", 5) || file_is(v, names[i], "theirs", 6);
         else if (i == 5)
             whole = file_is(v, names[i], "goes", 4);
         else
@@ -124,6 +130,34 @@ static void check_bucket(struct volume *v)
     cleanup(free_ptr) char *keys = bucket_keys(v, "");
     check_int(rc, 0);
     check_str(keys, names);
+}
+
+/* What others wrote has its name and is as they wrote it; ours is beside it. */
+static bool is_parted(struct volume *v, const char *name, const void *data, size_t len)
+{
+    char start[64], ours[META_NAME_MAX + 1];
+    cleanup(free_ptr) char *list = name_list(v, META_ROOT_INO, NULL);
+    snprintf(start, sizeof(start), "%s" META_CONFLICT_SUFFIX, name);
+    const char *at = strstr(list, start);
+    snprintf(ours, sizeof(ours), "%.*s", at ? (int)strcspn(at, ",") : 0, at ? at : "");
+    return at && file_is(v, name, "theirs", 6) && file_is(v, ours, data, len);
+}
+
+static void check_parted(const char *point)
+{
+    int status = work_until(point);
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+        test_fail("%s: not reached (status %d)", point, status);
+    static struct volume v;
+    configure(&v);
+    volume_open(&v);
+    check_int(volume_settle(&v, META_ROOT_INO, NULL), 0);
+    eventually(is_clean(&v));
+    check(is_parted(&v, "moved", "moves", 5));
+    check(is_parted(&v, "new", big, sizeof(big)));
+    check_bucket(&v);
+    volume_leave(&v);
+    volume_check(v.database);
 }
 
 static void check_point(const char *point)
@@ -151,6 +185,16 @@ static void check_point(const char *point)
         check_point(point_);                                                                       \
     }
 
+#define PARTED_TEST(name_, point_)                                                                 \
+    TEST(settle_crash, name_, .init = init, .fini = fini)                                          \
+    {                                                                                              \
+        check_parted(point_);                                                                      \
+    }
+
+PARTED_TEST(parting, "settle.parting")
+PARTED_TEST(parting_second, "settle.parting:2")
+PARTED_TEST(parted, "settle.parted")
+PARTED_TEST(parted_second, "settle.parted:2")
 CRASH_TEST(begun, "settle.begun")
 CRASH_TEST(begun_later, "settle.begun:7")
 CRASH_TEST(putting, "settle.putting")
