@@ -7,6 +7,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from gateway import Gateway
+from service import ServiceVolume
 from volume import Volume
 
 
@@ -84,6 +85,82 @@ class Requests(WithGateway):
         os.rename(v.path("d/_temporary"), v.path("d/out"))
         v.settle()
         self.check_spent(v, before, put=10)
+
+
+class Conflict:
+    """A file that was changed in the mount, and its key by somebody else: both are kept."""
+
+    def beside(self, v, directory, name):
+        found = [n for n in os.listdir(v.path(directory)) if n.startswith(name + ".sluice-conflict-")]
+        self.assertEqual(len(found), 1, os.listdir(v.path(directory)))
+        return directory + "/" + found[0]
+
+    def test_both_are_kept(self):
+        v = self.make()
+        os.mkdir(v.path("d"))
+        v.write("d/changed", b"first")
+        v.write("d/large", b"first" * 50000)
+        v.write("d/deleted", b"first")
+        v.settle()
+        v.write("d/changed", b"ours")
+        v.write("d/large", b"ours" * 60000)
+        v.write("d/deleted", b"ours")
+        open_file = os.open(v.path("d/new"), os.O_RDWR | os.O_CREAT)
+        self.addCleanup(os.close, open_file)
+        os.write(open_file, b"ours")
+        os.fsync(open_file)
+        ino = os.fstat(open_file).st_ino
+        for name in ("changed", "large", "new"):
+            v.put_object("d/" + name, b"theirs " + name.encode())
+        v.delete_object("d/deleted")
+        v.settle()
+        for at in self.mounts(v):
+            for name, ours in (("changed", b"ours"), ("large", b"ours" * 60000), ("new", b"ours")):
+                beside = self.beside(at, "d", name)
+                self.assertEqual(at.read("d/" + name), b"theirs " + name.encode())
+                self.assertEqual(at.read(beside), ours)
+                self.assertEqual(v.object("d/" + name), b"theirs " + name.encode())
+                self.assertEqual(v.object(beside), ours)
+            self.assertEqual(at.read("d/deleted"), b"ours")
+        self.assertEqual(v.object("d/deleted"), b"ours")
+        # The open file is ours, as before.
+        os.write(open_file, b" and more")
+        os.fsync(open_file)
+        self.assertEqual(os.stat(v.path(self.beside(v, "d", "new"))).st_ino, ino)
+        self.assertEqual(v.read(self.beside(v, "d", "new")), b"ours and more")
+        self.assertEqual(v.read("d/new"), b"theirs new")
+
+    def mounts(self, v):
+        return [v]
+
+
+class ConflictOnS3(Conflict, WithGateway):
+    def make(self):
+        return self.start(settle_delay="1h")
+
+    def test_it_is_said(self):
+        v = self.make()
+        os.mkdir(v.path("d"))
+        v.write("d/f", b"ours")
+        v.put_object("d/f", b"theirs")
+        v.settle()
+        said = v.status()["volume"]["settle"]
+        self.assertEqual((said["conflicts"], said["conflict_names"]), (1, [self.beside(v, "d", "f")]))
+        self.assertEqual(said["failing"], [])
+        self.assertIn("somebody else wrote the key of a changed file", v.output())
+
+
+class ConflictAtAService(Conflict, unittest.TestCase):
+    def make(self):
+        self.a = ServiceVolume(settle_delay="1h")
+        self.addCleanup(self.a.close)
+        self.b = ServiceVolume(service=self.a.service, bucket=self.a.bucket)
+        self.addCleanup(self.b.close)
+        self.b.mount()
+        return self.a.mount()
+
+    def mounts(self, v):
+        return [v, self.b]
 
 
 if __name__ == "__main__":

@@ -56,7 +56,9 @@ static void work(void)
     /* Rename is durable, and all before it: so a power loss would not undo what is checked. */
     check_int(name_rename(&v, META_ROOT_INO, "joined", META_ROOT_INO, "whole"), 0);
     check_int(volume_settle(&v, META_ROOT_INO, NULL), 0);
-    /* Others write the keys of a changed file and of a new one. */
+    /* Others write the keys of a changed file and of a new one, before they are settled. */
+    v.config.no_settle = true;
+    volume_again(&v);
     check_int(file_write_inline(&v, name_ino(&v, META_ROOT_INO, "moved"), "moves"), 0);
     file_object(&v, META_ROOT_INO, "new", big, sizeof(big), true);
     bucket_put(&v, "moved", "theirs");
