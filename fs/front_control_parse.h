@@ -83,7 +83,7 @@ struct control_request {
     struct control_acl_entry *acl; /* owned */
     size_t acl_count;
     enum meta_migrate migrate;
-    uint64_t after_s; /* of it */
+    uint64_t after_s;    /* of it */
     bool deep;           /* CHECK */
     bool remove, strays; /* GC */
     uint64_t older_than_ms;
