@@ -123,6 +123,7 @@ int data_copy(struct data_handle *from, uint64_t from_offset, struct data_handle
         return -EROFS;
     if (!to->writable)
         return -EBADF;
+    uint64_t era = meta_era(data->meta); /* first: see meta_era */
     if (data_handle_lost(from) || data_handle_lost(to))
         return -ESTALE;
     pthread_mutex_lock(&from->file->lock);
@@ -154,6 +155,7 @@ int data_copy(struct data_handle *from, uint64_t from_offset, struct data_handle
                           .from_offset = from_offset,
                           .to_offset = to_offset,
                           .length = length,
+                          .meta.era = era,
                           .caller = request};
     copy->flush.done = copy_flushed;
     int rc = copy_run(copy);

@@ -501,6 +501,7 @@ static void commit(struct upload *upload, bool may_wait)
     if (upload->times_set)
         upload->mtime_ns = file->mtime_ns;
     upload->times_set = false;
+    upload->meta.era = file->durability == DATA_STORE ? meta_era(upload->data->meta) : 0;
     if (!rc && file->giving_up)
         rc = upload->error; /* of a session that is over */
     pthread_mutex_unlock(&file->lock);

@@ -116,6 +116,8 @@ int remote_call(struct remote *remote, struct remote_call *call)
 {
     pthread_mutex_lock(&remote->lock);
     int rc = atomic_load(&remote->fenced); /* under the lock: what comes later is not ended by it */
+    if (!rc && call->request && call->request->era && call->request->era != remote->era)
+        rc = -ESTALE;
     if (!rc && remote->closing)
         rc = -ECANCELED;
     if (!rc && call->lock && call->lock->cancelled)

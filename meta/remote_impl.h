@@ -84,6 +84,7 @@ struct remote {
     /* Any thread. */
     _Atomic uint64_t lease_end_ns; /* monotonic: until then the service keeps the session */
     _Atomic int fenced;            /* 0 or -ESTALE */
+    _Atomic uint64_t era;          /* sessions so far; changed under `lock`, while fenced */
 
     struct remote_sender sender;
 
@@ -122,6 +123,10 @@ struct remote {
 
 /* remote.c */
 int remote_submit(struct remote *remote, struct meta_request *request);
+static inline uint64_t remote_era(struct remote *remote)
+{
+    return atomic_load(&remote->era);
+}
 void remote_task(struct remote *remote, struct meta_task *task, enum wire_task_kind kind,
                  uint64_t object);
 void remote_task_cancel(struct remote *remote, struct meta_task *task);

@@ -110,7 +110,10 @@ static void fail(struct remote_link *link, const char *what, int uv_error)
 static void begin_again(struct loop_task *task)
 {
     struct remote *remote = container_of(task, struct remote, begin_task);
+    pthread_mutex_lock(&remote->lock);
+    atomic_fetch_add(&remote->era, 1);
     atomic_store(&remote->fenced, 0);
+    pthread_mutex_unlock(&remote->lock);
     if (remote->state == REMOTE_WAIT && !remote->link)
         loop_timer_start(&remote->timer, PAUSE_FIRST_MS);
 }

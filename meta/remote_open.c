@@ -181,6 +181,7 @@ static int make(const struct meta_remote_config *config, struct remote **out, st
     remote->config.token_file = copy(config->token_file, &rc);
     remote->config.tls_name = copy(config->tls_name, &rc);
     remote->next_id = remote->next_change = 1;
+    atomic_init(&remote->era, 1);
     pthread_mutex_init(&remote->lock, NULL);
     sem_init(&remote->gone, 0, 0);
     buf_init(&remote->out, 0);

@@ -198,6 +198,11 @@ int volume_serve_here(struct meta *meta, struct meta_request *request)
     return serve(meta, request);
 }
 
+uint64_t meta_era(const struct meta *meta)
+{
+    return meta->remote ? remote_era(meta->remote) : 0;
+}
+
 int meta_submit(struct meta *meta, struct meta_request *request)
 {
     return meta->remote ? remote_submit(meta->remote, request)

@@ -27,6 +27,8 @@ struct meta_request {
                      only read ignore it */
     bool may_wait; /* the calling thread may wait for the local disk: it may sync, for others too,
                       and then `done` comes from inside the call */
+    uint64_t era;  /* meta_era when the caller last knew that what it asks for was not lost: -ESTALE
+                      if another session has begun since. 0: whichever it is */
     struct meta_reply reply; /* initialised by meta_submit */
     int result;              /* 0 or -errno */
     /* On a thread of the volume's, without locks; must not block. */
@@ -127,6 +129,11 @@ int meta_open(const struct meta_config *config, struct meta **out, struct error 
 /* Ends all requests (they are answered first), syncs, gives the prefix back, closes. Blocking. No
  * request may be submitted any more. */
 void meta_close(struct meta *meta);
+
+/* Counts the sessions of a mount with its service; 0 without one. Another one begins after
+ * `session_lost` has returned, so who finds something not lost after having asked for this holds
+ * the number of the session that it belongs to. Any thread. */
+uint64_t meta_era(const struct meta *meta);
 
 /* Any thread. 0 or -errno: answered now (request->result says the same), `done` is not called.
  * -EINPROGRESS: `done` comes, exactly once. */
