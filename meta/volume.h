@@ -109,10 +109,10 @@ void volume_kick_init(struct meta *meta); /* work thread, before the first kick 
 void volume_entry_changed(struct meta *meta, uint64_t parent, const char *name, size_t len);
 void volume_inode_changed(struct meta *meta, uint64_t ino, bool data);
 void volume_extents_changed(struct meta *meta, uint64_t ino);
-/* For the reply of an import: entries that were removed. */
 /* Both a file of ours and what somebody else wrote at its key were kept (META_CONFLICT): tells the
  * events. */
 void volume_conflict(struct meta *meta, const struct meta_reply *reply);
+/* For the reply of an import: entries that were removed. */
 void volume_names_gone(struct meta *meta, const struct meta_reply *reply);
 
 /* checkpoint.c: removes what a process that was killed left. */

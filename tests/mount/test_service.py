@@ -427,6 +427,8 @@ class LostClients(unittest.TestCase):
                 pass
         self.assertEqual(os.stat(a.path("stream")).st_size, 0)
         self.assertEqual(b.read("read"), b"r" * 300000)
+        # An upload of the lost session that was under way ends first; until then its file cannot be opened.
+        wait_until("the upload to end", lambda: self.opens(b.path("stream")))
         b.write("stream", b"again" * 100000)
         self.assertEqual(a.read("stream"), b"again" * 100000)
         b.unmount()
