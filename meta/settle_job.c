@@ -192,6 +192,20 @@ static void source_task_done(struct meta_task *task)
     free(task);
 }
 
+static const char source_changed[] = "its content was changed from outside";
+
+static void key_looked(struct work_op *work)
+{
+    struct settle_job *job = work->arg;
+    uint64_t found;
+    if (!work->op.result &&
+        tags_compare(&work->op, &job->meta->format, job->plan.target.id, &found) == TAGS_NONE) {
+        job->conflict = true;
+        job->theirs = work->op.info;
+    }
+    settle_job_fail(job, backoff(job), source_changed);
+}
+
 void settle_job_source_changed(struct settle_job *job, uint64_t object)
 {
     struct meta_task *task = calloc(1, sizeof(*task));
@@ -200,7 +214,15 @@ void settle_job_source_changed(struct settle_job *job, uint64_t object)
         task->done = source_task_done;
         importer_object_changed(job->meta, task, object);
     }
-    settle_job_fail(job, backoff(job), "its content was changed from outside");
+    if (!job->plan.target_is_natural) {
+        settle_job_fail(job, backoff(job), source_changed);
+        return;
+    }
+    /* It may never be settled: if somebody else has written its key as well, that is not to be
+     * hidden behind it. */
+    store_op_reset(&job->op.op);
+    job->op.op = (struct store_op){.kind = STORE_HEAD, .key = job->plan.target.key};
+    settle_job_submit(job, key_looked);
 }
 
 static bool is_known(struct meta *meta, uint64_t object)
