@@ -322,6 +322,7 @@ static int take_recorded(struct engine_txn *t, struct engine_node *node, struct 
         return rc < 0 ? rc : 0;
     }
     fill_settle(node, &step, &target, out);
+    out->resumed = true;
     return 1;
 }
 

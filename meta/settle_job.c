@@ -119,6 +119,8 @@ static void part(struct settle_job *job)
 
 static void record_retry(struct settle_job *job)
 {
+    /* Nobody would look for an upload that an earlier try has left: first gc does. */
+    job->stray |= job->conflict && job->plan.resumed;
     if (job->conflict && !job->stray) {
         part(job);
         return;

@@ -260,6 +260,8 @@ struct meta_settle {
     uint64_t ino, data_version, size;
     struct meta_object target; /* reserved */
     bool target_is_natural;    /* else an internal key on the way there */
+    bool resumed; /* recorded by an earlier try, maybe of a process that was killed: an upload of it
+                     may be left */
     bool replaces; /* our own old object at the natural key, unreferenced and recorded: write with
                       If-Match on old_etag */
     char old_etag[META_ETAG_MAX];
