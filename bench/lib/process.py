@@ -24,6 +24,20 @@ def memory(pid):
     return {"rss": found.get("VmRSS", 0), "peak": found.get("VmHWM", 0)}
 
 
+def children(pids):
+    """Processes whose parent is one of these."""
+    found = []
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        try:
+            with open("/proc/%d/stat" % pid, "rb") as f:
+                parent = int(f.read().rpartition(b")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if parent in pids:
+            found.append(pid)
+    return found
+
+
 def io(pid):
     """Bytes through read- and write-like calls, sockets too: {"rchar", "wchar"}."""
     found = {}

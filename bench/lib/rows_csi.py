@@ -18,7 +18,7 @@ def proportional(pids):
 
 
 def csi(machine, out):
-    count = 3 if machine.options.quick else 20
+    count = 3 if machine.options.quick else 100
     gateway = machine.gateway()
     gateway.make_bucket("bucket")
     steps = {"create": Row("csi-create", "CreateVolume", "ms", better="lower"),
@@ -48,7 +48,8 @@ def csi(machine, out):
                 steps[name].add("sluice", (at[last] - at[first]) * 1000)
         for _ in range(machine.options.rounds):
             time.sleep(1)
-            pids = [driver.process.pid, *driver.daemons()]
+            mounts = list(driver.daemons())
+            pids = [driver.process.pid, *mounts, *process.children(mounts)]  # each mount has a watcher
             memory.add("sluice", proportional(pids) / count, rss_mib=sum(process.memory(p)["rss"] for p in pids) / process.MIB / count)
         for number, volume in enumerate(volumes):
             driver.unpublish(volume, "pod-%d" % number)
