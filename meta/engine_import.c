@@ -33,7 +33,8 @@ struct import {
     size_t removed_cap;
     struct meta_usage added; /* to be added to the directory and those above it */
     uint64_t names_added;
-    bool no_keys; /* no object of ours holds a key in the range: need not be asked for each */
+    uint64_t asked_ns; /* when the bucket was asked; 0: not known */
+    bool no_keys;      /* no object of ours holds a key in the range: need not be asked for each */
 };
 
 int engine_origin_set(struct engine_txn *t, struct engine_node *dir, const char *prefix, size_t len)
@@ -115,9 +116,9 @@ static int origin_at_home(struct engine_txn *t, struct engine_node *dir)
 }
 
 static int import_begin(struct import *im, struct engine_txn *t, uint64_t ino,
-                        struct meta_reply *reply)
+                        const struct meta_op *op, struct meta_reply *reply)
 {
-    *im = (struct import){.t = t, .reply = reply};
+    *im = (struct import){.t = t, .reply = reply, .asked_ns = op->attr.mtime_ns};
     int rc = engine_txn_dir(t, ino, &im->dir);
     if (rc < 0)
         return rc;
@@ -126,7 +127,13 @@ static int import_begin(struct import *im, struct engine_txn *t, uint64_t ino,
         if (rc <= 0)
             return rc < 0 ? rc : -ENODATA;
     }
-    return engine_origin_prefix(t, ino, &im->prefix, &im->prefix_len);
+    rc = engine_origin_prefix(t, ino, &im->prefix, &im->prefix_len);
+    if (rc < 0 || !op->data)
+        return rc;
+    /* It was moved and settled while the bucket was asked: the answer is about other keys, and
+     * would take away files that are here. */
+    bool same = op->data_len == im->prefix_len && !memcmp(op->data, im->prefix, im->prefix_len);
+    return same ? 0 : -ESTALE;
 }
 
 /* The whole key of a name; its length, or 0 if it would be too long. */
@@ -301,8 +308,10 @@ static int import_new(struct import *im, const struct meta_entry *e, uint64_t *i
     return add_file(im, e, key, len, ino);
 }
 
-/* The file is nothing but the object at this key, under this name: as it was imported or settled.
- * 1 with the object, or 0. */
+/* The file is nothing but the object at this key, under this name: as it was imported or settled,
+ * and not by us since the bucket was asked (the answer may be from before). 1 with the object, or
+ * 0.
+ */
 static int is_untouched(struct import *im, struct engine_node *node, const char *key, size_t len,
                         struct record_object *object)
 {
@@ -313,7 +322,8 @@ static int is_untouched(struct import *im, struct engine_node *node, const char 
     int rc = engine_object_get(im->t, inode->object, object);
     if (rc < 0)
         return rc == -ENOENT ? -EIO : rc;
-    return object->key_len == len && memcmp(object->key, key, len) == 0 &&
+    bool newer = !object->foreign && im->asked_ns && object->mtime_ns >= im->asked_ns;
+    return !newer && object->key_len == len && memcmp(object->key, key, len) == 0 &&
            object->size == inode->size;
 }
 
@@ -597,7 +607,7 @@ int engine_apply_import_dir(struct engine_txn *t, const struct meta_op *op,
     const struct meta_entry **list;
     if (op->name.len > META_NAME_MAX || op->new_name.len > META_NAME_MAX)
         return -EINVAL;
-    int rc = import_begin(&im, t, op->ino, reply);
+    int rc = import_begin(&im, t, op->ino, op, reply);
     if (rc == 0)
         rc = sort_entries(&im, op, &list);
     if (rc == 0)
@@ -626,7 +636,7 @@ int engine_apply_import_one(struct engine_txn *t, const struct meta_op *op,
     if (rc == 0 && op->entry_count > 1)
         rc = -EINVAL;
     if (rc == 0)
-        rc = import_begin(&im, t, op->parent, reply);
+        rc = import_begin(&im, t, op->parent, op, reply);
     if (rc < 0)
         return rc;
     rc = engine_dentry_get(t, op->parent, op->name.bytes, op->name.len, &dentry);

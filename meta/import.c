@@ -38,6 +38,7 @@ struct single {
     char key[META_KEY_MAX + 1], below[META_KEY_MAX + 2];
     struct import_fetch head, list;
     unsigned pending, refetches;
+    uint64_t asked_ns;
     struct import_wait *waits;
     UT_hash_handle hh;
     uint64_t parent;
@@ -243,15 +244,18 @@ static int look(struct meta *meta, uint64_t parent, const char *name, size_t len
     return rc;
 }
 
-int import_one(struct importer *importer, uint64_t parent, const char *name, size_t len,
-               const struct meta_entry *entry)
+int import_one(struct importer *importer, uint64_t parent, const struct import_question *question,
+               const struct meta_name *name, const struct meta_entry *entry)
 {
     struct meta *meta = importer->meta;
     struct meta_attr before, after;
-    look(meta, parent, name, len, &before);
+    look(meta, parent, name->bytes, name->len, &before);
     struct meta_op op = {.kind = META_IMPORT_ONE,
                          .parent = parent,
-                         .name = {name, len},
+                         .name = *name,
+                         .data = question->prefix,
+                         .data_len = strlen(question->prefix),
+                         .attr.mtime_ns = question->asked_ns,
                          .entries = entry,
                          .entry_count = entry ? 1 : 0};
     struct meta_reply reply;
@@ -261,12 +265,10 @@ int import_one(struct importer *importer, uint64_t parent, const char *name, siz
     meta_reply_done(&reply);
     if (rc)
         return rc;
-    struct meta_name asked = {name, len};
-    answer_set(importer, parent, &asked, !entry,
-               entry ? meta->import_ttl_ns : meta->negative_ttl_ns);
-    look(meta, parent, name, len, &after);
+    answer_set(importer, parent, name, !entry, entry ? meta->import_ttl_ns : meta->negative_ttl_ns);
+    look(meta, parent, name->bytes, name->len, &after);
     if (before.ino != after.ino)
-        volume_entry_changed(meta, parent, name, len);
+        volume_entry_changed(meta, parent, name->bytes, name->len);
     else if (after.ino && (before.data_version != after.data_version ||
                            before.meta_version != after.meta_version))
         volume_inode_changed(meta, after.ino, before.data_version != after.data_version);
@@ -310,8 +312,11 @@ static bool is_absence(int result)
 static int single_apply(struct single *s)
 {
     const struct store_op *head = &s->head.work.op, *list = &s->list.work.op;
-    const char *name = (const char *)s->id + sizeof(uint64_t);
-    struct meta_entry entry = {.name = name, .name_len = s->name_len};
+    struct meta_name name = {(const char *)s->id + sizeof(uint64_t), s->name_len};
+    struct meta_entry entry = {.name = name.bytes, .name_len = name.len};
+    char prefix[META_KEY_MAX + 1];
+    struct import_question question = {prefix, s->asked_ns};
+    snprintf(prefix, sizeof(prefix), "%.*s", (int)(strlen(s->key) - name.len), s->key);
     bool file = !head->result && s->key[0];
     if (list->out_list.count) {
         entry.is_dir = true;
@@ -324,9 +329,9 @@ static int single_apply(struct single *s)
         entry.attr.size = head->info.size;
         entry.has_attr = tags_parse(head, &entry.attr);
     } else {
-        return import_one(s->importer, s->parent, name, s->name_len, NULL);
+        return import_one(s->importer, s->parent, &question, &name, NULL);
     }
-    return import_one(s->importer, s->parent, name, s->name_len, &entry);
+    return import_one(s->importer, s->parent, &question, &name, &entry);
 }
 
 static void single_answered(struct work_op *work)
@@ -351,6 +356,7 @@ static void single_answered(struct work_op *work)
         return;
     } else {
         rc = single_apply(s);
+        rc = rc == -ESTALE ? 0 : rc; /* of another origin: who waits looks again */
     }
     if (rc && !error.code)
         error_set(&error, rc, "import of \"%s\": %s", s->key, strerror(-rc));
@@ -360,6 +366,7 @@ static void single_answered(struct work_op *work)
 static void single_ask(struct single *s)
 {
     s->pending = 2;
+    s->asked_ns = meta_time_ns(s->importer->meta);
     /* Asked again, they hold the answers of before. */
     store_op_reset(&s->head.work.op);
     store_op_reset(&s->list.work.op);
@@ -426,7 +433,9 @@ void import_ask(struct importer *importer, uint64_t parent, const struct meta_na
     int rc = importer->stopped ? -ECANCELED
                                : engine_origin(importer->meta->engine, parent, prefix, &listed_ns);
     if (!rc && cannot_be_key(importer, prefix, name)) {
-        end_wait(wait, import_one(importer, parent, name->bytes, name->len, NULL));
+        struct import_question question = {.prefix = prefix};
+        rc = import_one(importer, parent, &question, name, NULL);
+        end_wait(wait, rc == -ESTALE ? 0 : rc);
         return;
     }
     s = rc ? NULL : single_new(importer, parent, name, prefix);

@@ -76,12 +76,20 @@ void import_reached(struct importer *importer);
 /* True: the volume's own keys, which are no files. `prefix` = origin of the directory. */
 bool import_is_internal(const struct importer *importer, const char *prefix, const char *name,
                         size_t len);
-/* META_IMPORT_ONE; entry NULL: there is none. Tells the mount what changed. */
-int import_one(struct importer *importer, uint64_t parent, const char *name, size_t len,
-               const struct meta_entry *entry);
+/* What the bucket was asked. */
+struct import_question {
+    const char *prefix; /* below it */
+    uint64_t asked_ns;  /* meta_time_ns at or before the time of asking */
+};
+
+/* META_IMPORT_ONE; entry NULL: there is none. Tells the mount what changed. -ESTALE: the directory
+ * comes from another prefix by now. */
+int import_one(struct importer *importer, uint64_t parent, const struct import_question *question,
+               const struct meta_name *name, const struct meta_entry *entry);
 
 /* Asks for one name of a directory that has an origin, or joins who does. `wait` is called when the
- * answer is applied, maybe before this returns. */
+ * answer is applied, maybe before this returns; also when the directory got another origin
+ * meanwhile, with result 0: who still lacks the name asks again. */
 void import_ask(struct importer *importer, uint64_t parent, const struct meta_name *name,
                 struct import_wait *wait);
 

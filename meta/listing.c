@@ -41,10 +41,11 @@ struct listing {
     struct meta *meta;
     char prefix[META_KEY_MAX + 1];
     size_t prefix_len;
+    uint64_t asked_ns;
     bool known_before; /* the mount may have cached names of it */
     struct page pages[2];
     unsigned current;
-    unsigned refetches, page_count;
+    unsigned refetches, page_count, moves;
     char from[META_NAME_MAX + 1]; /* names up to here are applied */
     size_t from_len;
     struct doubt *files;  /* listed as files; directories of these names may come */
@@ -408,6 +409,9 @@ static int apply_range(struct listing *l, const struct batch *batch, size_t firs
     struct meta_op op = {.kind = META_IMPORT_DIR,
                          .ino = l->ino,
                          .name = {l->from, l->from_len},
+                         .data = l->prefix,
+                         .data_len = l->prefix_len,
+                         .attr.mtime_ns = l->asked_ns,
                          .entries = batch->entries + first,
                          .entry_count = count,
                          .flags = last ? META_IMPORT_LAST : 0};
@@ -442,8 +446,11 @@ static int apply_range(struct listing *l, const struct batch *batch, size_t firs
 static int resolve_doubts(struct listing *l)
 {
     int rc = 0;
-    for (struct doubt *d = l->doubts; d && !rc; d = d->next)
-        rc = import_one(l->importer, l->ino, d->name, d->len, d->has_file ? &d->file : NULL);
+    struct import_question question = {l->prefix, l->asked_ns};
+    for (struct doubt *d = l->doubts; d && !rc; d = d->next) {
+        struct meta_name name = {d->name, d->len};
+        rc = import_one(l->importer, l->ino, &question, &name, d->has_file ? &d->file : NULL);
+    }
     return rc;
 }
 
@@ -460,7 +467,9 @@ static int apply_page(struct listing *l, const struct import_fetch *fetch, bool 
            compare_names(batch.entries[first].name, batch.entries[first].name_len, l->from,
                          l->from_len) <= 0) {
         const struct meta_entry *late = &batch.entries[first++];
-        rc = import_one(l->importer, l->ino, late->name, late->name_len, late);
+        struct meta_name name = {late->name, late->name_len};
+        struct import_question question = {l->prefix, l->asked_ns};
+        rc = import_one(l->importer, l->ino, &question, &name, late);
     }
     if (!rc && !last)
         rc = remember_files(l, &batch);
@@ -546,16 +555,34 @@ static void finish(struct listing *l, int rc, const struct error *error)
     work_end(meta);
 }
 
+/* The directory comes from another prefix by now: that one is listed. False: from none, or it moves
+ * too often. */
+static bool list_elsewhere(struct listing *l, int *rc)
+{
+    uint64_t listed_ns;
+    int got = engine_origin(l->meta->engine, l->ino, l->prefix, &listed_ns);
+    if (got == -ENODATA)
+        *rc = 0; /* there is nothing to be listed */
+    if (got || l->moves++ == REFETCH_MAX)
+        return false;
+    l->prefix_len = strlen(l->prefix);
+    l->known_before = l->known_before || listed_ns;
+    start(l);
+    return true;
+}
+
 /* A page in flight must come back before the listing can end. */
 static void fail(struct listing *l, int rc, const struct error *why)
 {
     struct error error = {0};
     if (why)
         error = *why;
-    if (!error.code)
-        error_set(&error, rc, "listing of \"%s\": %s", l->prefix, strerror(-rc));
     for (unsigned i = 0; i < 2; i++)
         page_release(l, &l->pages[i]);
+    if (rc == -ESTALE && list_elsewhere(l, &rc))
+        return;
+    if (rc && !error.code)
+        error_set(&error, rc, "listing of \"%s\": %s", l->prefix, strerror(-rc));
     finish(l, rc, &error);
 }
 
@@ -619,6 +646,7 @@ static void start(struct listing *l)
     l->current = 0;
     l->refetches = l->page_count = 0;
     l->from_len = 0;
+    l->asked_ns = meta_time_ns(l->meta);
     names_hidden_reset(l->importer->hidden, l->ino);
     fetch_page(l, &l->pages[0]);
 }

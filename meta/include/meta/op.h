@@ -102,9 +102,14 @@ enum meta_kind {
     META_IMPORT_DIR,  /* ino, entries[] of one listing page, name = entries are complete from after
                          it (len 0: the start) up to new_name (len 0: the end), by the order of the
                          names; flags META_IMPORT_LAST → attr of the directory, entries: names that
-                         were removed, with their inodes (nlink 0: to be dropped when unused) */
+                         were removed, with their inodes (nlink 0: to be dropped when unused).
+                         data (may be NULL): the prefix that was asked for. -ESTALE: the directory
+                         comes from another one now, of which the answer says nothing.
+                         attr.mtime_ns (0: not known): when it was asked for; it says nothing of what
+                         we have written since */
     META_IMPORT_ONE,  /* parent, name, entries[0] or none (the key does not exist): one looked-up
-                         name → attr (ino 0: nothing there) */
+                         name → attr (ino 0: nothing there). data, attr.mtime_ns: as with
+                         IMPORT_DIR */
     META_OUTSIDE, /* object, entries[0] or none: the object was replaced or deleted by somebody else
                      → attr of the file, end: it is as the bucket has it now. If it was not as it
                      was imported or settled, it keeps what it has, and what is in the bucket gets

@@ -278,6 +278,65 @@ TEST(engine_import, a_missing_file_of_ours_stays_and_the_rest_of_the_page_counts
     world_done(&w);
 }
 
+/* An answer of the bucket about one name: there is none, or (`etag`) one of 10 bytes. */
+static int answer_one(struct world *w, const char *prefix, uint64_t asked_ns, const char *etag)
+{
+    struct meta_entry e = {.size = 10, .mtime_ns = w->now};
+    struct meta_op op = {.kind = META_IMPORT_ONE,
+                         .parent = 1,
+                         .name = name_of("f"),
+                         .data = prefix,
+                         .data_len = strlen(prefix),
+                         .attr.mtime_ns = asked_ns,
+                         .entries = &e,
+                         .entry_count = etag ? 1 : 0};
+    snprintf(e.etag, sizeof(e.etag), "%s", etag ? etag : "");
+    return world_apply(w, &op);
+}
+
+TEST(engine_import, an_answer_from_before_our_write_takes_nothing_away)
+{
+    struct world w;
+    world_init_raw(&w);
+    check_int(world_format(&w), 0);
+    import_dir(&w, 1, "d/");
+    uint64_t asked_ns = w.now;
+    uint64_t f = (uint64_t)make(&w, 1, "f", S_IFREG | 0644);
+    check(write_object(&w, f, 10, 0) > 0);
+    struct meta_object ours = object_of(&w, f);
+    check_str(ours.key, "p/f");
+    check_int(answer_one(&w, "p/", asked_ns, NULL), 0);
+    check_int(lookup(&w, 1, "f"), (int64_t)f);
+    check_int(answer_one(&w, "p/", asked_ns, "old"), 0);
+    check_uint(object_of(&w, f).id, ours.id);
+    /* Later ones count. */
+    w.now += SECOND;
+    check_int(answer_one(&w, "p/", w.now, "theirs"), 0);
+    check(object_of(&w, f).id != ours.id);
+    check_int(answer_one(&w, "p/", w.now, NULL), 0);
+    check_int(lookup(&w, 1, "f"), -ENOENT);
+    world_done(&w);
+}
+
+TEST(engine_import, an_answer_about_another_prefix_changes_nothing)
+{
+    struct world w;
+    world_init_raw(&w);
+    check_int(world_format(&w), 0);
+    import_dir(&w, 1, "f");
+    uint64_t f = (uint64_t)lookup(&w, 1, "f"), before = object_of(&w, f).id;
+    check_int(answer_one(&w, "p/e/", w.now, NULL), -ESTALE);
+    check_int(answer_one(&w, "p/e/", w.now, "other"), -ESTALE);
+    struct meta_op page = {
+        .kind = META_IMPORT_DIR, .ino = 1, .data = "p", .data_len = 1, .flags = META_IMPORT_LAST};
+    check_int(world_apply(&w, &page), -ESTALE);
+    check_int(lookup(&w, 1, "f"), (int64_t)f);
+    check_uint(object_of(&w, f).id, before);
+    check_int(answer_one(&w, "p/", w.now, NULL), 0);
+    check_int(lookup(&w, 1, "f"), -ENOENT);
+    world_done(&w);
+}
+
 TEST(engine_import, a_renamed_directory_leaves_no_ghost)
 {
     struct world w;
