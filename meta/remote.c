@@ -137,10 +137,14 @@ int remote_call(struct remote *remote, struct remote_call *call)
     HASH_ADD(hh, remote->calls, id, sizeof(call->id), call);
     DL_APPEND(remote->order, call);
     bool sent = !remote->unsent && send_locked(remote, call);
+    /* Many go together: one call of the system, and one sync of the service, for all of them. */
+    bool alone = HASH_COUNT(remote->calls) == 1;
     if (!sent)
         remote->unsent++;
+    else if (!alone)
+        remote_post_flush_locked(remote);
     pthread_mutex_unlock(&remote->lock);
-    if (sent)
+    if (sent && alone)
         remote_send(remote);
     return 0;
 }

@@ -1,7 +1,8 @@
 /*
- * What is submitted goes out from the thread that submits it, which saves the way over the loop
- * thread. What the socket does not take at once, what is submitted until it does, and all of a
- * connection with TLS, goes out from the loop thread.
+ * What is submitted while nothing else is in flight goes out from the thread that submits it, which
+ * saves the way over the loop thread. What comes in company goes out together, and what the socket
+ * does not take at once, what is submitted until it does, and all of a connection with TLS, goes
+ * out from the loop thread.
  */
 #include <sys/socket.h>
 

@@ -348,10 +348,13 @@ static void run_back(struct loop_task *task)
     finish(container_of(task, struct job, back));
 }
 
-/* Nobody else waits for this thread: it may sync for the one who does. */
+/* Nobody else waits for this thread, and nothing that came with this request, which one sync would
+ * do for: it may sync for the one who waits. */
 static bool may_wait(const struct session *session)
 {
-    return session->volume->server->jobs == 1 && syncer_is_quick(session->volume->meta->syncer);
+    const struct wire_input *in = &session->conn->in;
+    return session->volume->server->jobs == 1 && in->pos == in->bytes.len &&
+           syncer_is_quick(session->volume->meta->syncer);
 }
 
 /* True: it is told to who submits. */
