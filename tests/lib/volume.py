@@ -111,6 +111,18 @@ class Volume:
         )
         return done.returncode, done.stdout.decode("utf-8", "replace")
 
+    def ask(self, **request):
+        """One question to the control file, and its answer."""
+        fd = os.open(os.path.join(self.mountpoint, ".sluice", "ctl"), os.O_RDWR)
+        try:
+            os.write(fd, json.dumps(request).encode())
+            reply = b""
+            while part := os.read(fd, 65536):
+                reply += part
+            return json.loads(reply)
+        finally:
+            os.close(fd)
+
     def output(self):
         text = ""
         for path in (os.path.join(self.directory, "output"), self.log):

@@ -46,17 +46,6 @@ class Check:
         self.assertEqual(v.read("changed"), b"by others")
         self.assertEqual(v.read("_temporary/internal"), b"i" * 100000)
 
-    def ask(self, v, request):
-        fd = os.open(v.path(".sluice/ctl"), os.O_RDWR)
-        try:
-            os.write(fd, json.dumps(request).encode())
-            reply = b""
-            while part := os.read(fd, 65536):
-                reply += part
-            return json.loads(reply)
-        finally:
-            os.close(fd)
-
     def test_records_of_a_living_mount(self):
         v = self.start()
         for i in range(200):
@@ -106,7 +95,7 @@ class Check:
                 self.assertEqual(done.returncode, 0, done.stdout)
                 self.assertEqual([o["key"] for o in said["list"]], [orphan] if round < 4 else [], said)
                 self.assertEqual(said["deleted"], 1 if round == 3 else 0)
-                said = self.ask(v, {"op": "check", "deep": round == 5})
+                said = v.ask(op="check", deep=round == 5)
                 self.assertEqual((said["ok"], said.get("findings")), (True, []), said)
         finally:
             end.set()
