@@ -19,6 +19,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "cache/cache.h"
+#include "control_client.h"
 #include "daemon.h"
 #include "fs/fs.h"
 #include "meta/remote.h"
@@ -75,6 +76,22 @@ static char *absolute(const char *path)
     return out;
 }
 
+/* Of two mounts at one place, the lower one would be out of sight. */
+static int check_not_mounted(const char *path, struct error *error)
+{
+    struct control_client other;
+    struct error unused = {0};
+    if (control_client_open(path, &other, &unused) < 0)
+        return 0;
+    bool at_root = strcmp(other.inside, "/") == 0;
+    control_client_close(&other);
+    return !at_root ? 0
+                    : error_set(error, -EBUSY,
+                                "%s is a mount of Sluice already; take it away with "
+                                "`sluice umount %s`, or choose another directory",
+                                path, path);
+}
+
 static int check_mountpoint(struct mount *m, const char *path, struct error *error)
 {
     struct stat st;
@@ -87,7 +104,7 @@ static int check_mountpoint(struct mount *m, const char *path, struct error *err
         return error_set(error, -errno, "mount point %s: %s", path, strerror(errno));
     if (!S_ISDIR(st.st_mode))
         return error_set(error, -ENOTDIR, "mount point %s is not a directory", path);
-    return 0;
+    return check_not_mounted(m->mountpoint, error);
 }
 
 /* A file:// bucket that holds its own mount point or metadata would serve itself. */

@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
+import tempfile
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -178,6 +179,15 @@ class Life(unittest.TestCase):
         self.assertEqual((code, is_mounted(self.v.mountpoint)), (0, False), text)
         self.assertTrue(ended(pid), "it came back before the daemon ended")
         self.assertEqual(self.v.object("f"), b"x" * 100000)
+
+    def test_a_second_mount_at_the_same_place_is_refused(self):
+        self.start()
+        other = tempfile.mkdtemp(dir=self.v.directory)
+        code, text = sluice("mount", "file://" + other, self.v.mountpoint, "--meta-dir", self.meta + ".other")
+        self.assertEqual(code, 1, text)
+        self.assertIn("a mount of Sluice already", text)
+        self.assertEqual(os.listdir(other), [], "it changed the other bucket")
+        self.assertFalse(os.path.exists(self.meta + ".other"))
 
     def test_umount_leaves_plain_objects_and_keep_does_not(self):
         self.start("--settle-delay", "1h")
