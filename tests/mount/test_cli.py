@@ -23,34 +23,8 @@ def ended(pid):
         return True
 
 
-COMMANDS = [
-    "mount",
-    "umount",
-    "status",
-    "refresh",
-    "settle",
-    "warm",
-    "evict",
-    "pin",
-    "unpin",
-    "cache",
-    "usage",
-    "doctor",
-    "fsck",
-    "rebuild",
-    "csi",
-    "bench",
-    "bench-service",
-    "bench-store",
-    "trace",
-    "du",
-    "quota",
-    "prefix",
-    "serve",
-    "volume",
-    "version",
-]
-COMMANDS = ["mount", "umount", "status", "refresh", "settle", "usage", "du", "quota", "backup", "restore", "doctor", "fsck", "version"]
+COMMANDS = ("mount umount status refresh notify settle du usage warm evict pin unpin cache quota store migrate doctor fsck gc rebuild prefix backup restore "
+            "csi bench bench-service bench-store trace serve volume version").split()
 
 
 def sluice(*arguments, env=None):
@@ -78,11 +52,21 @@ class Calls(unittest.TestCase):
     def test_help_of_all(self):
         code, text = sluice("--help")
         self.assertEqual(code, 0)
+        listed = text.split("Commands:\n")[1].split("\n\n")[0].splitlines()
+        self.assertEqual([line.split()[0] for line in listed], COMMANDS)
         for command in COMMANDS:
-            self.assertIn("  " + command, text)
             code, help_text = sluice(command, "--help")
             self.assertEqual(code, 0, command)
             self.assertGreater(len(help_text), 80, command)
+
+    def test_completion_knows_commands_actions_and_options(self):
+        script = os.path.join(ROOT, "deploy/completion/sluice.bash")
+        for line, words in (("sluice mou", ["mount"]), ("sluice cache ", ["status", "verify", "clear"]), ("sluice store a", ["attach", "add"]),
+                            ("sluice mount --cache-s", ["--cache-size="]), ("sluice nonsense --", [])):
+            asked = [binary(), *line.split(" ")[1:]]
+            done = subprocess.run(["bash", "-c", 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _sluice; printf "%s\n" "${COMPREPLY[@]}"',
+                                   script, *asked], capture_output=True, text=True, timeout=60, check=True)
+            self.assertEqual(sorted(done.stdout.split()), sorted(words), line)
 
     def test_version(self):
         code, text = sluice("version")
