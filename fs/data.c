@@ -78,6 +78,7 @@ static struct file *file_new(struct data *data, const struct meta_attr *attr)
     file->unlinked = attr->nlink == 0;
     file->truncated_to = UINT64_MAX;
     file->cache_stale = kept->ino != attr->ino || kept->data_version != attr->data_version;
+    file->picks = !file->cache_stale && kept->picks;
     file->extents = file_extents_take_ahead_locked(data, attr);
     return file;
 }
@@ -121,8 +122,8 @@ void file_put(struct file *file)
     HASH_DEL(data->files, file);
     atomic_fetch_sub_explicit(&data->file_count, 1, memory_order_release);
     if (!file->cache_stale)
-        *kept_slot(data, file->ino) =
-            (struct data_kept){.ino = file->ino, .data_version = file->data_version};
+        *kept_slot(data, file->ino) = (struct data_kept){
+            .ino = file->ino, .data_version = file->data_version, .picks = file->picks};
     if (!data->files)
         pthread_cond_broadcast(&data->files_gone);
     pthread_mutex_unlock(&data->lock);

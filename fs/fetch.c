@@ -522,6 +522,8 @@ int fetch_get(struct fetch_table *table, struct fetch_owner *owner,
             }
             if (cached)
                 slice_end = gap_end = run;
+            if (source->forwards)
+                gap_begin = MAX(gap_begin, offset / ROUND * ROUND);
             uint64_t from = offset, to = slice_end;
             round_range(&from, &to, gap_begin, gap_end, round);
             struct block *block = block_for_demand_locked(table, to - from);

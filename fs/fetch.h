@@ -32,6 +32,7 @@ struct fetch_source {
     uint64_t size;
     uint64_t cid;    /* names its bytes in the cache; 0: the cache is not asked and gets nothing */
     bool past_cache; /* the cache is not asked, but gets what was fetched */
+    bool forwards;   /* the page of a small read is fetched from there on only */
 };
 
 /* Who keeps fetches: the streams of one handle. Zeroed, or as left by fetch_owner_done. */

@@ -29,11 +29,13 @@ struct pass;             /* passthrough.h: the kernel reads the file by itself *
 
 /* What of the inode's content the kernel's page cache was last known to hold, for files that are
  * not open any more: a bounded, direct-mapped memory. Two files that share a slot drive each other
- * out of the page cache: so there is one for each of as many files as are used in turn. 1 MiB, of
- * which only what is used takes memory. */
+ * out of the page cache: so there is one for each of as many files as are used in turn. 1.5 MiB,
+ * of which only what is used takes memory. Who has the index at the file's end from there does not
+ * read it again: so how the file is read is remembered with it. */
 #define DATA_KEPT_SLOTS 65536
 struct data_kept {
     uint64_t ino, data_version;
+    bool picks; /* file->picks */
 };
 
 struct data {
@@ -143,6 +145,7 @@ struct file {
     bool logged_error;
     uint64_t quota_size;     /* as reserved: quota.c */
     bool cache_stale;        /* the kernel's pages of this inode may be of other content */
+    bool picks;              /* a reader began at its end (stream.h) */
     struct pass *pass;       /* NULL: none */
     unsigned cached_handles; /* that the kernel treats the usual way */
 

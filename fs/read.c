@@ -32,6 +32,7 @@ static int get_piece(struct read_op *op, struct piece *piece)
     struct data_reads *reads = op->reads;
     struct fetch_source source = read_source(reads, piece->object);
     source.past_cache = op->no_cache;
+    source.forwards = op->forwards;
     struct fetch_slice got[FETCH_SLICES_MAX];
     int count;
     if (op->granted > 0)

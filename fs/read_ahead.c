@@ -58,7 +58,10 @@ void read_plan_locked(struct read_op *op, struct stream_plan *plan)
         stream_init(&handle->streams->set, op->file->data->config.readahead_bytes);
     }
     struct fetch_owner *owner = &handle->streams->owner;
-    stream_read(&handle->streams->set, op->offset, op->end - op->offset, op->file->size, plan);
+    struct stream_set *set = &handle->streams->set;
+    set->picks |= op->file->picks;
+    stream_read(set, op->offset, op->end - op->offset, op->file->size, plan);
+    op->forwards = op->file->picks = set->picks;
     fetch_owner_forget(op->reads->fetches, owner, plan->forget);
     if (plan->position > STREAM_SLACK)
         fetch_owner_passed(op->reads->fetches, owner, plan->stream, plan->position - STREAM_SLACK);

@@ -62,6 +62,7 @@ struct read_op {
     void *into; /* read_range */
     bool planned;
     bool no_cache; /* it failed once */
+    bool forwards; /* of the page of a small read nothing before it is wanted */
     bool may_wait; /* while it is on the caller's thread, who allows it */
     unsigned tries;
     /* one try */

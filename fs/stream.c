@@ -79,10 +79,12 @@ static bool add_ahead(struct stream_plan *plan, uint64_t offset, uint64_t length
 static void plan_forwards(struct stream_set *set, struct stream *stream, uint64_t file_size,
                           struct stream_plan *plan)
 {
-    if (set->window_max == 0)
+    uint64_t window_max = set->window_max;
+    if (set->picks)
+        window_max = MIN(window_max, stream->read / STREAM_PICK_SHARE);
+    if (window_max == 0 || (set->picks && window_max < STREAM_REQUEST_MIN))
         return;
-    if (stream->window == 0)
-        stream->window = MIN(STREAM_WINDOW_MIN, set->window_max);
+    stream->window = MIN(MAX(stream->window, STREAM_WINDOW_MIN), window_max);
     if (stream->ahead < stream->position)
         stream->ahead = stream->position;
     uint64_t request = MIN(MAX(stream->window / 8, STREAM_REQUEST_MIN), STREAM_REQUEST_MAX);
@@ -97,7 +99,7 @@ static void plan_forwards(struct stream_set *set, struct stream *stream, uint64_
         grew = true;
     }
     if (grew)
-        stream->window = MIN(stream->window * 2, set->window_max);
+        stream->window = MIN(stream->window * 2, window_max);
 }
 
 static void plan_stride(struct stream_set *set, struct stream *stream, uint64_t file_size,
@@ -140,6 +142,7 @@ static void absorb(struct stream_set *set, struct stream *stream)
         stream->position = high;
         stream->ahead = MAX(stream->ahead, other->ahead);
         stream->window = MAX(stream->window, other->window);
+        stream->read += other->read;
         memset(other, 0, sizeof(*other));
     }
 }
@@ -152,7 +155,7 @@ static struct stream *find_stride(struct stream_set *set, uint64_t offset, uint6
         return NULL;
     int64_t step = (int64_t)(offset - set->lone[0]);
     if (step != (int64_t)(set->lone[0] - set->lone[1]) || (uint64_t)llabs(step) < length ||
-        (step < 0 && offset < (uint64_t)-step))
+        (step < 0 && offset < (uint64_t)-step) || (step > 0 && set->picks))
         return NULL;
     struct stream *stream = replace(set, plan);
     stream->hits = 3;
@@ -207,6 +210,7 @@ static void begin(struct stream_set *set, uint64_t offset, uint64_t length, uint
     if (!plan->keep && !set->footer_seen && set->window_max > 0 &&
         file_size >= STREAM_FOOTER_FILE_MIN && offset >= file_size - STREAM_FOOTER) {
         set->footer_seen = true;
+        set->picks |= set->uses == 1;
         plan->keep = true;
         plan->demand.offset = file_size - STREAM_FOOTER;
         plan->demand.length = STREAM_FOOTER;
@@ -240,8 +244,10 @@ void stream_read(struct stream_set *set, uint64_t offset, uint64_t length, uint6
         begin_candidate(set, offset + length, plan);
         return;
     }
-    if (offset + length > stream->position)
+    if (offset + length > stream->position) {
+        stream->read += offset + length - stream->position;
         stream->position = offset + length;
+    }
     absorb(set, stream);
     plan->position = stream->position;
     plan_forwards(set, stream, file_size, plan);

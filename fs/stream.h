@@ -6,6 +6,10 @@
  * equal steps (also backwards). A read that continues no stream begins one; it becomes established,
  * and something is fetched ahead of it, when a second read (third, for steps) follows. So random
  * reads fetch what was asked and nothing else. Reads of the kernel may come a little out of order.
+ *
+ * A file whose first read is at its end has its index there: its readers pick columns, runs of some
+ * hundred KiB to some MiB, and stop. Their streams have to be long before anything is fetched
+ * ahead, and then it is a small part of what they have read; equal steps forwards are chance.
  */
 #ifndef SLUICE_FS_STREAM_H
 #define SLUICE_FS_STREAM_H
@@ -22,6 +26,7 @@
 #define STREAM_START_LENGTH (128u << 10)  /* a first read at 0 of this length begins a window */
 #define STREAM_FOOTER (128u << 10)        /* fetched with a first read that touches the end */
 #define STREAM_FOOTER_FILE_MIN (1u << 20) /* in files of at least this size */
+#define STREAM_PICK_SHARE 8 /* of what a stream has read, in a file that is read by pieces */
 /* Files whose first read fetches all of them, by one request: from any place, from the start. */
 #define STREAM_WHOLE_ANY (128u << 10)
 #define STREAM_WHOLE_START (1u << 20)
@@ -32,6 +37,7 @@ struct stream {
     uint64_t position; /* where the next read is expected */
     uint64_t length;   /* of one read, with a stride */
     uint64_t window;   /* bytes to have ahead of position; 0: none yet */
+    uint64_t read;     /* bytes that it went on, without a stride */
     uint64_t ahead;    /* what lies before (with a stride: nearer) was asked for */
     uint64_t last_use;
     bool ended; /* a stride has come to an end of the file: nothing more to ask for */
@@ -44,6 +50,7 @@ struct stream_set {
     uint64_t lone[2]; /* offsets of the last two reads that continued nothing, newest first */
     unsigned lone_count;
     bool footer_seen, whole_seen;
+    bool picks; /* readers pick pieces of this file: learned here, or said by the caller */
 };
 
 struct stream_range {

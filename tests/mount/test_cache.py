@@ -43,12 +43,21 @@ def control(volume, **request):
         os.close(fd)
 
 
+def metric(volume, name):
+    for line in control(volume, op="metrics")["text"].splitlines():
+        if line.startswith(name + " "):
+            return int(float(line.split()[1]))
+    raise AssertionError("there is no " + name)
+
+
 def gets(volume):
     """GETs that reads have made since the mount."""
-    for line in control(volume, op="metrics")["text"].splitlines():
-        if line.startswith("sluice_fetch_requests_total"):
-            return int(float(line.split()[1]))
-    raise AssertionError("there is no sluice_fetch_requests_total")
+    return metric(volume, "sluice_fetch_requests_total")
+
+
+def fetched(volume):
+    """Bytes of these."""
+    return metric(volume, "sluice_fetch_bytes_total")
 
 
 def cache(volume):
@@ -210,6 +219,29 @@ class CacheTest(unittest.TestCase):
         before = gets(v)
         self.assertEqual(v.read("f"), data)
         self.assertEqual(gets(v), before)
+
+    def test_columns_of_a_file_are_fetched_without_their_neighbours(self):
+        v = self.volume()
+        size, column, header = 48 * MIB, 967 << 10, 100
+        data = noise(size, 18)
+        v.write("t.parquet", data)
+        v.settle()
+        v.unmount()
+        shutil.rmtree(os.path.join(v.directory, "meta", "cache"))
+        v.mount()
+        before, asked = fetched(v), 128 << 10  # the index at the end, once
+        for _ in range(2):  # two handles: the second has the index from the kernel
+            with open(v.path("t.parquet"), "rb", buffering=0) as f:
+                for tail in (8, 60000):
+                    self.assertEqual(os.pread(f.fileno(), tail, size - tail), data[-tail:])
+        with open(v.path("t.parquet"), "rb", buffering=0) as f:
+            self.assertEqual(os.pread(f.fileno(), 8, size - 8), data[-8:])
+            for offset in range(2900205, size - 8 * column, 4 * column):
+                self.assertEqual(os.pread(f.fileno(), header, offset), data[offset:offset + header])
+                rest = os.pread(f.fileno(), column - header, offset + header)
+                self.assertEqual(rest, data[offset + header:offset + column])
+                asked += column
+        self.assertLess((fetched(v) - before) / asked, 1.1)
 
     def test_it_survives_renames_and_the_copies_of_settle(self):
         data = noise(3 * MIB, 5)

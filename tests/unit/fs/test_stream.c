@@ -176,6 +176,41 @@ TEST(stream_read, first_read_near_the_end_fetches_the_footer_once, .init = begin
     check_uint(plan.demand.length, 4096);
 }
 
+/* Columns: a header of one page, then the rest, about 1 MiB, of every fourth one. */
+TEST(stream_read, pieces_of_a_file_that_is_read_from_its_end_bring_nothing_more, .init = begin)
+{
+    uint64_t size = GIB, column = 967 * KIB;
+    read_at(size - 8, 8, size);
+    for (uint64_t offset = 4; offset + column < size / 4; offset += 4 * column) {
+        read_at(offset, 4096, size);
+        check_uint(plan.ahead_count, 0);
+        read_at(offset + 4096, column, size);
+        check_uint(plan.ahead_count, 0);
+    }
+}
+
+TEST(stream_read, long_stream_of_such_a_file_fetches_a_part_of_what_it_read, .init = begin)
+{
+    uint64_t size = GIB, ahead = 0;
+    set.picks = true;
+    for (uint64_t offset = 8 * MIB; offset < 512 * MIB; offset += MIB) {
+        read_at(offset, MIB, size);
+        ahead += ahead_bytes();
+        check(plan.ahead_count == 0 ||
+              plan.ahead[plan.ahead_count - 1].offset + plan.ahead[plan.ahead_count - 1].length <=
+                  offset + MIB + (offset - 7 * MIB) / STREAM_PICK_SHARE);
+    }
+    check(ahead > 480 * MIB);
+}
+
+TEST(stream_read, only_the_first_read_says_how_the_file_is_read, .init = begin)
+{
+    uint64_t size = GIB;
+    read_at(0, 4096, size);
+    read_at(size - 8, 8, size);
+    check(plan.keep && !set.picks);
+}
+
 TEST(stream_read, small_files_have_no_footer, .init = begin)
 {
     read_at(500 * KIB, 4096, 512 * KIB);
