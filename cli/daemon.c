@@ -12,6 +12,8 @@
 
 #include "base/cleanup.h"
 
+#define SOCKETS_MAX 64
+
 /* The parent: the child's report is "+" or an error text; nothing at all means that it died. */
 static void __attribute__((noreturn)) wait_for_child(pid_t child, int fd, const char *name)
 {
@@ -125,4 +127,22 @@ void daemon_failed(struct daemon *d, const char *name, const struct error *why)
         fprintf(stderr, "%s: %s\n", name, text);
     else
         write_report(d, text, strlen(text));
+}
+
+int daemon_sockets(struct error *error)
+{
+    const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
+    char *end = NULL;
+    int r = 0;
+    if (pid && count && strtol(pid, NULL, 10) == getpid()) {
+        long n = strtol(count, &end, 10);
+        r = *count && !*end && n > 0 && n <= SOCKETS_MAX
+                ? (int)n
+                : error_set(error, -EINVAL, "LISTEN_FDS=%s: 1 to %d sockets are needed", count,
+                            SOCKETS_MAX);
+    }
+    unsetenv("LISTEN_PID");
+    unsetenv("LISTEN_FDS");
+    unsetenv("LISTEN_FDNAMES");
+    return r;
 }

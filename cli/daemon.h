@@ -18,4 +18,10 @@ void daemon_ready(struct daemon *d, int keep_stderr);
 /* It failed: the parent prints the text and ends with 1. In the foreground: prints it. */
 void daemon_failed(struct daemon *d, const char *name, const struct error *why);
 
+/* The sockets that this process was started with, from this descriptor on: LISTEN_FDS and
+ * LISTEN_PID as systemd sets them, sd_listen_fds(3). Their number, 0 if they are not for this
+ * process, or -EINVAL. Once: what is started from here is not told of them. */
+#define DAEMON_SOCKETS_FROM 3
+int daemon_sockets(struct error *error);
+
 #endif

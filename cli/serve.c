@@ -48,7 +48,7 @@ struct serve_options {
 static const struct option_spec specs[] = {
     {"listen", 0, OPTION_STRING, AT(listen), "ADDRESS,…",
      "tcp://ADDRESS:PORT (0: any port) and unix:///PATH, separated by commas "
-     "(" DEFAULT_LISTEN ")"},
+     "(" DEFAULT_LISTEN "; nothing more than the sockets that systemd gives, if it gives any)"},
     {"data-dir", 0, OPTION_STRING, AT(data_dir), "DIR",
      "Where the volumes are (/var/lib/sluice/serve)"},
     {"tls-cert", 0, OPTION_STRING, AT(tls_cert), "FILE",
@@ -415,21 +415,38 @@ static int take_lock(struct serve *s, struct error *error)
     return 0;
 }
 
+static int listen_at(struct serve *s, const char *address, struct error *error)
+{
+    char bound[SERVER_ADDRESS_MAX];
+    int r = meta_server_listen(s->server, address, bound, error);
+    if (r < 0)
+        return r;
+    log_info("listening", "address=%s", bound);
+    printf("listening on %s\n", bound);
+    return 0;
+}
+
 static int listen_all(struct serve *s, struct error *error)
 {
-    char *rest = NULL, bound[128];
-    cleanup(free_ptr) char *list = strdup(s->options.listen ? s->options.listen : DEFAULT_LISTEN);
+    char *rest = NULL;
+    int inherited = daemon_sockets(error);
+    if (inherited < 0)
+        return inherited;
+    const char *default_list = inherited ? "" : DEFAULT_LISTEN;
+    cleanup(free_ptr) char *list = strdup(s->options.listen ? s->options.listen : default_list);
     if (!list)
         return error_set(error, -ENOMEM, "out of memory");
-    for (char *word = strtok_r(list, ", ", &rest); word; word = strtok_r(NULL, ", ", &rest)) {
-        int r = meta_server_listen(s->server, word, bound, error);
-        if (r < 0)
-            return r;
-        log_info("listening", "address=%s", bound);
-        printf("listening on %s\n", bound);
+    int r = 0;
+    for (int i = 0; r == 0 && i < inherited; i++) {
+        char address[32];
+        snprintf(address, sizeof(address), "fd://%d", DAEMON_SOCKETS_FROM + i);
+        r = listen_at(s, address, error);
     }
+    for (char *word = strtok_r(list, ", ", &rest); r == 0 && word;
+         word = strtok_r(NULL, ", ", &rest))
+        r = listen_at(s, word, error);
     fflush(stdout);
-    return 0;
+    return r;
 }
 
 /* Last: it is ready from the first answer on. */

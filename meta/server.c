@@ -15,7 +15,6 @@
 #include "server_locks.h"
 #include "server_subtree.h"
 
-#define BACKLOG 1024
 #define TICK_MS 250
 #define OUT_PAUSE (8u << 20) /* bytes that a client has not taken: nothing more is read from it */
 #define OUT_MAX (256u << 20) /* it is cut off */
@@ -416,9 +415,7 @@ static void take_frames(struct conn *conn)
         go_on(conn);
 }
 
-/* Listening */
-
-static void on_connection(uv_stream_t *stream, int status)
+void server_on_connection(uv_stream_t *stream, int status)
 {
     struct listener *listener = stream->data;
     struct server *server = listener->server;
@@ -449,137 +446,6 @@ static void on_connection(uv_stream_t *stream, int status)
         conn_close(conn);
     else if (server->stopping || server->conn_count > server->config.max_connections)
         conn_refuse(conn, -EAGAIN, "too many connections");
-}
-
-static void on_listener_closed(uv_handle_t *handle)
-{
-    struct listener *listener = handle->data;
-    free(listener->path);
-    free(listener);
-}
-
-struct listen_call {
-    struct server *server;
-    const char *address;
-    char *bound;
-    struct error *error;
-    int rc;
-};
-
-static int listen_tcp(struct listener *listener, const char *text, struct error *error)
-{
-    cleanup(free_ptr) char *host = strdup(text);
-    char *colon = host ? strrchr(host, ':') : NULL;
-    struct sockaddr_storage address;
-    char *end = NULL;
-    unsigned long port = colon ? strtoul(colon + 1, &end, 10) : 0;
-    if (!colon || !colon[1] || *end || port > 65535)
-        return error_set(error, -EINVAL, "tcp://%s: ADDRESS:PORT is needed", text);
-    *colon = 0;
-    char *name = host;
-    size_t len = strlen(name);
-    if (name[0] == '[' && len > 1 && name[len - 1] == ']') {
-        name[len - 1] = 0;
-        name++;
-    }
-    int rc = uv_ip4_addr(name, (int)port, (struct sockaddr_in *)&address);
-    if (rc < 0)
-        rc = uv_ip6_addr(name, (int)port, (struct sockaddr_in6 *)&address);
-    if (rc < 0)
-        return error_set(error, -EINVAL, "tcp://%s: this is no address", text);
-    rc = uv_tcp_bind(&listener->u.tcp, (struct sockaddr *)&address, 0);
-    return rc < 0 ? error_set(error, rc, "tcp://%s: %s", text, uv_strerror(rc)) : 0;
-}
-
-/* A socket file that nobody listens on is what a killed process left. */
-static bool is_dead(const char *path)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    struct stat st;
-    if (lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode) || strlen(path) >= sizeof(address.sun_path))
-        return false;
-    memcpy(address.sun_path, path, strlen(path));
-    cleanup(close_fd) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    return fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 &&
-           errno == ECONNREFUSED;
-}
-
-static int listen_unix(struct listener *listener, const char *path, struct error *error)
-{
-    if (path[0] != '/')
-        return error_set(error, -EINVAL, "unix://%s: an absolute path is needed", path);
-    if (is_dead(path))
-        unlink(path);
-    int rc = uv_pipe_bind(&listener->u.pipe, path);
-    if (rc == 0) {
-        listener->path = strdup(path);
-        if (!listener->path)
-            rc = UV_ENOMEM;
-        else if (chmod(path, 0660) < 0)
-            rc = -errno;
-    }
-    return rc < 0 ? error_set(error, rc, "unix://%s: %s", path, uv_strerror(rc)) : 0;
-}
-
-static void tell_bound(const struct listener *listener, const char *address, char *out)
-{
-    struct sockaddr_storage name;
-    int len = sizeof(name);
-    char host[64] = "";
-    if (listener->path) {
-        snprintf(out, 128, "%s", address);
-        return;
-    }
-    uv_tcp_getsockname(&listener->u.tcp, (struct sockaddr *)&name, &len);
-    uv_ip_name((struct sockaddr *)&name, host, sizeof(host));
-    unsigned port = ntohs(name.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&name)->sin6_port
-                                                     : ((struct sockaddr_in *)&name)->sin_port);
-    snprintf(out, 128, name.ss_family == AF_INET6 ? "tcp://[%s]:%u" : "tcp://%s:%u", host, port);
-}
-
-static void listen_on_loop(void *arg)
-{
-    struct listen_call *call = arg;
-    struct server *server = call->server;
-    struct listener *listener = calloc(1, sizeof(*listener));
-    if (!listener) {
-        call->rc = error_set(call->error, -ENOMEM, "out of memory");
-        return;
-    }
-    listener->server = server;
-    bool is_unix = strncmp(call->address, "unix://", 7) == 0;
-    if (is_unix)
-        uv_pipe_init(loop_uv(server->loop), &listener->u.pipe, 0);
-    else
-        uv_tcp_init(loop_uv(server->loop), &listener->u.tcp);
-    listener->u.handle.data = listener;
-    if (is_unix)
-        call->rc = listen_unix(listener, call->address + 7, call->error);
-    else if (strncmp(call->address, "tcp://", 6) == 0)
-        call->rc = listen_tcp(listener, call->address + 6, call->error);
-    else
-        call->rc = error_set(call->error, -EINVAL,
-                             "%s: tcp://ADDRESS:PORT or unix:///PATH is needed", call->address);
-    if (call->rc == 0) {
-        int rc = uv_listen(&listener->u.stream, BACKLOG, on_connection);
-        if (rc < 0)
-            call->rc = error_set(call->error, rc, "%s: %s", call->address, uv_strerror(rc));
-    }
-    if (call->rc < 0) {
-        uv_close(&listener->u.handle, on_listener_closed);
-        return;
-    }
-    DL_APPEND(server->listeners, listener);
-    if (call->bound)
-        tell_bound(listener, call->address, call->bound);
-}
-
-int meta_server_listen(struct server *server, const char *address, char *bound, struct error *error)
-{
-    struct listen_call call = {
-        .server = server, .address = address, .bound = bound, .error = error};
-    loop_call(server->loop, listen_on_loop, &call);
-    return call.rc;
 }
 
 /* Time */
@@ -683,15 +549,10 @@ int meta_server_new(const struct server_config *config, struct server **out, str
 static void stop_on_loop(void *arg)
 {
     struct server *server = arg;
-    struct listener *listener, *next_listener;
     struct conn *conn, *next;
     server->stopping = true;
     flush_all(server);
-    DL_FOREACH_SAFE(server->listeners, listener, next_listener)
-    {
-        DL_DELETE(server->listeners, listener);
-        uv_close(&listener->u.handle, on_listener_closed);
-    }
+    server_listen_end(server);
     DL_FOREACH_SAFE(server->conns, conn, next)
     {
         conn_close(conn);

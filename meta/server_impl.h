@@ -247,6 +247,10 @@ void conn_refuse(struct conn *conn, int code, const char *fmt, ...)
 /* Sends what is in `out`, and ends it when the client has taken that. */
 void conn_last_word(struct conn *conn);
 void conn_request_done(struct conn *conn);
+void server_on_connection(uv_stream_t *stream, int status);
+
+/* server_listen.c; on the loop */
+void server_listen_end(struct server *server);
 
 /* server_guard.c */
 int guard_new(struct server *server, struct error *error);

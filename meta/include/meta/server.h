@@ -51,9 +51,10 @@ int meta_server_reload_tls(struct server *server, struct error *error);
 /* Goes on in a new audit file of the same name. 0 or -errno. */
 int meta_server_reopen_audit(struct server *server);
 
-/* tcp://ADDRESS:PORT or unix:///PATH (made with mode 0660; a socket that nobody serves is
- * replaced). `bound` (may be NULL, 128 bytes): what it became, with the port that was chosen for 0.
- */
+/* tcp://ADDRESS:PORT, unix:///PATH (made with mode 0660; a socket that nobody serves is replaced),
+ * or fd://N: a stream socket that listens already; it becomes the server's. `bound` (may be NULL,
+ * SERVER_ADDRESS_MAX bytes): what it became, with the port that was chosen for 0. */
+#define SERVER_ADDRESS_MAX 128
 int meta_server_listen(struct server *server, const char *address, char *bound,
                        struct error *error);
 
