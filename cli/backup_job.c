@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -125,18 +126,37 @@ static void free_job(struct backup_job *job)
     free(job);
 }
 
-int backup_job_start(struct meta *meta, struct store *store, struct loop *loop,
-                     const struct mount_options *options, struct metrics *metrics,
-                     struct backup_job **out, struct error *error)
+static void make_metrics(struct backup_job *job, const struct backup_job_config *config)
 {
+    char complete[160], failed[160], volume[128] = "";
+    if (config->volume)
+        snprintf(volume, sizeof(volume), "volume=\"%s\"", config->volume);
+    const char *comma = config->volume ? "," : "";
+    snprintf(complete, sizeof(complete), "result=\"complete\"%s%s", comma, volume);
+    snprintf(failed, sizeof(failed), "result=\"failed\"%s%s", comma, volume);
+    job->done = metrics_counter(config->metrics, "sluice_backups_total", complete,
+                                "Backups of the metadata by result.");
+    job->failed = metrics_counter(config->metrics, "sluice_backups_total", failed,
+                                  "Backups of the metadata by result.");
+    job->sent = metrics_counter(config->metrics, "sluice_backup_sent_bytes_total", volume,
+                                "Bytes of backups that were sent.");
+    job->last =
+        metrics_gauge(config->metrics, "sluice_backup_last_success_timestamp_seconds", volume,
+                      "When the last backup of this process was complete; 0: none yet.");
+}
+
+int backup_job_start(const struct backup_job_config *config, struct backup_job **out,
+                     struct error *error)
+{
+    const struct mount_options *options = config->options;
     *out = NULL;
     if (!options->backup_interval_ms || options->read_only)
         return 0;
     struct backup_job *job = calloc(1, sizeof(*job));
     if (!job)
         return error_set(error, -ENOMEM, "out of memory");
-    *job = (struct backup_job){.meta = meta,
-                               .store = store,
+    *job = (struct backup_job){.meta = config->meta,
+                               .store = config->store,
                                .interval_ms = options->backup_interval_ms,
                                .keep = options->backup_keep};
     pthread_condattr_t attr;
@@ -145,15 +165,8 @@ int backup_job_start(struct meta *meta, struct store *store, struct loop *loop,
     pthread_cond_init(&job->wake, &attr);
     pthread_condattr_destroy(&attr);
     pthread_mutex_init(&job->lock, NULL);
-    job->done = metrics_counter(metrics, "sluice_backups_total", "result=\"complete\"",
-                                "Backups of the metadata by result.");
-    job->failed = metrics_counter(metrics, "sluice_backups_total", "result=\"failed\"",
-                                  "Backups of the metadata by result.");
-    job->sent = metrics_counter(metrics, "sluice_backup_sent_bytes_total", "",
-                                "Bytes of backups that were sent.");
-    job->last = metrics_gauge(metrics, "sluice_backup_last_success_timestamp_seconds", "",
-                              "When the last backup of this mount was complete; 0: none yet.");
-    int rc = open_place(job, options, loop, error);
+    make_metrics(job, config);
+    int rc = open_place(job, options, config->loop, error);
     if (rc == 0 && (rc = -pthread_create(&job->thread, NULL, serve, job)) < 0)
         error_set(error, rc, "cannot start a thread: %s", strerror(-rc));
     if (rc < 0)

@@ -525,6 +525,16 @@ static int shut(struct mount *m)
     return r;
 }
 
+static int start_backups(struct mount *m, struct error *error)
+{
+    struct backup_job_config config = {.meta = m->meta,
+                                       .store = m->store,
+                                       .loop = m->loop,
+                                       .options = &m->options,
+                                       .metrics = m->metrics};
+    return backup_job_start(&config, &m->backups, error);
+}
+
 static int serve(struct mount *m)
 {
     struct error error = {0};
@@ -552,8 +562,7 @@ static int serve(struct mount *m)
     if (r == 0)
         mount_metrics_open(m->gauges, m->meta, m->data, m->options.staging_max);
     if (r == 0)
-        r = backup_job_start(m->meta, m->store, m->loop, &m->options, m->metrics, &m->backups,
-                             &error);
+        r = start_backups(m, &error);
     if (r == 0)
         r = fs_run(m->fs, m->meta, m->data, &how, &error);
     mount_watch_stop(&m->watch);

@@ -1,5 +1,6 @@
 /* sluice serve: the metadata service. This thread opens and closes volumes and answers the admin
  * socket; connections are served by meta/server.c. */
+#include "backup_job.h"
 #include "cli.h"
 
 #include <errno.h>
@@ -99,6 +100,7 @@ struct served {
     struct store *store;
     struct server_volume *volume;
     struct meta *meta;
+    struct backup_job *backups; /* NULL: none are made */
     struct served *prev, *next;
 };
 
@@ -117,6 +119,7 @@ struct serve {
 
 static void close_volume(struct serve *s, struct served *v, bool end)
 {
+    backup_job_free(v->backups);
     if (v->volume)
         meta_server_volume_stop(v->volume, end);
     meta_close(v->meta);
@@ -230,6 +233,21 @@ static int new_volume(struct serve *s, struct served *v, const struct volume_con
     return r;
 }
 
+/* A volume whose backups cannot be made is served all the same. */
+static void start_backups(struct serve *s, struct served *v, const struct mount_options *options)
+{
+    struct error error = {0};
+    struct backup_job_config config = {.meta = v->meta,
+                                       .store = v->store,
+                                       .loop = s->loop,
+                                       .options = options,
+                                       .metrics = s->metrics,
+                                       .volume = v->name};
+    if (backup_job_start(&config, &v->backups, &error) < 0)
+        log_error("no backups will be made", "volume=%s error=\"%s\"", v->name,
+                  error_text(&error));
+}
+
 static int open_parts(struct serve *s, struct served *v, const struct volume_config *config,
                       struct error *error)
 {
@@ -247,6 +265,8 @@ static int open_parts(struct serve *s, struct served *v, const struct volume_con
         r = load_tokens(s, v, error);
     if (r == 0)
         r = meta_server_volume_start(v->volume, v->meta, error);
+    if (r == 0)
+        start_backups(s, v, &options);
     store_url_done(&url);
     mount_options_free(&options);
     return r;

@@ -134,32 +134,51 @@ static int ask_to(const char *data_dir, const char *what, const char *name, cons
     return ask_service(data_dir, line, error);
 }
 
-/* Before anything is written: options make sense, and the bucket can be used. */
+static int probe_place(const char *text, const struct mount_options *options, struct loop *loop,
+                       struct error *error)
+{
+    struct store_options store_options;
+    struct store_url url = {0};
+    struct store *store = NULL;
+    int r = store_url_parse(text, &url, error);
+    if (r == 0 && strcmp(url.scheme, "file") == 0)
+        r = places_make(url.bucket, error);
+    mount_options_store(options, &store_options);
+    if (r == 0)
+        r = store_open(&url, &store_options, loop, NULL, &store, error);
+    if (r == 0)
+        r = store_probe(store, url.prefix, NULL, NULL, error);
+    store_free(store);
+    store_url_done(&url);
+    return r;
+}
+
+static int probe_places(const struct volume_config *config, const struct mount_options *options,
+                        struct error *error)
+{
+    struct loop *loop;
+    int r = loop_new(&loop, "store");
+    if (r < 0)
+        return error_set(error, r, "cannot start: %s", strerror(-r));
+    r = probe_place(config->url, options, loop, error);
+    if (r == 0 && options->backup_to &&
+        (r = probe_place(options->backup_to, options, loop, error)) < 0)
+        error_prefix(error, "backup-to");
+    loop_free(loop);
+    return r;
+}
+
+/* Before anything is written: options make sense, and the buckets can be used. */
 static int check_config(const struct volume_config *config, bool probe, struct error *error)
 {
     struct mount_options options;
-    struct store_options store_options;
     struct store_url url = {0};
-    struct loop *loop = NULL;
-    struct store *store = NULL;
     mount_options_init(&options);
     int r = volume_config_options(config, &options, error);
     if (r == 0)
         r = store_url_parse(config->url, &url, error);
-    if (r == 0 && probe && strcmp(url.scheme, "file") == 0)
-        r = places_make(url.bucket, error);
-    if (r == 0 && probe) {
-        mount_options_store(&options, &store_options);
-        r = loop_new(&loop, "store");
-        if (r < 0)
-            error_set(error, r, "cannot start: %s", strerror(-r));
-        if (r == 0)
-            r = store_open(&url, &store_options, loop, NULL, &store, error);
-        if (r == 0)
-            r = store_probe(store, url.prefix, NULL, NULL, error);
-        store_free(store);
-        loop_free(loop);
-    }
+    if (r == 0 && probe)
+        r = probe_places(config, &options, error);
     store_url_done(&url);
     mount_options_free(&options);
     return r;

@@ -9,6 +9,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from gateway import Gateway
+from service import ServiceVolume
 from volume import Volume, wait_until
 
 # Names that are gone are forgotten so soon by the kernel.
@@ -169,6 +170,37 @@ class FileStore(Backup, unittest.TestCase):
             self.restore(v, "--from", "file://" + place)
             v.mount()
             self.assertEqual(tree(v), before)
+
+
+class OfAService(unittest.TestCase):
+    """The service makes them while it serves; the command restores on its host."""
+
+    def test_volume_of_a_service_is_backed_up_while_it_is_served_and_comes_back(self):
+        with ServiceVolume(volume_options=("backup-interval=1s", "backup-keep=2"), service_options=("--metrics-address", "127.0.0.1:0"), options=OPTIONS) as v:
+            complete = 'sluice_backups_total{result="complete",volume="v"}'
+            Backup.fill(self, v)
+            v.write("not settled", b"in the metadata only")
+            before = tree(v)
+            seen = v.service.metric(complete)
+            # The second one from here began after all this.
+            wait_until("two backups", lambda: v.service.metric(complete) >= seen + 2)
+            v.unmount()
+            v.service.kill()
+            meta = os.path.join(v.service.data, "v", "meta")
+            shutil.rmtree(meta)
+            self.assertLessEqual(len(v.sluice("restore", v.url, "--list").stdout.split()), 3)
+            v.sluice("restore", v.url, "--meta-dir", meta, "--take-over")
+            v.service.start()
+            v.mount()
+            self.assertEqual(tree(v), before)
+
+    def test_a_wrong_place_is_refused_and_nothing_changes(self):
+        with ServiceVolume() as v:
+            before = v.service.volume("show", "v").stdout
+            for word, what in (("backup-interval=often", "backup-interval"), ("backup-keep=-1", "backup-keep"), ("backup-to=http://x", "backup-to")):
+                done = v.service.volume("set", "v", "backup-interval=1h", word, check=False)
+                self.assertEqual((done.returncode, what in done.stdout), (1, True), done.stdout)
+            self.assertEqual(v.service.volume("show", "v").stdout, before)
 
 
 class S3(Backup, unittest.TestCase):
