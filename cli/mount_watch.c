@@ -23,30 +23,22 @@
 #define GRACE_MS 100 /* a process without such a thread is gone by itself */
 #define TRIES 600    /* of GRACE_MS: one of them may be too early */
 
-static void say_abort(int dir, const char *path)
-{
-    cleanup(close_fd) int fd = openat(dir, path, O_WRONLY | O_CLOEXEC);
-    if (fd >= 0)
-        (void)!write(fd, "1", 1);
-}
-
-/* By the control filesystem of FUSE: where it is mounted, its user may do that; else root mounts it
- * for this, at no place. */
-static void break_connection(unsigned device)
+/* The file that breaks a connection, in the control filesystem of FUSE: root mounts it for this, at
+ * no place; where it is mounted, its user may open it too. It stays the file of this connection: a
+ * device number is another mount's as soon as this one is taken away. */
+static int open_abort(unsigned device)
 {
     char path[80];
-    snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort", device);
-    if (access(path, F_OK) == 0) {
-        say_abort(AT_FDCWD, path);
-        return;
-    }
     cleanup(close_fd) int context = fsopen("fusectl", FSOPEN_CLOEXEC);
-    if (context < 0 || fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-        return;
-    cleanup(close_fd) int dir = fsmount(context, FSMOUNT_CLOEXEC, 0);
-    snprintf(path, sizeof(path), "%u/abort", device);
-    if (dir >= 0)
-        say_abort(dir, path);
+    if (context >= 0 && fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0) {
+        cleanup(close_fd) int dir = fsmount(context, FSMOUNT_CLOEXEC, 0);
+        snprintf(path, sizeof(path), "%u/abort", device);
+        int fd = dir < 0 ? -1 : openat(dir, path, O_WRONLY | O_CLOEXEC);
+        if (fd >= 0)
+            return fd;
+    }
+    snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort", device);
+    return open(path, O_WRONLY | O_CLOEXEC);
 }
 
 /* The command line is the mount's, and so would be found by who looks for mounts. */
@@ -76,31 +68,36 @@ static void rename_process(void)
     memcpy((char *)start, NAME, sizeof(NAME)); /* NOLINT(performance-no-int-to-ptr) */
 }
 
-/* false: the other end is closed, so every thread of the process is gone and the kernel has ended
- * the connection itself. */
-static bool read_device(int pipe, unsigned *device)
+/* The number of the mount's device. false: the other end is closed, so every thread of the process
+ * is gone and the kernel has ended the connection itself. */
+static bool read_device(int pipe, int *abort_fd)
 {
-    ssize_t n = read(pipe, device, sizeof(*device));
-    return n == (ssize_t)sizeof(*device) || (n < 0 && errno == EINTR);
+    unsigned device;
+    ssize_t n = read(pipe, &device, sizeof(device));
+    if (n == (ssize_t)sizeof(device)) {
+        close_fd(abort_fd);
+        *abort_fd = open_abort(device);
+        return true;
+    }
+    return n < 0 && errno == EINTR;
 }
 
-/* The process died, or is dying. As long as the pipe is open a thread of it is there, with the
- * connection and so its number. */
-static void end_connection(int pipe, unsigned device)
+/* The process died, or is dying: as long as the pipe is open a thread of it is there. */
+static void end_connection(int pipe, int abort_fd)
 {
     struct pollfd p = {.fd = pipe, .events = POLLIN};
     for (int i = 0; i < TRIES; i++) {
-        if (poll(&p, 1, GRACE_MS) > 0 && !read_device(pipe, &device))
+        if (poll(&p, 1, GRACE_MS) > 0 && !read_device(pipe, &abort_fd))
             return;
-        if (device)
-            break_connection(device);
+        if (abort_fd >= 0)
+            (void)!write(abort_fd, "1", 1);
     }
 }
 
 static void __attribute__((noreturn)) watch(int pipe, pid_t parent)
 {
     sigset_t all;
-    unsigned device = 0;
+    int abort_fd = -1;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL); /* it ends with the mount, and by nothing else */
     prctl(PR_SET_PDEATHSIG, DEATH_SIGNAL);
@@ -120,12 +117,12 @@ static void __attribute__((noreturn)) watch(int pipe, pid_t parent)
     while (getppid() == parent) { /* else it died before it could be asked for a signal */
         if (poll(fds, ARRAY_LEN(fds), -1) < 0)
             continue;
-        if (fds[0].revents && !read_device(3, &device))
+        if (fds[0].revents && !read_device(3, &abort_fd))
             _exit(0);
         if (fds[1].revents)
             break;
     }
-    end_connection(3, device);
+    end_connection(3, abort_fd);
     _exit(0);
 }
 

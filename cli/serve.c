@@ -244,8 +244,7 @@ static void start_backups(struct serve *s, struct served *v, const struct mount_
                                        .metrics = s->metrics,
                                        .volume = v->name};
     if (backup_job_start(&config, &v->backups, &error) < 0)
-        log_error("no backups will be made", "volume=%s error=\"%s\"", v->name,
-                  error_text(&error));
+        log_error("no backups will be made", "volume=%s error=\"%s\"", v->name, error_text(&error));
 }
 
 static int open_parts(struct serve *s, struct served *v, const struct volume_config *config,

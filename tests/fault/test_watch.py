@@ -33,6 +33,11 @@ def watchers(pid):
     return [p for p in every if stat_of("/proc/%d/stat" % p)[::2] == ("fuse-watch", pid)]
 
 
+def calls_to_write(pid):
+    with open("/proc/%d/io" % pid) as f:
+        return int(dict(line.split(": ") for line in f.read().splitlines())["syscw"])
+
+
 class Watch(unittest.TestCase):
     def volume(self, *options):
         v = Volume(options=options)
@@ -70,6 +75,31 @@ class Watch(unittest.TestCase):
         self.assertEqual(raised.exception.errno, errno.ENOTCONN)
         self.assertNotEqual(reader.wait(timeout=WAIT_S), 0)
 
+    def test_the_next_mount_with_the_same_device_number_is_left_alone(self):
+        """The mount is taken away while its process still dies: its watcher must not break who has the number now."""
+        a = self.volume()
+        device = os.stat(a.mountpoint).st_dev
+        [watcher] = watchers(a.process.pid)
+        pipe = os.readlink("/proc/%d/fd/3" % watcher)
+        mine = "/proc/%d/fd" % a.process.pid
+        [number] = [n for n in os.listdir(mine) if os.readlink(os.path.join(mine, n)) == pipe]
+        # As long as this is open the process seems to be there.
+        held = os.open(os.path.join(mine, number), os.O_WRONLY)
+        try:
+            os.kill(watcher, signal.SIGSTOP)
+            a.kill()
+            b = self.volume()
+            while os.stat(b.mountpoint).st_dev != device:  # the lowest free one is given: soon it is this
+                b = self.volume()
+            before = calls_to_write(watcher)
+            os.kill(watcher, signal.SIGCONT)
+            wait_until("the watcher to act", lambda: calls_to_write(watcher) >= before + 3)
+            b.write("f", b"alive")
+            self.assertEqual(b.read("f"), b"alive")
+        finally:
+            os.close(held)
+        wait_until("the watcher's end", lambda: not os.path.exists("/proc/%d" % watcher))
+
     def test_a_watcher_comes_and_goes_with_its_mount(self):
         v = self.volume()
         pid = v.process.pid
@@ -80,7 +110,7 @@ class Watch(unittest.TestCase):
             self.assertEqual(f.read().rstrip(b"\0"), b"fuse-watch")
         self.assertNotEqual(os.getsid(found[0]), os.getsid(pid))
         self.assertEqual({os.path.basename(os.readlink(folder + "fd/" + fd)).split(":")[0] for fd in os.listdir(folder + "fd")},
-                         {"null", "pipe", "anon_inode"})
+                         {"null", "pipe", "anon_inode", "abort"})
         os.kill(found[0], signal.SIGTERM)  # as systemd does with all of a unit
         os.kill(found[0], signal.SIGINT)
         v.write("file", b"x")
