@@ -14,6 +14,7 @@
 #include "upload.h"
 
 #define SYNC_THREADS 4
+#define SYNCS_IN_PLACE 2 /* by threads that may wait; the others serve on */
 #define RULES_MAX 64
 #define LINKS_MAX 65536
 
@@ -362,22 +363,36 @@ struct sync_task {
     struct data_request *request;
 };
 
+static int sync_and_say(struct file *file)
+{
+    int rc = durability_sync(file);
+    if (rc)
+        log_error("written data cannot be synced to the local disk", "ino=%llu error=%s",
+                  (unsigned long long)file->ino, strerror(-rc));
+    return rc == 0 || rc == -ENOSPC || rc == -EDQUOT ? rc : -EIO;
+}
+
 static void run_sync(struct pool_task *task)
 {
     struct sync_task *sync = container_of(task, struct sync_task, task);
     struct data_request *request = sync->request;
-    int rc = durability_sync(sync->file);
-    if (rc)
-        log_error("written data cannot be synced to the local disk", "ino=%llu error=%s",
-                  (unsigned long long)sync->file->ino, strerror(-rc));
+    request->result = sync_and_say(sync->file);
     file_put(sync->file);
     free(sync);
-    request->result = rc == 0 || rc == -ENOSPC || rc == -EDQUOT ? rc : -EIO;
     request->done(request);
 }
 
+/* Who may wait for the disk does it himself: that saves the way over another thread and back. */
 static int flush_local(struct file *file, struct data_request *request)
 {
+    _Atomic unsigned *in_place = &file->data->syncs_in_place;
+    if (request->may_wait && atomic_fetch_add(in_place, 1) < SYNCS_IN_PLACE) {
+        int rc = sync_and_say(file);
+        atomic_fetch_sub(in_place, 1);
+        return rc;
+    }
+    if (request->may_wait)
+        atomic_fetch_sub(in_place, 1);
     struct sync_task *sync = calloc(1, sizeof(*sync));
     if (!sync)
         return -ENOMEM;

@@ -79,7 +79,8 @@ struct data {
     _Atomic bool backlog_late, stopping, keep;
     _Atomic unsigned reclass_wanted;
     struct pool_task reclass_task;
-    _Atomic uint64_t sent_bytes; /* parts in the store of uploads in progress: a statistic */
+    _Atomic unsigned syncs_in_place; /* durability.c */
+    _Atomic uint64_t sent_bytes;     /* parts in the store of uploads in progress: a statistic */
 
     /* under wait_lock (a leaf) */
     pthread_mutex_t wait_lock;

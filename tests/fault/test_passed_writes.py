@@ -17,6 +17,17 @@ def requests(volume, op):
     return metric(volume, 'sluice_fs_request_seconds_count{op="%s"}' % op)
 
 
+def switches(volume, name):
+    """How often the threads of that name have waited for something."""
+    sum_of = 0
+    for task in os.listdir("/proc/%d/task" % volume.process.pid):
+        with open("/proc/%d/task/%s/status" % (volume.process.pid, task)) as f:
+            status = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+        if status["Name"].startswith(name):
+            sum_of += int(status["voluntary_ctxt_switches"])
+    return sum_of
+
+
 class PassedWrites(unittest.TestCase):
     def start(self, *options, **more):
         v = Volume(options=list(options), **more)
@@ -61,6 +72,20 @@ class PassedWrites(unittest.TestCase):
         self.assertGreater(os.fstat(fd).st_mtime, 0)
         os.close(fd)
         self.settled(v, {"sink": (b"a" * 15 + b"b" * 15) * 500})
+
+    def test_fsync_is_done_by_the_thread_that_was_asked(self):
+        for options in ((), ("--no-passthrough",)):
+            v = self.local(*options)
+            fd = self.open(v, "f")
+            os.write(fd, noise(MIB, 1))
+            os.fsync(fd)
+            before = switches(v, "data-sync")
+            for n in range(20):
+                os.pwrite(fd, noise(4096, n), n * 8192)
+                os.fsync(fd)
+            self.assertEqual(switches(v, "data-sync"), before)
+            os.close(fd)
+            v.unmount()
 
     def test_no_passthrough_gives_the_same(self):
         v = self.local("--no-passthrough")
