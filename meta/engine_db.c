@@ -80,6 +80,31 @@ static bool has_memtable_filter(enum engine_table table)
     return table == TABLE_DENTRY || table == TABLE_KEY;
 }
 
+/* New records of a table mostly come beside others that begin alike: inodes and their parts by
+ * number, names by directory, work by time. RocksDB remembers where the last one of each such
+ * beginning went into the memtable, and searches the next from there and not from the top. One
+ * memory of 250 bytes for each beginning: so 256 inodes share theirs. The C interface knows this
+ * option only as text. */
+static void set_insert_hints(rocksdb_options_t *o, enum engine_table table)
+{
+    static const int same[TABLE_COUNT] = {
+        [TABLE_SYSTEM] = 4, [TABLE_INODE] = 7,  [TABLE_DENTRY] = 8, [TABLE_LINK] = 7,
+        [TABLE_EXTENT] = 7, [TABLE_OBJECT] = 7, [TABLE_XATTR] = 7,  [TABLE_SUSTAINED] = 7,
+        [TABLE_WORK] = 5, /* the kind, and the time in units of four seconds */
+    };
+    char text[96], *message = NULL;
+    if (same[table] == 0)
+        return;
+    snprintf(text, sizeof(text),
+             "memtable_insert_with_hint_prefix_extractor=rocksdb.FixedPrefix.%d", same[table]);
+    rocksdb_options_t *plain = rocksdb_options_create_copy(o);
+    rocksdb_get_options_from_string(plain, text, o, &message);
+    rocksdb_options_destroy(plain);
+    if (message)
+        log_debug("inserts without hints", "error=%s", message);
+    rocksdb_free(message);
+}
+
 static rocksdb_options_t *options_new(struct engine *engine, enum engine_table table)
 {
     uint64_t buffers = engine->memory_bytes / 2;
@@ -108,6 +133,7 @@ static rocksdb_options_t *options_new(struct engine *engine, enum engine_table t
         rocksdb_options_set_memtable_prefix_bloom_size_ratio(o, 0.05);
         rocksdb_options_set_memtable_whole_key_filtering(o, 1);
     }
+    set_insert_hints(o, table);
     rocksdb_block_based_table_options_t *b = rocksdb_block_based_options_create();
     rocksdb_block_based_options_set_block_cache(b, engine->block_cache);
     rocksdb_block_based_options_set_cache_index_and_filter_blocks(b, 1);
