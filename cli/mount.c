@@ -385,6 +385,9 @@ static void open_cache(struct mount *m)
     config.volume = volume;
     config.capacity_bytes =
         (m->options.cache_size ? m->options.cache_size : CACHE_SIZE) / m->cache_dir_count;
+    config.free_low_percent = m->options.cache_free;
+    config.free_high_percent = m->options.cache_free + 2;
+    config.ttl_s = (m->options.cache_ttl_ms + 999) / 1000;
     config.metrics = m->metrics;
     if (cache_open(&config, &m->cache, &error) < 0) {
         log_warn("no cache", "reason=\"%s\"", error_text(&error));

@@ -35,6 +35,8 @@ struct mount_options {
     unsigned max_threads;
     /* memory and data */
     uint64_t memory, staging_max, part_size, readahead, cache_size;
+    unsigned cache_free; /* percent */
+    uint32_t cache_ttl_ms;
     bool no_cache, no_passthrough;
     char *durability, *durability_for;
     uint32_t upload_delay_ms, backlog_age_ms;

@@ -89,6 +89,32 @@ def drop_pages(volume, *names):
         os.close(fd)
 
 
+class Room(unittest.TestCase):
+    """How long what was cached stays, and how much of the disk is left to others."""
+
+    def cached(self, *options):
+        v = Volume(gateway=gateway, options=["--cache-size", "1G", *options])
+        self.addCleanup(v.close)
+        v.put_object("f", noise(3 * MIB, 1))
+        v.mount()
+        self.assertEqual(v.read("f"), noise(3 * MIB, 1))
+        return v
+
+    def test_what_nobody_reads_goes_after_its_time(self):
+        v = self.cached("--cache-ttl", "2s")
+        wait_cached(v, 3 * MIB)
+        wait_until("it to go", lambda: cache(v)["bytes"] == 0)
+        self.assertEqual(v.read("f"), noise(3 * MIB, 1))
+
+    def test_a_disk_that_is_too_full_gets_nothing(self):
+        """No disk of a test has 95 % free; the reads are right, and nothing is kept."""
+        v = self.cached("--cache-free", "95")
+        disk = os.statvfs(v.directory)
+        self.assertLess(disk.f_bavail / disk.f_blocks, 0.95)
+        wait_until("the fills to be refused", lambda: cache(v)["fills_dropped"] > 0)
+        self.assertEqual(cache(v)["bytes"], 0)
+
+
 class CacheTest(unittest.TestCase):
     def volume(self, *options, **more):
         v = Volume(gateway=gateway, options=["--cache-size", "512M", *options], **more)
