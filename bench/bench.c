@@ -18,14 +18,17 @@
 #define PROGRESS_MS 200
 #define MARGIN (64ull << 20) /* bytes that stay free */
 
-static const struct group_spec *const groups[] = {&bench_meta_group, &bench_small_group,
-                                                  &bench_data_group, &bench_tree_group};
+/* The machine first: its rows say how far all others may be believed. */
+static const struct group_spec *const groups[] = {&bench_machine_group, &bench_meta_group,
+                                                  &bench_small_group, &bench_data_group,
+                                                  &bench_tree_group};
 
 void bench_options_init(struct bench_options *options)
 {
     *options = (struct bench_options){.threads = {1, 4},
                                       .private_directories = true,
                                       .shared_directory = true,
+                                      .rounds = 5,
                                       .files = 2000,
                                       .size = 1ull << 30,
                                       .time_ms = 10000};
@@ -91,6 +94,8 @@ static bool is_wanted(const char *only, const char *group, const char *row)
 
 static bool group_wanted(const struct bench *bench, const struct group_spec *group)
 {
+    if (group->always && bench->options->rounds > 1)
+        return true;
     for (unsigned r = 0; r < group->row_count; r++)
         if (is_wanted(bench->options->only, group->name, group->rows[r].name))
             return true;
@@ -133,7 +138,7 @@ static void fail(struct worker *w, int result, const char *what)
 static void show_progress(const struct bench *bench, const struct bench_row *row,
                           const struct worker *workers)
 {
-    if (!bench->options->progress)
+    if (!bench->options->progress || !row->name)
         return;
     uint64_t done = 0, total = 0;
     for (unsigned i = 0; i < bench->threads; i++) {
@@ -153,7 +158,8 @@ static void *run_worker(void *arg)
     w->limit = w->result ? 0 : spec->limit ? spec->limit(w) : bench->options->files;
     pthread_barrier_wait(w->start);
     w->began_ns = clock_monotonic_ns();
-    uint64_t now = w->began_ns, until = now + bench->options->time_ms * NS_PER_MS;
+    uint64_t now = w->began_ns;
+    uint64_t until = now + bench->options->time_ms * NS_PER_MS / bench->options->rounds;
     uint64_t i = 0;
     uint64_t look = w->alone ? now + PROGRESS_MS * NS_PER_MS : UINT64_MAX;
     while (i < w->limit && now < until && !stopped(bench)) {
@@ -197,9 +203,10 @@ static void wait_for(const struct bench *bench, const struct bench_row *row, str
     }
 }
 
+/* One round of the row is over. */
 static void add_up(struct bench_row *row, const struct worker *workers, unsigned count)
 {
-    uint64_t began = UINT64_MAX, ended = 0;
+    uint64_t began = UINT64_MAX, ended = 0, operations = row->operations, bytes = row->bytes;
     for (unsigned i = 0; i < count; i++) {
         const struct worker *w = &workers[i];
         row->operations += atomic_load(&w->done);
@@ -212,26 +219,61 @@ static void add_up(struct bench_row *row, const struct worker *workers, unsigned
             row->failure = w->failure;
         }
     }
-    row->seconds = (double)(ended - began) / (double)NS_PER_S;
+    double seconds = (double)(ended - began) / (double)NS_PER_S;
+    double done =
+        row->per_byte ? (double)(row->bytes - bytes) : (double)(row->operations - operations);
+    row->seconds += seconds;
+    row->rates[row->rounds++] = seconds > 0 ? done / seconds : 0;
+}
+
+/* The accumulator of the row whose turn it is; rows come in the same order in each round. */
+static struct bench_row *next_row(struct bench *bench, const struct group_spec *group,
+                                  const struct row_spec *spec, bool shared)
+{
+    if (bench->at == bench->row_count) {
+        struct bench_row *row = calloc(1, sizeof(*row));
+        struct bench_row **grown =
+            row ? realloc(bench->rows, (bench->row_count + 1) * sizeof(struct bench_row *)) : NULL;
+        if (!grown) {
+            free(row);
+            return NULL;
+        }
+        *row = (struct bench_row){.name = spec->name,
+                                  .group = group->name,
+                                  .title = spec->title,
+                                  .threads = bench->threads,
+                                  .shared = shared,
+                                  .per_byte = spec->per_byte};
+        bench->rows = grown;
+        bench->rows[bench->row_count++] = row;
+    }
+    return bench->rows[bench->at++];
+}
+
+/* A row has had its last round. */
+static void report(struct bench *bench, struct bench_row *row)
+{
+    if (row->rounds == 0)
+        return;
+    if (strcmp(row->group, bench_machine_group.name) == 0)
+        bench->machine = MAX(bench->machine, spread_deviation(row->rates, row->rounds));
+    row->rate = spread_of(row->rates, row->rounds, bench->machine);
+    if (bench->options->ended)
+        bench->options->ended(bench->options->arg, row);
 }
 
 static int run_row(struct bench *bench, const struct group_spec *group, const struct row_spec *spec,
                    struct worker *workers, bool shared, struct error *error)
 {
     const struct bench_options *options = bench->options;
-    bool wanted = is_wanted(options->only, group->name, spec->name);
+    bool wanted = group->always || is_wanted(options->only, group->name, spec->name);
     if (!wanted && !spec->makes)
         return 0;
-    cleanup(free_ptr) struct bench_row *row = calloc(1, sizeof(*row));
+    struct bench_row unwanted = {.name = NULL}; /* only makes what others need */
+    struct bench_row *row = wanted ? next_row(bench, group, spec, shared) : &unwanted;
     pthread_barrier_t start;
     if (!row)
         return error_set(error, -ENOMEM, "no memory");
-    *row = (struct bench_row){.name = spec->name,
-                              .group = group->name,
-                              .title = spec->title,
-                              .threads = bench->threads,
-                              .shared = shared,
-                              .per_byte = spec->per_byte};
     if (wanted && options->began)
         options->began(options->arg, row);
     pthread_barrier_init(&start, NULL, bench->threads);
@@ -255,10 +297,14 @@ static int run_row(struct bench *bench, const struct group_spec *group, const st
     if (bench->threads > 1)
         wait_for(bench, row, workers, bench->threads);
     pthread_barrier_destroy(&start);
+    if (stopped(bench)) /* it was cut short: no round */
+        return error_set(error, -ECANCELED, "interrupted");
     add_up(row, workers, bench->threads);
-    if (wanted && options->ended)
-        options->ended(options->arg, row);
-    return stopped(bench) ? error_set(error, -ECANCELED, "interrupted") : 0;
+    if (wanted && row->rounds == options->rounds) {
+        report(bench, row);
+        bench->reported = bench->at;
+    }
+    return 0;
 }
 
 static void free_workers(struct worker *workers, unsigned count)
@@ -326,7 +372,8 @@ static int run_group(struct bench *bench, const struct group_spec *group, bool s
     return result;
 }
 
-static int run_round(struct bench *bench, bool first, struct error *error)
+/* All rows with one number of threads. */
+static int run_threads(struct bench *bench, bool first, struct error *error)
 {
     const struct bench_options *options = bench->options;
     bench->large_size = options->size / bench->threads;
@@ -357,6 +404,8 @@ static int check_options(const struct bench_options *options, struct error *erro
             return error_set(error, -EINVAL, "at most %d threads", BENCH_THREADS_MAX);
     if (options->threads[0] == 0 || options->files == 0 || options->time_ms == 0)
         return error_set(error, -EINVAL, "threads, files and time must not be 0");
+    if (options->rounds == 0 || options->rounds > SPREAD_VALUES_MAX)
+        return error_set(error, -EINVAL, "1 to %d rounds", SPREAD_VALUES_MAX);
     if (options->size < BENCH_BLOCK)
         return error_set(error, -EINVAL, "the size must be 1 MiB or more");
     if (statvfs(options->path, &space) < 0)
@@ -370,6 +419,29 @@ static int check_options(const struct bench_options *options, struct error *erro
                          options->path, (unsigned long long)(left >> 20),
                          (unsigned long long)(need >> 20));
     return 0;
+}
+
+/* Rounds go over all rows, and not each row through its rounds: so each row sees the machine at as
+ * many moments as the whole run has, and not at five that follow each other. */
+static int run_rounds(struct bench *bench, struct error *error)
+{
+    const struct bench_options *options = bench->options;
+    int result = 0;
+    for (unsigned round = 0; result == 0 && round < options->rounds; round++) {
+        bench->at = 0;
+        for (unsigned i = 0; result == 0 && i < BENCH_THREAD_COUNTS_MAX && options->threads[i];
+             i++) {
+            bench->threads = options->threads[i];
+            result = run_threads(bench, i == 0, error);
+        }
+    }
+    /* After Ctrl-C: what was measured. */
+    for (unsigned i = bench->reported; i < bench->row_count; i++)
+        report(bench, bench->rows[i]);
+    for (unsigned i = 0; i < bench->row_count; i++)
+        free(bench->rows[i]);
+    free(bench->rows);
+    return result;
 }
 
 int bench_run(const struct bench_options *options, struct error *error)
@@ -392,10 +464,8 @@ int bench_run(const struct bench_options *options, struct error *error)
     bench.directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (bench.directory < 0)
         result = error_set(error, -errno, "%s: %s", path, strerror(errno));
-    for (unsigned i = 0; result == 0 && i < BENCH_THREAD_COUNTS_MAX && options->threads[i]; i++) {
-        bench.threads = options->threads[i];
-        result = run_round(&bench, i == 0, error);
-    }
+    if (result == 0)
+        result = run_rounds(&bench, error);
     if (bench.directory >= 0)
         close(bench.directory);
     int removed = bench_remove_tree(parent, strrchr(path, '/') + 1);

@@ -16,6 +16,11 @@ struct bench {
     int directory;       /* ours, below the caller's */
     unsigned threads;    /* of the present round */
     uint64_t large_size; /* bytes of each thread's large file */
+    /* All rows of the run, in the order in which they come in each round. */
+    struct bench_row **rows;
+    unsigned row_count, at,
+        reported;   /* there are; whose turn is next; before it all had their last round */
+    double machine; /* deviation of the machine's own rows */
 };
 
 /* One thread of a row. Its fields outlive a row: what one row made the next one uses. */
@@ -63,10 +68,11 @@ struct group_spec {
     bool in_directories; /* runs for private and for shared directories */
     bool one_thread;     /* runs in the first round only, with one thread */
     bool needs_size;     /* of the large files */
+    bool always;         /* runs whatever is asked for, if there is more than one round */
 };
 
-extern const struct group_spec bench_meta_group, bench_small_group, bench_data_group,
-    bench_tree_group;
+extern const struct group_spec bench_machine_group, bench_meta_group, bench_small_group,
+    bench_data_group, bench_tree_group;
 
 uint64_t bench_random(struct worker *w);
 /* Removes a directory of ours with all below it. */

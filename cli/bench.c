@@ -13,7 +13,7 @@
 
 struct bench_command {
     char *only, *threads, *directories;
-    unsigned files;
+    unsigned files, rounds;
     uint64_t size;
     uint32_t time_ms;
     bool drop_caches, json, json_lines, list;
@@ -30,12 +30,15 @@ static const struct option_spec specs[] = {
      "Groups and rows, separated by commas (all; --list shows them)"},
     {"threads", 't', OPTION_STRING, AT(threads), "LIST",
      "Each row runs with each of these numbers of threads (1,4)"},
+    {"rounds", 'r', OPTION_UINT, AT(rounds), "N",
+     "Times that it goes over all rows; fewer than 5 say little of the next run (5)", .min = 1,
+     .max = SPREAD_VALUES_MAX},
     {"files", 'n', OPTION_UINT, AT(files), "N", "Files of each thread, at most (2000)", .min = 1,
      .max = 10000000},
     {"size", 's', OPTION_SIZE, AT(size), "SIZE", "Bytes of the large files of a row (1G)",
      .min = 1 << 20},
-    {"time", 0, OPTION_DURATION, AT(time_ms), "TIME", "No row begins an operation later (10s)",
-     .min = 10},
+    {"time", 0, OPTION_DURATION, AT(time_ms), "TIME",
+     "Of a row, all rounds together: it begins no operation later (10s)", .min = 10},
     {"directories", 0, OPTION_CHOICE, AT(directories), "KIND",
      "Where threads make files: private (each in its own), shared (all in one), both",
      .choices = "private|shared|both"},
@@ -53,11 +56,14 @@ static const struct option_set bench_option_set = {
     .usage = "[DIRECTORY]",
     .doc =
         "Measures a directory of any filesystem: names, small files, large files, a tree of files. "
-        "Works in one new directory below it, which it removes at the end, also after Ctrl-C."
+        "Works in one new directory below it, which it removes at the end, also after Ctrl-C. It "
+        "goes over all rows several times. A rate is the median of these rounds, and beside it is "
+        "how far from it the next run's may be: if another run differs by less than both say, it "
+        "is no difference."
         "\vExamples:\n"
         "  sluice bench /mnt\n"
         "  sluice bench --only metadata,small --threads 1,8,16 /mnt\n"
-        "  sluice bench --only data --size 8G --drop-caches --json /mnt > mnt.json\n\n"
+        "  sluice bench --only data --size 8G --time 2m --drop-caches --json /mnt > mnt.json\n\n"
         "Read \"first time\" as: without the kernel's pages of that file. What the filesystem "
         "itself keeps (on a local disk, in memory) it keeps; remount it to be rid of that.\n"
         "Ends with 0, 1 if it or a row failed, 2 for a wrong call.",
@@ -93,8 +99,8 @@ static int parse_threads(const char *text, struct bench_options *options)
 static void row_began(void *arg, const struct bench_row *row)
 {
     struct bench_command *command = arg;
-    snprintf(command->what, sizeof(command->what), "%s, %u thread%s", row->name, row->threads,
-             row->threads > 1 ? "s" : "");
+    snprintf(command->what, sizeof(command->what), "%u of %u: %s, %u thread%s", row->rounds + 1,
+             command->rounds, row->name, row->threads, row->threads > 1 ? "s" : "");
     progress_init(&command->progress, command->what, false);
 }
 
@@ -112,10 +118,18 @@ static json_t *row_json(const struct bench_row *row)
                             "directories", row->shared ? "shared" : "private", "operations",
                             (json_int_t)row->operations, "bytes", (json_int_t)row->bytes, "seconds",
                             row->seconds, "latency", bench_print_latency(&row->latency));
-    if (row->seconds > 0) {
-        json_object_set_new(out, "per_second", json_real((double)row->operations / row->seconds));
-        json_object_set_new(out, "mib_per_second",
-                            json_real((double)row->bytes / (1 << 20) / row->seconds));
+    json_object_set_new(out, "unit", json_string(row->per_byte ? "bytes/s" : "operations/s"));
+    json_t *rates = json_array();
+    for (unsigned i = 0; i < row->rounds; i++)
+        json_array_append_new(rates, json_real(row->rates[i]));
+    json_object_set_new(out, "rates", rates);
+    if (row->rate.high > 0)
+        json_object_set_new(out, "next_run", json_pack("[f, f]", row->rate.low, row->rate.high));
+    if (row->operations > 0) {
+        double of_each = (double)row->bytes / (double)row->operations;
+        double per_second = row->per_byte ? row->rate.median / of_each : row->rate.median;
+        json_object_set_new(out, "per_second", json_real(per_second));
+        json_object_set_new(out, "mib_per_second", json_real(per_second * of_each / (1 << 20)));
     }
     if (row->result < 0)
         json_object_set_new(out, "error",
@@ -123,11 +137,22 @@ static json_t *row_json(const struct bench_row *row)
     return out;
 }
 
+/* "±7 %": where the next run's rate may be. Empty if there were too few rounds to know. */
+static const char *spread_text(const struct spread *rate, char room[16])
+{
+    room[0] = 0;
+    if (rate->high > 0 && rate->median > 0) {
+        double percent = (rate->high / rate->median - 1) * 100;
+        snprintf(room, 16, percent < 99.5 ? "±%.0f %%" : ">±99 %%", percent);
+    }
+    return room;
+}
+
 static void print_row(const struct bench_row *row)
 {
-    char rate[32], mean[24], middle[24], high[24], max[24], threads[24];
+    char rate[32], around[16], mean[24], middle[24], high[24], max[24], threads[24];
     snprintf(threads, sizeof(threads), "%u%s", row->threads, row->shared ? " shared" : "");
-    printf("%-42s %-9s ", row->title, threads);
+    printf("%-46s %-9s ", row->title, threads);
     if (row->result == -EOPNOTSUPP) {
         printf("this filesystem has no such call\n");
     } else if (row->result < 0) {
@@ -135,9 +160,10 @@ static void print_row(const struct bench_row *row)
     } else if (row->operations == 0) {
         printf("nothing to do: a row before made nothing\n");
     } else {
-        double amount = row->per_byte ? (double)row->bytes / (1 << 20) : (double)row->operations;
-        printf("%10s %-5s %10s %10s %10s %10s\n", bench_print_count(amount / row->seconds, rate),
-               row->per_byte ? "MiB/s" : "/s",
+        spread_text(&row->rate, around);
+        printf("%10s %-5s %*s %10s %10s %10s %10s\n",
+               bench_print_count(row->rate.median / (row->per_byte ? 1 << 20 : 1), rate),
+               row->per_byte ? "MiB/s" : "/s", 7 + (around[0] != 0), around,
                bench_print_time(histogram_mean_ns(&row->latency), mean),
                bench_print_time((double)histogram_percentile(&row->latency, 50), middle),
                bench_print_time((double)histogram_percentile(&row->latency, 99), high),
@@ -161,10 +187,13 @@ static void row_ended(void *arg, const struct bench_row *row)
 static void print_head(const struct bench_options *options)
 {
     char size[32];
-    printf("%s: %u files a thread, %s of large files, at most %g s a row\n\n", options->path,
-           options->files, progress_bytes(options->size, size), options->time_ms / 1000.0);
-    printf("%-42s %-9s %10s %-5s %10s %10s %10s %10s\n", "what", "threads", "rate", "", "mean",
-           "median", "99 %", "longest");
+    printf("%s: %u round%s of %u files a thread, %s of large files, at most %g s a row\n",
+           options->path, options->rounds, options->rounds > 1 ? "s" : "", options->files,
+           progress_bytes(options->size, size), options->time_ms / 1000.0);
+    if (options->rounds > 1)
+        printf("(rows are shown when the last round has come to them)\n");
+    printf("\n%-46s %-9s %10s %-5s %7s %10s %10s %10s %10s\n", "what", "threads", "rate", "",
+           options->rounds > 1 ? "next" : "", "mean", "median", "99 %", "longest");
 }
 
 static int run(struct bench_command *command, const char *path)
@@ -180,6 +209,7 @@ static int run(struct bench_command *command, const char *path)
     }
     options.path = path;
     options.only = command->only;
+    options.rounds = command->rounds;
     options.files = command->files;
     options.size = command->size;
     options.time_ms = command->time_ms;
@@ -199,9 +229,10 @@ static int run(struct bench_command *command, const char *path)
     int result = bench_run(&options, &error);
     progress_end(&command->progress);
     if (result == 0 && command->json) {
-        json_t *all = json_pack("{s:s, s:s, s:i, s:I, s:O}", "schema", "sluice-bench-path/1",
-                                "path", path, "files", (int)options.files, "size",
-                                (json_int_t)options.size, "rows", command->rows);
+        json_t *all =
+            json_pack("{s:s, s:s, s:i, s:i, s:I, s:O}", "schema", "sluice-bench-path/1", "path",
+                      path, "rounds", (int)options.rounds, "files", (int)options.files, "size",
+                      (json_int_t)options.size, "rows", command->rows);
         json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
         putchar('\n');
         json_decref(all);
@@ -214,8 +245,10 @@ int cli_bench(int argc, char **argv)
 {
     struct bench_options defaults;
     bench_options_init(&defaults);
-    struct bench_command command = {
-        .files = defaults.files, .size = defaults.size, .time_ms = defaults.time_ms};
+    struct bench_command command = {.rounds = defaults.rounds,
+                                    .files = defaults.files,
+                                    .size = defaults.size,
+                                    .time_ms = defaults.time_ms};
     struct option_result result;
     int r = options_parse(&bench_option_set, "sluice bench", argc, argv, &command, &result);
     if (r) {

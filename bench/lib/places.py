@@ -233,6 +233,7 @@ class Machine:
     def __init__(self, work, refs, options, peer=None):
         """`peer`: (name, gateway) -> a place, for each of options.peers."""
         self.options, self.refs = options, refs
+        self.round = 0  # which one of the run this is, from 0: places take turns to be the first
         self.peers = options.peers
         self.peer = lambda name: peer(name, self.gateway())
         self.stack = contextlib.ExitStack()
@@ -305,6 +306,11 @@ class Machine:
             os.close(fd)
             os.unlink(path)
         return statistics.median(times)
+
+    def loops(self):
+        """{what: rate} of `sluice bench`'s rows that ask no file system: what the machine itself does now."""
+        text = run(binary(), "bench", "--json-lines", "--only", "machine", "--rounds", "1", self.memory)
+        return {r["row"]: r["per_second"] for r in map(json.loads, text.splitlines())}
 
     def store_bench(self, bucket, ops, size, count, parallel):
         """The raw store by our client: one dictionary for each request."""

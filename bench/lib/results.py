@@ -3,21 +3,48 @@
 A file: {"schema": "sluice-bench/1", "run": {…}, "rows": [row, …]}
 A row:  {"row": id, "group": what --only takes, "title": text, "unit": text, "better": "higher"|"lower",
          "cells": [cell, …], "comparisons": [comparison, …], "notes": [text, …]}
-A cell: {"place": name, "median": x, "min": x, "max": x, "values": [one for each round],
+A cell: {"place": name, "median": x, "min": x, "max": x, "values": [one for each round], "next": [low, high] or null,
          "used": {name: number}}        what the daemon and the store spent, medians over the rounds
-A comparison: {"what": text, "of": place, "to": place or null, "median": x, "min": x, "max": x, "values": […],
+A comparison: {"what": text, "of": place, "to": place or null, "median": x, "min": x, "max": x, "values": […], "next": …,
          "reach": {"op": ">="|"<=", "value": x} or null, "reached": bool or null}
 A comparison's values are taken pair by pair: both sides of a pair ran one after the other in the same round.
+"next" is where the median of another run may be expected (bench/spread.c does the same for `sluice bench`).
 """
 
+import math
 import statistics
 
 SCHEMA = "sluice-bench/1"
+# Amounts, which a slow moment of the machine does not change.
+AMOUNTS = ("requests", "MiB")
+# Student's t, 97.5 %, by the number of rounds. More rounds count as five: rounds that follow each other are alike, and know less of the
+# machine than as many of different hours.
+STUDENT = {3: 4.303, 4: 3.182, 5: 2.776}
 
 
-def spread(values):
+def deviation(values):
+    """Standard deviation of the logarithms: 0.02 is 2 %. 0 if there is one value, or one that is not above 0."""
+    if len(values) < 2 or min(values) <= 0:
+        return 0.0
+    return statistics.stdev(map(math.log, values))
+
+
+def interval(values, machine=0.0):
+    """(low, high) for the median of another run; None after one or two rounds, which know nothing of it. `machine` is the deviation of what the machine
+    itself did meanwhile: nothing is believed to be steadier than that."""
+    if len(values) < min(STUDENT):
+        return None
+    if min(values) <= 0:
+        return min(values), max(values)
+    known = min(len(values), max(STUDENT))
+    width = math.exp(STUDENT[known] * max(deviation(values), machine) * math.sqrt(1 + 1 / known))
+    middle = statistics.median(values)
+    return middle / width, middle * width
+
+
+def spread(values, machine=0.0):
     values = [float(v) for v in values]
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "values": values}
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "values": values, "next": interval(values, machine)}
 
 
 class Row:
@@ -38,12 +65,23 @@ class Row:
             self.notes.append(text)
 
     def _compare(self, what, of, to, values, reach):
-        op, limit = reach if reach else (None, None)
-        entry = {"what": what, "of": of, "to": to, **spread(values),
-                 "reach": {"op": op, "value": limit} if reach else None, "reached": None}
-        if reach:
-            entry["reached"] = entry["median"] >= limit if op == ">=" else entry["median"] <= limit
-        self.comparisons.append(entry)
+        self.comparisons.append({"what": what, "of": of, "to": to, "values": values, "reach": {"op": reach[0], "value": reach[1]} if reach else None})
+
+    def add_round(self, other):
+        """The same row of another round. What a round has several values of counts as their median: they share its moment."""
+        for place, values in other.values.items():
+            self.values.setdefault(place, []).append(statistics.median(values))
+        for place, used in other.used.items():
+            for name, amounts in used.items():
+                self.used.setdefault(place, {}).setdefault(name, []).append(statistics.median(amounts))
+        mine = {(c["what"], c["of"]): c for c in self.comparisons}
+        for c in other.comparisons:
+            if (c["what"], c["of"]) not in mine:
+                mine[c["what"], c["of"]] = dict(c, values=[])
+                self.comparisons.append(mine[c["what"], c["of"]])
+            mine[c["what"], c["of"]]["values"].append(statistics.median(c["values"]))
+        for text in other.notes:
+            self.note(text)
 
     def ratio(self, of, to, reach=None, what=None):
         """of / to, pair by pair."""
@@ -63,13 +101,21 @@ class Row:
         if values:
             self._compare(what or (used or self.unit), of, None, values, reach)
 
-    def json(self, group):
+    def json(self, group, machine=0.0):
+        """`machine`: see interval(). Not for what is compared: a ratio is taken within a round, so what the machine does meanwhile is in both sides."""
+        machine = 0.0 if self.unit in AMOUNTS else machine
         cells = []
         for place, values in self.values.items():
             used = {name: statistics.median(v) for name, v in self.used.get(place, {}).items()}
-            cells.append({"place": place, **spread(values), "used": used})
+            cells.append({"place": place, **spread(values, machine), "used": used})
+        comparisons = []
+        for c in self.comparisons:
+            c = {**c, **spread(c["values"]), "reached": None}
+            if c["reach"]:
+                c["reached"] = c["median"] >= c["reach"]["value"] if c["reach"]["op"] == ">=" else c["median"] <= c["reach"]["value"]
+            comparisons.append(c)
         return {"row": self.row, "group": group, "title": self.title, "unit": self.unit, "better": self.better,
-                "cells": cells, "comparisons": self.comparisons, "notes": self.notes}
+                "cells": cells, "comparisons": comparisons, "notes": self.notes}
 
 
 def check(data):

@@ -37,15 +37,14 @@ def warm_reads(machine, out):
             machine.say("filling %s" % place.name)
             write_large(place, size)
             warm(place, "large")
-        for number in range(machine.options.rounds):
-            for name, _, values, _, _ in READS:
-                for place in in_order(made, number):
-                    machine.say("round %d: %s, %s" % (number + 1, name, place.name))
-                    used = place.used()
-                    result = fio(place, "warm-read", SIZE=size, SECONDS=seconds, **values)["read"]
-                    gib = result["io_bytes"] / (1 << 30)
-                    value = result["iops"] if values["BLOCK"] == 4096 else result["bw_bytes"] / process.MIB
-                    rows[name].add(place.name, value, **used.end(gib=gib))
+        for name, _, values, _, _ in READS:
+            for place in in_order(made, machine.round):
+                machine.say("%s, %s" % (name, place.name))
+                used = place.used()
+                result = fio(place, "warm-read", SIZE=size, SECONDS=seconds, **values)["read"]
+                gib = result["io_bytes"] / (1 << 30)
+                value = result["iops"] if values["BLOCK"] == 4096 else result["bw_bytes"] / process.MIB
+                rows[name].add(place.name, value, **used.end(gib=gib))
     for name, _, values, passed, plain in READS:
         row = rows[name]
         row.ratio("sluice", "local", (">=", passed))
@@ -76,13 +75,12 @@ def warm_files(machine, out):
                 with open(place.path("f%d" % i), "wb") as f:
                     f.write(bytes(4096))
         names = ["f%d" % i for i in range(count)]
-        for number in range(machine.options.rounds):
-            random.Random(number).shuffle(names)
-            for place in in_order(made, number):
-                machine.say("round %d: %s" % (number + 1, place.name))
-                read_files(place, names)
-                used = place.used()
-                row.add(place.name, read_files(place, names), **used.end(operations=count))
+        random.Random(machine.round).shuffle(names)
+        for place in in_order(made, machine.round):
+            machine.say(place.name)
+            read_files(place, names)
+            used = place.used()
+            row.add(place.name, read_files(place, names), **used.end(operations=count))
     row.ratio("sluice", "null_fuse", (">=", 0.5))
     row.ratio("sluice", "local", None, "speed against the local disk")
     out.rows.append(row)

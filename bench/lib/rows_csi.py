@@ -46,11 +46,10 @@ def csi(machine, out):
             at.append(time.perf_counter())
             for name, first, last in (("create", 0, 1), ("stage", 1, 2), ("publish", 2, 3), ("both", 1, 3), ("read", 0, 4)):
                 steps[name].add("sluice", (at[last] - at[first]) * 1000)
-        for _ in range(machine.options.rounds):
-            time.sleep(1)
-            mounts = list(driver.daemons())
-            pids = [driver.process.pid, *mounts, *process.children(mounts)]  # each mount has a watcher
-            memory.add("sluice", proportional(pids) / count, rss_mib=sum(process.memory(p)["rss"] for p in pids) / process.MIB / count)
+        time.sleep(1)
+        mounts = list(driver.daemons())
+        pids = [driver.process.pid, *mounts, *process.children(mounts)]  # each mount has a watcher
+        memory.add("sluice", proportional(pids) / count, rss_mib=sum(process.memory(p)["rss"] for p in pids) / process.MIB / count)
         for number, volume in enumerate(volumes):
             driver.unpublish(volume, "pod-%d" % number)
             driver.unstage(volume)

@@ -34,20 +34,19 @@ def seq_write(machine, out):
     gateway = machine.gateway()
     gateway.make_bucket("rawwrite")
     with machine.places(lambda: Sluice("sluice", gateway), "local", "refs") as made:
-        for number in range(machine.options.rounds):
-            machine.say("round %d: parallel PUTs" % (number + 1))
-            server = process.cpu_s(gateway.process.pid)
-            raw = machine.store_bench("rawwrite", "put,delete", PART, size // PART, 8)["put"]
-            row.add("parallel PUTs", raw["mib_per_second"], cpu_s_per_gib=raw["cpu_s_gib"],
-                    server_cpu_s_per_gib=(process.cpu_s(gateway.process.pid) - server) / gib)
-            for place in in_order(made, number):
-                machine.say("round %d: %s" % (number + 1, place.name))
-                used, server = place.used(), process.cpu_s(gateway.process.pid)
-                result = fio(place, "seq-write", SIZE=size)
-                took = result["write"]["runtime"] / 1000
-                row.add(place.name, size / process.MIB / took, **used.end(gib=gib),
-                        **({"server_cpu_s_per_gib": (process.cpu_s(gateway.process.pid) - server) / gib} if place.pid else {}))
-                os.unlink(place.path("large"))
+        machine.say("parallel PUTs")
+        server = process.cpu_s(gateway.process.pid)
+        raw = machine.store_bench("rawwrite", "put,delete", PART, size // PART, 8)["put"]
+        row.add("parallel PUTs", raw["mib_per_second"], cpu_s_per_gib=raw["cpu_s_gib"],
+                server_cpu_s_per_gib=(process.cpu_s(gateway.process.pid) - server) / gib)
+        for place in in_order(made, machine.round):
+            machine.say(place.name)
+            used, server = place.used(), process.cpu_s(gateway.process.pid)
+            result = fio(place, "seq-write", SIZE=size)
+            took = result["write"]["runtime"] / 1000
+            row.add(place.name, size / process.MIB / took, **used.end(gib=gib),
+                    **({"server_cpu_s_per_gib": (process.cpu_s(gateway.process.pid) - server) / gib} if place.pid else {}))
+            os.unlink(place.path("large"))
     row.ratio("sluice", "parallel PUTs", (">=", 0.9))
     row.absolute("sluice", ("<=", 0.8), "daemon CPU, s/GiB", used="cpu_s_per_gib")
     out.rows.append(row)
@@ -72,16 +71,15 @@ def seq_read(machine, out):
         for place in made:
             machine.say("filling %s" % place.name)
             write_large(place, size)
-        for number in range(machine.options.rounds):
-            machine.say("round %d: parallel range GETs" % (number + 1))
-            raw = machine.store_bench("rawread", "parts,range", PART, size // PART, 8)["range"]
-            row.add("parallel range GETs", raw["mib_per_second"], cpu_s_per_gib=raw["cpu_s_gib"])
-            for place in in_order(made, number):
-                machine.say("round %d: %s" % (number + 1, place.name))
-                place.drop_caches()
-                used = place.used()
-                result = fio(place, "seq-read", SIZE=size)
-                row.add(place.name, size / process.MIB / (result["read"]["runtime"] / 1000), **used.end(gib=gib))
+        machine.say("parallel range GETs")
+        raw = machine.store_bench("rawread", "parts,range", PART, size // PART, 8)["range"]
+        row.add("parallel range GETs", raw["mib_per_second"], cpu_s_per_gib=raw["cpu_s_gib"])
+        for place in in_order(made, machine.round):
+            machine.say(place.name)
+            place.drop_caches()
+            used = place.used()
+            result = fio(place, "seq-read", SIZE=size)
+            row.add(place.name, size / process.MIB / (result["read"]["runtime"] / 1000), **used.end(gib=gib))
     row.ratio("sluice", "parallel range GETs", (">=", 0.9))
     row.absolute("sluice", ("<=", 0.8), "daemon CPU, s/GiB", used="cpu_s_per_gib")
     out.rows.append(row)
@@ -98,29 +96,28 @@ def random_read(machine, out):
         for place in made:
             machine.say("filling %s" % place.name)
             write_large(place, size)
-        for number in range(machine.options.rounds):
-            offsets = random.Random(number).sample(range(0, size, BLOCK), asked // BLOCK)
-            machine.say("round %d: bare range GETs" % (number + 1))
-            server = process.io(gateway.process.pid)["wchar"]
-            times = bare_ranges(gateway, volume.bucket, "large", offsets, BLOCK)
-            mean.add("bare range GETs", statistics.mean(times) * 1000, p99_ms=sorted(times)[len(times) * 99 // 100] * 1000)
-            fetched.add("bare range GETs", (process.io(gateway.process.pid)["wchar"] - server) / process.MIB)
-            for place in in_order(made, number):
-                machine.say("round %d: %s" % (number + 1, place.name))
-                place.drop_caches()
-                with open(place.path("large"), "rb", buffering=0) as f:
-                    server, used = process.io(gateway.process.pid)["wchar"], place.used()
-                    times = []
-                    for offset in offsets:
-                        began = time.perf_counter()
-                        data = os.pread(f.fileno(), BLOCK, offset)
-                        times.append(time.perf_counter() - began)
-                        if len(data) != BLOCK:
-                            raise RuntimeError("a short read")
-                    spent = used.end(operations=len(offsets))
-                mean.add(place.name, statistics.mean(times) * 1000, p99_ms=sorted(times)[len(times) * 99 // 100] * 1000, **spent)
-                if place is volume:
-                    fetched.add(place.name, (process.io(gateway.process.pid)["wchar"] - server) / process.MIB, **spent)
+        offsets = random.Random(machine.round).sample(range(0, size, BLOCK), asked // BLOCK)
+        machine.say("bare range GETs")
+        server = process.io(gateway.process.pid)["wchar"]
+        times = bare_ranges(gateway, volume.bucket, "large", offsets, BLOCK)
+        mean.add("bare range GETs", statistics.mean(times) * 1000, p99_ms=sorted(times)[len(times) * 99 // 100] * 1000)
+        fetched.add("bare range GETs", (process.io(gateway.process.pid)["wchar"] - server) / process.MIB)
+        for place in in_order(made, machine.round):
+            machine.say(place.name)
+            place.drop_caches()
+            with open(place.path("large"), "rb", buffering=0) as f:
+                server, used = process.io(gateway.process.pid)["wchar"], place.used()
+                times = []
+                for offset in offsets:
+                    began = time.perf_counter()
+                    data = os.pread(f.fileno(), BLOCK, offset)
+                    times.append(time.perf_counter() - began)
+                    if len(data) != BLOCK:
+                        raise RuntimeError("a short read")
+                spent = used.end(operations=len(offsets))
+            mean.add(place.name, statistics.mean(times) * 1000, p99_ms=sorted(times)[len(times) * 99 // 100] * 1000, **spent)
+            if place is volume:
+                fetched.add(place.name, (process.io(gateway.process.pid)["wchar"] - server) / process.MIB, **spent)
     fetched.absolute("sluice", ("<=", 1.1 * asked / process.MIB), "MiB that the server sent")
     mean.ratio("sluice", "bare range GETs", ("<=", 1.3))
     out.rows += [fetched, mean]
@@ -132,17 +129,15 @@ def memory(machine, out):
     idle = Row("memory-idle", "resident memory of a mount, idle", "MiB", better="lower")
     busy = Row("memory-writers", "most resident memory, 16 writers x %d MiB" % (size >> 20), "MiB", better="lower")
     gateway = machine.gateway()
-    for number in range(min(3, machine.options.rounds)):
-        machine.say("round %d" % (number + 1))
-        with machine.places(lambda: Sluice("sluice", gateway)) as (volume,):
-            os.listdir(volume.mountpoint)
-            idle.add("sluice", process.memory(volume.pid)["rss"] / process.MIB)
-            used = volume.used()
-            result = fio(volume, "writers", SIZE=size, JOBS=16)
-            spent = used.end(gib=16 * size / (1 << 30))
-            buffers = volume.request(op="status")["mount"]["data"]["buffer_peak_bytes"] / process.MIB
-            busy.add("sluice", process.memory(volume.pid)["peak"] / process.MIB, buffer_peak_mib=buffers,
-                     mib_s=result["write"]["bw_bytes"] / process.MIB, **spent)
+    with machine.places(lambda: Sluice("sluice", gateway)) as (volume,):
+        os.listdir(volume.mountpoint)
+        idle.add("sluice", process.memory(volume.pid)["rss"] / process.MIB)
+        used = volume.used()
+        result = fio(volume, "writers", SIZE=size, JOBS=16)
+        spent = used.end(gib=16 * size / (1 << 30))
+        buffers = volume.request(op="status")["mount"]["data"]["buffer_peak_bytes"] / process.MIB
+        busy.add("sluice", process.memory(volume.pid)["peak"] / process.MIB, buffer_peak_mib=buffers,
+                 mib_s=result["write"]["bw_bytes"] / process.MIB, **spent)
     idle.absolute("sluice", ("<=", 64), "MiB")
     busy.absolute("sluice", ("<=", 256), "MiB")
     out.rows += [idle, busy]

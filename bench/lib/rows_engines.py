@@ -72,14 +72,13 @@ def hadoop(machine, out):
         mine = ":".join([*own, classpath(directory, engines.HADOOP, "-DincludeScope=test")])
         made = [(JAR, "sluice://" + volume.path("rate"), mine), (LOCAL, "file://" + local.path("rate"), mine),
                 (HDFS, url + "/rate", ":".join([*own, libraries]))]
-        for number in range(min(3, machine.options.rounds)):
-            for name, base, path in in_order(made, number):
-                machine.say("round %d: %s" % (number + 1, name))
-                _, text = engines.run(["java", "-Xmx512m", "-cp", path, "io.sluice.hadoop.Rate", base, str(files), "8", str(commit)])
-                found = dict(line.split() for line in text.splitlines() if len(line.split()) == 2)
-                for key, row in rows.items():
-                    row.add(name, float(found[key]))
-                took.add(name, float(found["commit_seconds"]))
+        for name, base, path in in_order(made, machine.round):
+            machine.say(name)
+            _, text = engines.run(["java", "-Xmx512m", "-cp", path, "io.sluice.hadoop.Rate", base, str(files), "8", str(commit)])
+            found = dict(line.split() for line in text.splitlines() if len(line.split()) == 2)
+            for key, row in rows.items():
+                row.add(name, float(found[key]))
+            took.add(name, float(found["commit_seconds"]))
     for key, _, against_hdfs, against_local in CALLS:
         rows[key].ratio(JAR, HDFS, against_hdfs and (">=", against_hdfs))
         rows[key].ratio(JAR, LOCAL, against_local and (">=", against_local))
@@ -111,13 +110,12 @@ def magic_commit(machine, out):
              "mapreduce.outputcommitter.factory.scheme.s3a": "org.apache.hadoop.fs.s3a.commit.S3ACommitterFactory"}
     with machine.places(lambda: Sluice("sluice", gateway)) as (volume,):
         made = [(JAR, "sluice://" + volume.path("rate"), {}), (MAGIC, "s3a://s3a/rate", magic)]
-        for number in range(min(3, machine.options.rounds)):
-            for name, base, conf in in_order(made, number):
-                machine.say("round %d: %s" % (number + 1, name))
-                _, text = engines.run(["java", "-Xmx512m", "-cp", path, "io.sluice.hadoop.Rate", base, "0", "8", str(count),
-                                       *("%s=%s" % item for item in conf.items())])
-                found = dict(line.split() for line in text.splitlines() if len(line.split()) == 2)
-                row.add(name, float(found["commit_seconds"]))
+        for name, base, conf in in_order(made, machine.round):
+            machine.say(name)
+            _, text = engines.run(["java", "-Xmx512m", "-cp", path, "io.sluice.hadoop.Rate", base, "0", "8", str(count),
+                                   *("%s=%s" % item for item in conf.items())])
+            found = dict(line.split() for line in text.splitlines() if len(line.split()) == 2)
+            row.add(name, float(found["commit_seconds"]))
     row.ratio(JAR, MAGIC, ("<=", 0.5))
     out.rows.append(row)
 
@@ -135,14 +133,13 @@ def partitions(machine, out):
                 os.makedirs(place.path("jobs", "table", "part=%d" % i))
                 with open(place.path("jobs", "table", "part=%d" % i, "f.csv"), "wb") as f:
                     f.write(b"%d\n" % i)
-        for number in range(min(3, machine.options.rounds)):
-            for place in in_order(made, number):
-                machine.say("round %d: %s" % (number + 1, place.name))
-                used = place.used()
-                _, answers = job.seconds("file://" + place.path("jobs"))
-                if answers["rows"] != count:
-                    raise RuntimeError("%s: %d partitions of %d" % (place.name, answers["rows"], count))
-                row.add(place.name, answers["seconds"], **used.end())
+        for place in in_order(made, machine.round):
+            machine.say(place.name)
+            used = place.used()
+            _, answers = job.seconds("file://" + place.path("jobs"))
+            if answers["rows"] != count:
+                raise RuntimeError("%s: %d partitions of %d" % (place.name, answers["rows"], count))
+            row.add(place.name, answers["seconds"], **used.end())
     row.ratio("sluice", "local", ("<=", 1.5))
     out.rows.append(row)
 
@@ -189,17 +186,16 @@ def spark(machine, out):
                 place.settle()
         conf = {"spark.jars": s3a, **{"spark.hadoop." + name: value for name, value in s3a_conf(gateway).items()}}
         places = [(place.name, place, "file://" + place.path("jobs"), {}) for place in made] + [("S3A", None, "s3a://s3a/jobs", conf)]
-        for number in range(min(3, machine.options.rounds)):
-            for name, place, base, more in in_order(places, number):
-                machine.say("round %d: %s" % (number + 1, name))
-                if name == "sluice, cold":
-                    place.drop_caches()
-                used = place.used() if place else None
-                took, answers = etl.seconds(base, **more)
-                if expected not in (None, answers):
-                    raise RuntimeError("%s: other answers than before" % name)
-                expected = answers
-                row.add(name, took, **(used.end() if place else {}))
+        for name, place, base, more in in_order(places, machine.round):
+            machine.say(name)
+            if name == "sluice, cold":
+                place.drop_caches()
+            used = place.used() if place else None
+            took, answers = etl.seconds(base, **more)
+            if expected not in (None, answers):
+                raise RuntimeError("%s: other answers than before" % name)
+            expected = answers
+            row.add(name, took, **(used.end() if place else {}))
     row.ratio("local", "sluice, warm", (">=", 0.95), "speed of the warm mount against the local disk")
     row.ratio("S3A", "sluice, cold", (">=", 1.3), "speed of the cold mount against S3A")
     out.rows.append(row)

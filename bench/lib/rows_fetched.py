@@ -33,20 +33,19 @@ def fetched(machine, out):
         for length, name, count, reach in ((4096, "4 KiB", 200, 32), (1 << 20, "1 MiB", 24, 1.1)):
             row = Row("fetched-%s" % name.lower().replace(" ", ""), "bytes fetched for each byte of cold random %s reads of %d MiB" % (name, size >> 20),
                       "bytes", better="lower")
-            for number in range(machine.options.rounds):
-                machine.say("round %d: %s" % (number + 1, name))
-                rng = random.Random(number)
-                unit = max(length, PAGE)
-                offsets = [at + rng.randrange(0, unit - length + 1, 4096) for at in rng.sample(range(0, size, unit), count)]
-                volume.drop_caches()
-                with open(volume.path("large"), "rb", buffering=0) as f:
-                    os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-                    used = volume.used()
-                    for offset in offsets:
-                        if len(os.pread(f.fileno(), length, offset)) != length:
-                            raise RuntimeError("a short read")
-                    spent = used.end(operations=count)
-                    row.add("sluice", spent["store_read_mib"] * process.MIB / (count * length), **spent)
+            machine.say(name)
+            rng = random.Random(machine.round)
+            unit = max(length, PAGE)
+            offsets = [at + rng.randrange(0, unit - length + 1, 4096) for at in rng.sample(range(0, size, unit), count)]
+            volume.drop_caches()
+            with open(volume.path("large"), "rb", buffering=0) as f:
+                os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+                used = volume.used()
+                for offset in offsets:
+                    if len(os.pread(f.fileno(), length, offset)) != length:
+                        raise RuntimeError("a short read")
+                spent = used.end(operations=count)
+                row.add("sluice", spent["store_read_mib"] * process.MIB / (count * length), **spent)
             row.absolute("sluice", ("<=", reach))
             out.rows.append(row)
 
@@ -77,13 +76,11 @@ def streams(machine, out):
     with machine.places(lambda: Sluice("sluice", gateway)) as (volume,):
         machine.say("filling")
         write_large(volume, size)
-        for number in range(machine.options.rounds):
-            machine.say("round %d" % (number + 1))
-            raw = machine.store_bench("rawstreams", "parts,range", PART, size // PART, STREAMS)["range"]
-            row.add("parallel range GETs", raw["mib_per_second"], cpu_s_per_gib=raw["cpu_s_gib"])
-            volume.drop_caches()
-            used = volume.used()
-            row.add("sluice", read_streams(volume.path("large"), size, STREAMS) / process.MIB, **used.end(gib=size / (1 << 30)))
+        raw = machine.store_bench("rawstreams", "parts,range", PART, size // PART, STREAMS)["range"]
+        row.add("parallel range GETs", raw["mib_per_second"], cpu_s_per_gib=raw["cpu_s_gib"])
+        volume.drop_caches()
+        used = volume.used()
+        row.add("sluice", read_streams(volume.path("large"), size, STREAMS) / process.MIB, **used.end(gib=size / (1 << 30)))
     row.ratio("sluice", "parallel range GETs", (">=", 0.9))
     out.rows.append(row)
 
@@ -119,17 +116,15 @@ def columns(machine, out):
         want = python(QUERY, file)
         shutil.copy(file, volume.path("t.parquet"))
         volume.settle()
-        for number in range(machine.options.rounds):
-            machine.say("round %d" % (number + 1))
-            volume.drop_caches()
-            for name in ("sluice", "sluice, warm"):
-                before, used, began = sent(gateway), volume.used(), time.perf_counter()
-                if python(QUERY, volume.path("t.parquet")) != want:
-                    raise RuntimeError("another answer than from the local disk")
-                took.add(name, time.perf_counter() - began, **used.end(operations=1))
-                row.add(name, (sent(gateway) - before) / asked)
-            began = time.perf_counter()
-            python(QUERY, file)
-            took.add("local", time.perf_counter() - began)
+        volume.drop_caches()
+        for name in ("sluice", "sluice, warm"):
+            before, used, began = sent(gateway), volume.used(), time.perf_counter()
+            if python(QUERY, volume.path("t.parquet")) != want:
+                raise RuntimeError("another answer than from the local disk")
+            took.add(name, time.perf_counter() - began, **used.end(operations=1))
+            row.add(name, (sent(gateway) - before) / asked)
+        began = time.perf_counter()
+        python(QUERY, file)
+        took.add("local", time.perf_counter() - began)
     row.absolute("sluice", ("<=", 1.2))
     out.rows += [row, took]

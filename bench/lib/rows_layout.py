@@ -42,27 +42,25 @@ def commit(machine, out):
     gateway.make_bucket("rawcopies")
     data = os.urandom(FILE)
     with machine.places(lambda: Sluice("sluice", gateway, settle_delay="%ds" % DELAY_S)) as (volume,):
-        for number in range(min(3, machine.options.rounds)):
-            machine.say("round %d: bare reads and conditional writes" % (number + 1))
-            raw = machine.store_bench("rawcopies", "put,get,put_new,delete", FILE, count, PARALLEL)
-            drift.add("bare GET and PUT", raw["get"]["seconds"] + raw["put_new"]["seconds"])
-            machine.say("round %d: sluice" % (number + 1))
-            job = volume.path("job%d" % number)
-            used = volume.used()
-            fill(os.path.join(job, "_temporary", "task"), count, per_directory=1000, data=data)
-            before = volume.store()["requests"] - used.store["requests"]
-            os.rename(os.path.join(job, "_temporary", "task"), os.path.join(job, "part"))
-            began = time.monotonic()
-            wait_settled(volume)
-            took = time.monotonic() - began - DELAY_S
-            spent = used.end(operations=count)
-            drift.add("sluice", max(took, 0.01), **spent)
-            requests.add("sluice", spent["store_requests"] / count)
-            requests.note("%.2f of them while the job wrote" % (before / count))
-            used = volume.used()
-            fill(volume.path("once%d" % number), count, per_directory=1000, data=data)
-            wait_settled(volume)
-            once.add("sluice", used.end()["store_requests"] / count)
+        machine.say("bare reads and conditional writes")
+        raw = machine.store_bench("rawcopies", "put,get,put_new,delete", FILE, count, PARALLEL)
+        drift.add("bare GET and PUT", raw["get"]["seconds"] + raw["put_new"]["seconds"])
+        machine.say("sluice")
+        job = volume.path("job")
+        used = volume.used()
+        fill(os.path.join(job, "_temporary", "task"), count, per_directory=1000, data=data)
+        before = volume.store()["requests"] - used.store["requests"]
+        os.rename(os.path.join(job, "_temporary", "task"), os.path.join(job, "part"))
+        began = time.monotonic()
+        wait_settled(volume)
+        took = time.monotonic() - began - DELAY_S
+        spent = used.end(operations=count)
+        drift.add("sluice", max(took, 0.01), **spent)
+        requests.add("sluice", spent["store_requests"] / count, while_writing=before / count)
+        used = volume.used()
+        fill(volume.path("once"), count, per_directory=1000, data=data)
+        wait_settled(volume)
+        once.add("sluice", used.end()["store_requests"] / count)
     drift.ratio("sluice", "bare GET and PUT", ("<=", 1.2))
     once.absolute("sluice", ("<=", 1.1) if not machine.options.quick else None, "requests")
     out.rows += [drift, requests, once]
@@ -87,16 +85,15 @@ def backlog(machine, out):
         os.unlink(volume.path("large"))
 
     with machine.places(lambda: Sluice("sluice", gateway, settle_delay="1s")) as (volume,):
-        for number in range(min(3, machine.options.rounds)):
-            machine.say("round %d: without" % (number + 1))
-            wait_settled(volume)
-            streams(volume, "nothing settles")
-            machine.say("round %d: with a backlog" % (number + 1))
-            fill(volume.path("many%d" % number), count, per_directory=1000, data=data)
-            time.sleep(1)
-            streams(volume, "sluice")
-            if not volume.request(op="drift", path="/")["files"]:
-                rows["read"].note("the backlog was gone before the end of a round")
+        machine.say("without")
+        wait_settled(volume)
+        streams(volume, "nothing settles")
+        machine.say("with a backlog")
+        fill(volume.path("many"), count, per_directory=1000, data=data)
+        time.sleep(1)
+        streams(volume, "sluice")
+        if not volume.request(op="drift", path="/")["files"]:
+            rows["read"].note("the backlog was gone before the end of a round")
     for row in rows.values():
         row.ratio("sluice", "nothing settles", (">=", 0.9))
         out.rows.append(row)
@@ -117,16 +114,14 @@ def rebuild(machine, out):
         volume.unmount()
         meta = os.path.join(volume.directory, "meta")
         commands = ((listing, "rebuild", "--no-attributes"), (check, "fsck"), (bucket, "fsck", "--bucket"))
-        for number in range(machine.options.rounds):
-            machine.say("round %d" % (number + 1))
+        began = time.perf_counter()
+        run(places.tool("tests", "tools", "store_tool"), volume.url.rstrip("/"), "list", "", env=volume.env, stdout=subprocess.DEVNULL)
+        listing.add("bare listing", time.perf_counter() - began)
+        shutil.rmtree(meta, ignore_errors=True)
+        for row, command, *options in commands:
             began = time.perf_counter()
-            run(places.tool("tests", "tools", "store_tool"), volume.url.rstrip("/"), "list", "", env=volume.env, stdout=subprocess.DEVNULL)
-            listing.add("bare listing", time.perf_counter() - began)
-            shutil.rmtree(meta, ignore_errors=True)
-            for row, command, *options in commands:
-                began = time.perf_counter()
-                run(places.binary(), command, volume.url, "--meta-dir", meta, *options, env=volume.env)
-                row.add("sluice", time.perf_counter() - began)
+            run(places.binary(), command, volume.url, "--meta-dir", meta, *options, env=volume.env)
+            row.add("sluice", time.perf_counter() - began)
         volume.mount()
     listing.ratio("bare listing", "sluice", (">=", 0.8), "rate against the bare listing")
     for row in (check, bucket):

@@ -63,11 +63,10 @@ def flink_checkpoint(machine, out):
     gateway = machine.gateway()
     local_options = ["--durability", "local", "--upload-delay", "1h"]
     with machine.places(lambda: Sluice("sluice", gateway, options=local_options), lambda: Sluice(STORE, gateway), "local", "refs") as made:
-        for number in range(machine.options.rounds):
-            for place in in_order(made, number):
-                machine.say("round %d: %s" % (number + 1, place.name))
-                used = place.used()
-                row.add(place.name, checkpoint(place, files, size), **used.end(gib=files * size / (1 << 30)))
+        for place in in_order(made, machine.round):
+            machine.say(place.name)
+            used = place.used()
+            row.add(place.name, checkpoint(place, files, size), **used.end(gib=files * size / (1 << 30)))
     row.ratio("local", "sluice", (">=", 0.9), "speed against the local disk")
     row.ratio("local", STORE, None, "speed against the local disk, acknowledged by the store")
     out.rows.append(row)
@@ -88,20 +87,19 @@ def local(machine, out):
         for place in made:
             fio(place, "seq-write", SIZE=32 * process.MIB)
             os.rename(place.path("large"), place.path("synced"))
-        for number in range(machine.options.rounds):
-            for place in in_order(made, number):
-                machine.say("round %d: %s" % (number + 1, place.name))
-                used = place.used()
-                took = fio(place, "seq-write", SIZE=size)["write"]["runtime"] / 1000
-                large.add(place.name, size / process.MIB / took, **used.end(gib=size / (1 << 30)))
-                os.unlink(place.path("large"))
-                os.rename(place.path("synced"), place.path("large"))
-                used = place.used()
-                took = fio(place, "random-write-sync", SIZE=32 * process.MIB, AMOUNT=syncs * 4096)["write"]["runtime"] / 1000
-                sync.add(place.name, syncs / took, **used.end(operations=syncs))
-                os.rename(place.path("large"), place.path("synced"))
-                used = place.used()
-                tiny.add(place.name, tiny_writes(place, records), **used.end(operations=records))
+        for place in in_order(made, machine.round):
+            machine.say(place.name)
+            used = place.used()
+            took = fio(place, "seq-write", SIZE=size)["write"]["runtime"] / 1000
+            large.add(place.name, size / process.MIB / took, **used.end(gib=size / (1 << 30)))
+            os.unlink(place.path("large"))
+            os.rename(place.path("synced"), place.path("large"))
+            used = place.used()
+            took = fio(place, "random-write-sync", SIZE=32 * process.MIB, AMOUNT=syncs * 4096)["write"]["runtime"] / 1000
+            sync.add(place.name, syncs / took, **used.end(operations=syncs))
+            os.rename(place.path("large"), place.path("synced"))
+            used = place.used()
+            tiny.add(place.name, tiny_writes(place, records), **used.end(operations=records))
     for name in ("sluice", WRITEBACK):
         large.ratio(name, "local", (">=", 0.9) if name == "sluice" else None)
         sync.ratio(name, "local", (">=", 0.9) if name == "sluice" else None)

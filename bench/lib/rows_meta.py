@@ -35,7 +35,7 @@ REACH = {"create": 0.7, "stat": 0.7, "stat_sync": 0.7, "rename": 0.7, "unlink": 
 def metabench(place, threads, files, at_row=None):
     """Runs `sluice bench` on names and small files; {operation: (per second, daemon's CPU µs per operation or None)}. Its
     rows are read as each ends, so that the daemon's time is known for each."""
-    command = [places.binary(), "bench", "--json-lines", "--only", "metadata,small", "--directories", "private", "--time", "1h",
+    command = [places.binary(), "bench", "--json-lines", "--only", "metadata,small", "--directories", "private", "--rounds", "1", "--time", "1h",
                "--threads", str(threads), "--files", str(files), place.path()]
     found = {}
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
@@ -95,19 +95,18 @@ def metadata(machine, out):
             for place in made:
                 if place is not made[1]:
                     metabench(place, threads, min(files, 200))
-            for number in range(machine.options.rounds):
-                null, sync_s = {}, machine.fdatasync_s()
-                for place in in_order(made, number):
-                    machine.say("%d thread%s, round %d: %s" % (threads, "s" * (threads > 1), number + 1, place.name))
-                    found = metabench(place, threads, files)
-                    # The least of several looks: a moment when the disk was busy must not flatter.
-                    sync_s = min(sync_s, machine.fdatasync_s())
-                    null = found if place.name == "null_fuse" else null
-                    for op, (rate, cpu) in found.items():
-                        rows[op].add(place.name, rate, cpu_us_per_op=cpu)
-                for op, (rate, _) in null.items():
-                    rows[op].add(NULL_FDATASYNC, with_fdatasync(rate, threads, sync_s))
-                out.used_fdatasync(sync_s)
+            null, sync_s = {}, machine.fdatasync_s()
+            for place in in_order(made, machine.round):
+                machine.say("%d thread%s: %s" % (threads, "s" * (threads > 1), place.name))
+                found = metabench(place, threads, files)
+                # The least of several looks: a moment when the disk was busy must not flatter.
+                sync_s = min(sync_s, machine.fdatasync_s())
+                null = found if place.name == "null_fuse" else null
+                for op, (rate, cpu) in found.items():
+                    rows[op].add(place.name, rate, cpu_us_per_op=cpu)
+            for op, (rate, _) in null.items():
+                rows[op].add(NULL_FDATASYNC, with_fdatasync(rate, threads, sync_s))
+            out.used_fdatasync(sync_s)
         for op, row in rows.items():
             waited = syncs.get(op, 0) > SYNCS
             reach = (">=", REACH[op]) if op in REACH else None
@@ -130,11 +129,10 @@ def latency(machine, out):
                 lambda: Sluice("sluice", gateway), lambda: Sluice("sluice, 20 ms", gateway, proxy=proxy)) as made:
             for place in made:
                 metabench(place, threads, min(files, 200))
-            for number in range(machine.options.rounds):
-                for place in in_order(made, number):
-                    machine.say("%d thread%s, round %d: %s" % (threads, "s" * (threads > 1), number + 1, place.name))
-                    rate, cpu = metabench(place, threads, files)["small"]
-                    row.add(place.name, rate, cpu_us_per_op=cpu)
+            for place in in_order(made, machine.round):
+                machine.say("%d thread%s: %s" % (threads, "s" * (threads > 1), place.name))
+                rate, cpu = metabench(place, threads, files)["small"]
+                row.add(place.name, rate, cpu_us_per_op=cpu)
         row.ratio("sluice, 20 ms", "sluice", (">=", 0.9))
         out.rows.append(row)
 
@@ -185,7 +183,7 @@ def rename_dir(machine, out):
             machine.say("filling %s" % place.name)
             fill(place.path("a", "tree"), count, per_directory=1000)
             os.mkdir(place.path("b"))
-        for number in range(max(5, machine.options.rounds)):
+        for number in range(6):  # there and back
             for place in in_order(made, number):
                 one, other = place.path("a", "tree"), place.path("b", "tree")
                 used = place.used()
@@ -216,15 +214,13 @@ def ls(machine, out):
         for place in made:
             machine.say("filling %s" % place.name)
             fill(place.path("many"), count)
-        for number in range(min(3, machine.options.rounds)):
-            for place in in_order(made, number):
-                machine.say("round %d: %s" % (number + 1, place.name))
-                place.drop_caches()
-                list_once(place, cold)
-        for number in range(machine.options.rounds):
-            for place in in_order(made, number):
-                machine.say("round %d: %s, again" % (number + 1, place.name))
-                list_once(place, warm)
+        for place in in_order(made, machine.round):
+            machine.say(place.name)
+            place.drop_caches()
+            list_once(place, cold)
+        for place in in_order(made, machine.round):
+            machine.say("%s, again" % place.name)
+            list_once(place, warm)
     warm.ratio("local", "sluice", (">=", 0.5), "speed against the local disk")
     cold.ratio("local", "sluice", None, "speed against the local disk")
     out.rows += [warm, cold]
@@ -258,20 +254,19 @@ def list_prefix(machine, out):
                 for i in range(count):
                     with open("%s/data/%07d" % (volume.bucket, i), "wb") as f:
                         f.write(b"x")
-            for number in range(machine.options.rounds):
-                machine.say("%s, round %d: bare listing" % (kind, number + 1))
-                began = time.perf_counter()
-                run(places.tool("tests", "tools", "store_tool"), volume.url.rstrip("/"), "list", "data/", env=volume.env, stdout=subprocess.DEVNULL)
-                row.add("bare listing", time.perf_counter() - began)
-                machine.say("%s, round %d: sluice" % (kind, number + 1))
-                volume.fresh()
-                used = volume.used()
-                began = time.perf_counter()
-                found = len(os.listdir(volume.path("data")))
-                took = time.perf_counter() - began
-                row.add("sluice", took, **used.end(operations=count))
-                if found != count:
-                    raise RuntimeError("%d of %d keys were listed" % (found, count))
+            machine.say("%s: bare listing" % kind)
+            began = time.perf_counter()
+            run(places.tool("tests", "tools", "store_tool"), volume.url.rstrip("/"), "list", "data/", env=volume.env, stdout=subprocess.DEVNULL)
+            row.add("bare listing", time.perf_counter() - began)
+            machine.say("%s: sluice" % kind)
+            volume.fresh()
+            used = volume.used()
+            began = time.perf_counter()
+            found = len(os.listdir(volume.path("data")))
+            took = time.perf_counter() - began
+            row.add("sluice", took, **used.end(operations=count))
+            if found != count:
+                raise RuntimeError("%d of %d keys were listed" % (found, count))
         row.ratio("sluice", "bare listing", ("<=", 1.2))
         if kind == "s3":
             row.note("the server scans the whole directory for each page, so its listing is quadratic")

@@ -16,11 +16,10 @@ def service(machine, out):
         with machine.places(lambda: Served("service", gateway), lambda: Sluice("embedded", gateway)) as made:
             for place in made:
                 metabench(place, threads, min(files, 100))
-            for number in range(machine.options.rounds):
-                for place in in_order(made, number):
-                    machine.say("%d threads, round %d: %s" % (threads, number + 1, place.name))
-                    for op, (rate, cpu) in metabench(place, threads, files).items():
-                        rows[op].add(place.name, rate, cpu_us_per_op=cpu)
+            for place in in_order(made, machine.round):
+                machine.say("%d threads: %s" % (threads, place.name))
+                for op, (rate, cpu) in metabench(place, threads, files).items():
+                    rows[op].add(place.name, rate, cpu_us_per_op=cpu)
         for row in rows.values():
             row.ratio("service", "embedded", (">=", REACH[threads]))
             out.rows.append(row)

@@ -18,7 +18,7 @@ LIMIT = 0.95  # an overhead below 5 %
 def bench(place, only, **options):
     """{row: what `sluice bench` says}, one thread."""
     words = [w for name, value in options.items() for w in ("--" + name, str(value))]
-    text = run(places.binary(), "bench", "--json-lines", "--only", only, "--directories", "private", "--threads", "1", *words, place.path())
+    text = run(places.binary(), "bench", "--json-lines", "--only", only, "--directories", "private", "--rounds", "1", "--threads", "1", *words, place.path())
     return {r["row"]: r for r in map(json.loads, text.splitlines())}
 
 
@@ -37,20 +37,18 @@ def tool(machine, out):
         with open(place.path("large"), "wb") as f:
             for _ in range(size // MIB):
                 f.write(os.urandom(MIB))
-        for number in range(machine.options.rounds):
-            machine.say("round %d" % (number + 1))
-            # Each second round the other way round.
-            for what in (BENCH, PLAIN, FIO)[::1 if number % 2 == 0 else -1]:
-                if what == PLAIN:
-                    for kind, rate in loop(place, files).items():
-                        rows[kind].add(PLAIN, rate)
-                elif what == BENCH:
-                    for kind, row in bench(place, ",".join(LOOP), files=files, time="1h").items():
-                        if kind in rows:
-                            rows[kind].add(BENCH, row["per_second"])
-                    read.add(BENCH, bench(place, "random_read_4k", size=size, time="%ds" % SECONDS)["random_read_4k"]["per_second"])
-                else:
-                    read.add(FIO, fio(place, "buffered-read-4k", SIZE=size, SECONDS=SECONDS)["read"]["iops"])
+        # Each second round the other way round.
+        for what in (BENCH, PLAIN, FIO)[::1 if machine.round % 2 == 0 else -1]:
+            if what == PLAIN:
+                for kind, rate in loop(place, files).items():
+                    rows[kind].add(PLAIN, rate)
+            elif what == BENCH:
+                for kind, row in bench(place, ",".join(LOOP), files=files, time="1h").items():
+                    if kind in rows:
+                        rows[kind].add(BENCH, row["per_second"])
+                read.add(BENCH, bench(place, "random_read_4k", size=size, time="%ds" % SECONDS)["random_read_4k"]["per_second"])
+            else:
+                read.add(FIO, fio(place, "buffered-read-4k", SIZE=size, SECONDS=SECONDS)["read"]["iops"])
     for row in rows.values():
         row.ratio(BENCH, PLAIN, (">=", LIMIT) if not machine.options.quick else None)
     read.ratio(BENCH, FIO, (">=", LIMIT) if not machine.options.quick else None)

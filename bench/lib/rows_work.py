@@ -54,21 +54,20 @@ def source(machine, out):
         with tarfile.open(archive, "w") as tar:
             tar.add(os.path.join(local, "tree"), "tree")
         with machine.places(lambda: Sluice("sluice", gateway), "local", "refs") as made:
-            for number in range(machine.options.rounds):
-                for place in in_order(made, number):
-                    machine.say("round %d: %s" % (number + 1, place.name))
-                    at = place.path("round%d" % number)
-                    os.mkdir(at)
-                    timed(place, extract, ("tar", "xf", archive, "-C", at), operations=entries)
-                    tree = os.path.join(at, "tree")
-                    run("git", "-c", "init.defaultBranch=main", "init", "-q", cwd=tree, env=env)
+            for place in in_order(made, machine.round):
+                machine.say(place.name)
+                at = place.path("work")
+                os.mkdir(at)
+                timed(place, extract, ("tar", "xf", archive, "-C", at), operations=entries)
+                tree = os.path.join(at, "tree")
+                run("git", "-c", "init.defaultBranch=main", "init", "-q", cwd=tree, env=env)
 
-                    def add_and_commit(tree=tree):
-                        run("git", "-c", "gc.auto=0", "add", "-A", cwd=tree, env=env)
-                        run("git", "-c", "gc.auto=0", "commit", "-q", "-m", "all", cwd=tree, env=env)
+                def add_and_commit(tree=tree):
+                    run("git", "-c", "gc.auto=0", "add", "-A", cwd=tree, env=env)
+                    run("git", "-c", "gc.auto=0", "commit", "-q", "-m", "all", cwd=tree, env=env)
 
-                    timed(place, commit, add_and_commit, operations=entries)
-                    timed(place, remove, ("rm", "-rf", at), operations=2 * entries)
+                timed(place, commit, add_and_commit, operations=entries)
+                timed(place, remove, ("rm", "-rf", at), operations=2 * entries)
     finally:
         if os.path.exists(archive):
             os.unlink(archive)
@@ -85,11 +84,10 @@ def rm_rf(machine, out):
     row = Row("rm-rf", "rm -rf of %d files of 100 bytes" % count, "s", better="lower")
     gateway = machine.gateway()
     with machine.places(lambda: Sluice("sluice", gateway), "local", "refs") as made:
-        for number in range(machine.options.rounds):
-            for place in in_order(made, number):
-                machine.say("round %d: %s" % (number + 1, place.name))
-                fill(place.path("tree"), count, per_directory=1000, data=b"x" * 100)
-                timed(place, row, ("rm", "-rf", place.path("tree")), operations=count)
+        for place in in_order(made, machine.round):
+            machine.say(place.name)
+            fill(place.path("tree"), count, per_directory=1000, data=b"x" * 100)
+            timed(place, row, ("rm", "-rf", place.path("tree")), operations=count)
     row.absolute("sluice", ("<=", 1) if not machine.options.quick else None, "s")
     row.ratio("sluice", "local")
     out.rows.append(row)

@@ -37,6 +37,7 @@ static void small_options(struct bench_options *options, const char *path, struc
     options->path = path;
     options->threads[0] = 1;
     options->threads[1] = 3;
+    options->rounds = 1;
     options->files = 50;
     options->size = 6 << 20;
     options->time_ms = 60000;
@@ -99,6 +100,73 @@ TEST(bench_run, every_row_does_its_work_and_nothing_is_left)
     check_uint(find(&seen, "seq_read_warm", 1, false)->bytes, 6 << 20);
     check_uint(find(&seen, "tree_remove", 1, false)->operations, 50);
     check(find(&seen, "random_write_4k", 1, false) == NULL);
+    check_uint(entries_in(path), 0);
+    test_dir_remove(path);
+}
+
+/* Which row began, one after the other. */
+static char order[4096];
+
+static void note_order(void *arg, const struct bench_row *row)
+{
+    (void)arg;
+    size_t len = strlen(order);
+    snprintf(order + len, sizeof(order) - len, "%s ", row->name);
+}
+
+TEST(bench_run, rounds_go_over_all_rows_and_not_row_after_row)
+{
+    static struct seen seen;
+    struct bench_options options;
+    char path[4096];
+    test_dir_make(path);
+    small_options(&options, path, &seen);
+    options.threads[1] = 0;
+    options.rounds = 3;
+    options.only = "create,unlink";
+    options.began = note_order;
+    order[0] = 0;
+    check_int(bench_run(&options, NULL), 0);
+#define ROUND "machine_processor machine_memory machine_calls create unlink "
+    check_str(order, ROUND ROUND ROUND);
+    check_uint(seen.count, 5);
+    const struct bench_row *row = find(&seen, "create", 1, false);
+    check_uint(row->rounds, 3);
+    check_uint(row->operations, 150);
+    check_uint(row->latency.count, 150);
+    check(row->rate.low <= row->rate.median && row->rate.median <= row->rate.high);
+    check_uint(entries_in(path), 0);
+    test_dir_remove(path);
+}
+
+static unsigned unlinks;
+
+static void stop_in_second_round(void *arg, const struct bench_row *row)
+{
+    struct seen *seen = arg;
+    if (strcmp(row->name, "unlink") == 0 && ++unlinks == 2)
+        atomic_store(seen->stop, true);
+}
+
+TEST(bench_run, stop_reports_the_rounds_that_are_over)
+{
+    static struct seen seen;
+    static atomic_bool stop;
+    struct bench_options options;
+    char path[4096];
+    test_dir_make(path);
+    small_options(&options, path, &seen);
+    options.threads[1] = 0;
+    options.rounds = 3;
+    options.only = "create,unlink";
+    options.began = stop_in_second_round;
+    options.stop = seen.stop = &stop;
+    unlinks = 0;
+    atomic_store(&stop, false);
+    check_int(bench_run(&options, NULL), -ECANCELED);
+    check_uint(find(&seen, "create", 1, false)->rounds, 2);
+    check_uint(find(&seen, "unlink", 1, false)->rounds, 1);
+    check_uint(find(&seen, "unlink", 1, false)->operations, 50);
     check_uint(entries_in(path), 0);
     test_dir_remove(path);
 }

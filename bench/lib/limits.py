@@ -1,0 +1,43 @@
+"""What limits each row now, in a few words; docs/benchmarks.md says how that was found. By row or group."""
+
+import re
+
+LIMITS = {
+    "create": "one fdatasync; five requests of the kernel, each wakes a thread; six records in RocksDB",
+    "rename": "one fdatasync; the RocksDB write",
+    "unlink": "the RocksDB write; the kernel asks for the directory's attributes again",
+    "small": "one fdatasync; six requests of the kernel",
+    "small-replace": "one fdatasync; the RocksDB write",
+    "stat": "the kernel's cache answers",
+    "stat-sync": "the transport: one request of the kernel",
+    "absent": "the transport: one request of the kernel",
+    "open-read": "the transport: two requests of the kernel",
+    "small-read": "the transport: two requests of the kernel",
+    "service": "two more threads and a socket for each request; two processors for mount, service and the load",
+    "rename-dir": "one batch, one fdatasync",
+    "list-s3": "the server, whose listing of a large directory is quadratic",
+    "seq-write": "two processors for server, fio and daemon; four copies of each byte",
+    "seq-read": "two processors for server, fio and daemon; three copies of each byte",
+    "streams": "as seq-read",
+    "random-read": "the store's client: HTTP, signing, copies; the way from the kernel and back",
+    "random-read-bytes": "nothing is read that was not asked for",
+    "cache": "with passthrough the disk; without, one change of threads for each read",
+    "local": "two waits for the disk for each fsync; streams go through the daemon",
+    "commit": "a conditional PUT and a HEAD for each file",
+    "write-requests": "one PUT for each file",
+    "extract": "the kernel: 20 requests for each file; 85 PUTs that a close waits for",
+    "git-commit": "1,113 syncs of the disk",
+    "rm-tree": "the RocksDB write",
+    "rm-rf": "the RocksDB write",
+    "service-alone": "one thread: the RocksDB write of each operation",
+    "alone-lookup": "one thread: 2.3 µs for each",
+    "push": "round trips of the protocol",
+    "csi": "the start of a daemon: its mount and the first look at the bucket",
+    "tool": "one look at the clock for each call",
+}
+
+
+def limit(row, group):
+    """What the row has of its own; "create-4" has that of "create". Nothing, if its group's is all that there is to say."""
+    found = LIMITS.get(row) or LIMITS.get(re.sub(r"-\d+$", "", row), "")
+    return "" if found == LIMITS.get(group) else found
