@@ -62,9 +62,10 @@ static void check_fuse(struct findings *f)
 {
     int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
     if (fd < 0)
-        findings_say(f, FINDING_BAD, "/dev/fuse",
-                     "%s: load the module (modprobe fuse); in a container, pass the device in",
-                     strerror(errno));
+        findings_say(f, FINDING_BAD, "/dev/fuse", "%s: %s", strerror(errno),
+                     errno == EACCES
+                         ? "mount as root, or let users open it (chmod 0666 /dev/fuse)"
+                         : "load the module (modprobe fuse); in a container, pass the device in");
     else
         findings_say(f, FINDING_GOOD, "/dev/fuse", "can be opened");
     if (fd >= 0)
