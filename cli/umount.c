@@ -9,12 +9,14 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "control_client.h"
+#include "fs/fs.h"
 #include "options.h"
 #include "path_command.h"
 #include "progress.h"
@@ -153,6 +155,39 @@ static void settle_first(const char *path)
     json_decref(reply);
 }
 
+/* The mount ends with its own mount point, though other mount namespaces may hold copies. */
+static void say(const char *path, const char *op)
+{
+    struct error error = {0};
+    json_t *reply = NULL;
+    struct control_client client;
+    if (open_root(path, &client, &error) < 0)
+        return;
+    control_client_call(&client, json_pack("{s:s}", "op", op), &reply, &error);
+    json_decref(reply);
+    control_client_close(&client);
+}
+
+static int in_use(const char *path, struct error *error)
+{
+    return error_set(
+        error, -EBUSY,
+        "%s is in use (lsof +f -- %s shows by whom); --lazy takes it away as soon as it is not",
+        path, path);
+}
+
+/* Before minutes of uploading. Marked so, a mount that nobody uses is not taken away, but by a
+ * second call without any use between; who may not unmount hears of it at the end. */
+static int check_use(const char *mountpoint, struct error *error)
+{
+    int fd = open(mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0)
+        close(fd); /* a use: takes an older mark off */
+    if (umount2(mountpoint, MNT_EXPIRE | UMOUNT_NOFOLLOW) < 0 && errno == EBUSY)
+        return in_use(mountpoint, error);
+    return 0;
+}
+
 static int ask_mount(const char *path, const struct umount_options *options, char **mountpoint,
                      struct mount_state *state, struct error *error)
 {
@@ -161,6 +196,15 @@ static int ask_mount(const char *path, const struct umount_options *options, cha
     if (r < 0)
         return r;
     r = ask_status(&client, state, error);
+    if (r == 0 && !options->lazy) {
+        cleanup(free_ptr) char *root = TAKE_PTR(client.mountpoint);
+        control_client_close(&client); /* it is a use, too */
+        r = check_use(root, error);
+        if (r == 0)
+            r = open_root(path, &client, error);
+        if (r < 0)
+            return r;
+    }
     if (r == 0 && options->keep) {
         json_t *reply = NULL;
         r = control_client_call(&client, json_pack("{s:s}", "op", "keep"), &reply, error);
@@ -203,25 +247,35 @@ static int unmount(const char *path, bool lazy, struct error *error)
     if (errno == EPERM)
         return unmount_by_helper(path, lazy, error);
     if (errno == EBUSY)
-        return error_set(
-            error, -EBUSY,
-            "%s is in use (lsof +f -- %s shows by whom); --lazy takes it away as soon as it is not",
-            path, path);
+        return in_use(path, error);
     return error_set(error, -errno, "%s: %s", path, strerror(errno));
 }
 
-/* Until the process has ended: then everything is where it belongs. */
-static void wait_for_end(int pidfd, uint64_t unsent)
+static struct statx device_of(const char *mountpoint)
+{
+    struct statx st = {0};
+    statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &st);
+    return st;
+}
+
+/* Until the process has ended: then everything is where it belongs. Its mount may have a mount
+ * namespace of its own that this one's changes do not reach: then it goes on there. */
+static void wait_for_end(int pidfd, const struct mount_state *state, const struct statx *device)
 {
     bool terminal = isatty(STDERR_FILENO);
-    char amount[32];
+    char amount[32], mounts[64];
     struct pollfd p = {.fd = pidfd, .events = POLLIN};
-    for (unsigned turn = 0; poll(&p, 1, 200) == 0; turn++)
+    snprintf(mounts, sizeof(mounts), "/proc/%d/mountinfo", state->pid);
+    bool elsewhere = fs_device_is_mounted(mounts, device->stx_dev_major, device->stx_dev_minor);
+    for (unsigned turn = 0; !elsewhere && poll(&p, 1, 200) == 0; turn++)
         if (terminal)
             fprintf(stderr, "\r%c waiting for the store (%s were not there yet)\033[K",
-                    "|/-\\"[turn % 4], progress_bytes(unsent, amount));
+                    "|/-\\"[turn % 4], progress_bytes(state->unsent, amount));
     if (terminal)
         fputs("\r\033[K", stderr);
+    if (elsewhere)
+        fprintf(stderr, "unmounted here; process %d goes on in another mount namespace\n",
+                state->pid);
 }
 
 int cli_umount(int argc, char **argv)
@@ -237,9 +291,15 @@ int cli_umount(int argc, char **argv)
     if (ask_mount(result.args[0], &options, &mountpoint, &state, &error) < 0)
         return cli_fail("umount", &error);
     cleanup(close_fd) int pidfd = (int)syscall(SYS_pidfd_open, state.pid, 0);
-    if (unmount(mountpoint, options.lazy, &error) < 0)
+    struct statx device = device_of(mountpoint);
+    if (!options.lazy)
+        say(mountpoint, "leave");
+    if (unmount(mountpoint, options.lazy, &error) < 0) {
+        if (!options.lazy)
+            say(mountpoint, "stay");
         return cli_fail("umount", &error);
+    }
     if (pidfd >= 0 && !options.lazy)
-        wait_for_end(pidfd, state.unsent);
+        wait_for_end(pidfd, &state, &device);
     return 0;
 }

@@ -46,6 +46,8 @@ static const struct {
     {.name = "store-list", .op = CONTROL_STORE_LIST},
     {.name = "migrate", .op = CONTROL_MIGRATE, .needs_path = true, .takes_migrate = true},
     {.name = "keep", .op = CONTROL_KEEP},
+    {.name = "leave", .op = CONTROL_LEAVE},
+    {.name = "stay", .op = CONTROL_STAY},
     {.name = "stop", .op = CONTROL_STOP},
     {.name = "acl-get", .op = CONTROL_ACL_GET, .needs_path = true},
     {.name = "acl-set", .op = CONTROL_ACL_SET, .needs_path = true, .takes_acl = true},

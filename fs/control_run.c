@@ -519,6 +519,20 @@ static void run_keep(struct control_handle *h)
     control_put_json(&h->reply, json_pack("{s:b}", "ok", 1));
 }
 
+/* --- leave: it ends when its own mount is gone, whoever has a copy; stay: it does not */
+static void run_leave(struct control_handle *h)
+{
+    if (h->caller.uid != 0 && h->caller.uid != h->fs->owner) {
+        control_fail(h, -EPERM, "only root and who mounted may say so");
+        return;
+    }
+    int result = front_leave(h->fs, h->request.op == CONTROL_LEAVE);
+    if (result < 0)
+        control_fail(h, result, "its mount cannot be seen from its process");
+    else
+        control_put_json(&h->reply, json_pack("{s:b}", "ok", 1));
+}
+
 void control_run(struct control_handle *h)
 {
     bool later = false;
@@ -598,6 +612,10 @@ void control_run(struct control_handle *h)
         break;
     case CONTROL_KEEP:
         run_keep(h);
+        break;
+    case CONTROL_LEAVE:
+    case CONTROL_STAY:
+        run_leave(h);
         break;
     case CONTROL_STOP:
         run_stop(h);

@@ -64,6 +64,7 @@ struct inodes;
 struct notify;
 struct control;
 struct front_opened;
+struct leave;
 
 /* Requests that are not in use, in several lists so that threads do not meet. */
 #define FRONT_POOLS 8
@@ -111,6 +112,9 @@ struct fs {
     atomic_bool serving;
     atomic_bool connected; /* the kernel takes backing files */
     atomic_bool ran;       /* the loop is over: the stopper may end */
+    atomic_bool left;      /* its own mount is gone: nothing is reached by the mount point */
+    unsigned major, minor; /* of the mount's device; 0:0 before it is known */
+    struct leave *leave;   /* under opened_lock */
 };
 
 struct front_request {
@@ -313,5 +317,9 @@ static inline bool front_is_control(uint64_t ino)
 {
     return ino >> 63;
 }
+
+/* front_session.c: the mount ends when its own mount is gone, or (wanted false) not for that.
+ * Blocking, not for long. */
+int front_leave(struct fs *fs, bool wanted);
 
 #endif

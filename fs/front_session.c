@@ -15,6 +15,7 @@
 #include "front.h"
 #include "front_control.h"
 #include "front_inodes.h"
+#include "leave.h"
 
 #define DAY_MS (24u * 3600 * 1000)
 #define DEFAULT_THREADS 10
@@ -383,12 +384,14 @@ static int check_mountpoint(const char *path, struct error *error)
 /* The kernel reads 128 KiB ahead unless it is told so; larger requests cost less each. Where it may
  * not be changed (no rights), that stays. The root's attributes are not asked for: nobody serves
  * them yet. */
-static void set_readahead(const char *mountpoint)
+static void set_readahead(struct fs *fs)
 {
     struct statx st;
     char path[64], value[16];
-    if (statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &st) < 0)
+    if (statx(AT_FDCWD, fs->config.mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &st) < 0)
         return;
+    fs->major = st.stx_dev_major;
+    fs->minor = st.stx_dev_minor;
     snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", st.stx_dev_major,
              st.stx_dev_minor);
     int len = snprintf(value, sizeof(value), "%d", FRONT_MAX_IO / 1024);
@@ -421,7 +424,7 @@ static int mount_session(struct fs *fs, struct error *error)
     if (fuse_session_mount(fs->session, mountpoint) != 0)
         return error_set(error, -EPERM, "cannot mount on %s: %s", mountpoint,
                          fuse_words[0] ? fuse_words : "fusermount3 refused");
-    set_readahead(mountpoint);
+    set_readahead(fs);
     return 0;
 }
 
@@ -446,7 +449,8 @@ static void *run_stopper(void *arg)
         return NULL;
     log_info("stopping", "mountpoint=%s", fs->config.mountpoint);
     data_stop_waiting(fs->data);
-    write_back(fs);
+    if (!atomic_load(&fs->left))
+        write_back(fs);
     /* Both may wait in the kernel for somebody whose request only the loop can answer. */
     control_stop(fs->control);
     notify_stop(fs->notify);
@@ -459,6 +463,20 @@ void fs_stop(struct fs *fs)
     if (atomic_fetch_add(&fs->stops, 1) > 0 && atomic_load(&fs->serving))
         fuse_session_exit(fs->session);
     sem_post(&fs->stop);
+}
+
+int front_leave(struct fs *fs, bool wanted)
+{
+    struct leave *leave = NULL;
+    int rc = wanted ? leave_start(fs, &leave) : 0;
+    if (rc < 0)
+        return rc;
+    pthread_mutex_lock(&fs->opened_lock);
+    struct leave *was = fs->leave;
+    fs->leave = leave;
+    pthread_mutex_unlock(&fs->opened_lock);
+    leave_stop(was);
+    return 0;
 }
 
 static void drain(struct fs *fs)
@@ -525,6 +543,7 @@ int fs_run(struct fs *fs, struct meta *meta, struct data *data, enum fs_exit *ex
         error_set(error, result, "cannot start threads: %s", strerror(-result));
 
     /* Answers first, while there is a connection; then its end, which frees who waits for it. */
+    front_leave(fs, false);
     drain(fs);
     atomic_store(&fs->connected, false);
     fuse_session_unmount(fs->session);
@@ -534,6 +553,7 @@ int fs_run(struct fs *fs, struct meta *meta, struct data *data, enum fs_exit *ex
         pthread_join(stopper, NULL);
     if (fs->control)
         control_stop(fs->control);
+    front_leave(fs, false); /* asked for since */
     notify_stop(fs->notify);
     drain(fs);
     release_opened(fs);

@@ -1,6 +1,7 @@
 """The commands as a user types them: help, wrong calls, background start, signals, mount(8), doctor."""
 
 import contextlib
+import errno
 import json
 import os
 import pty
@@ -202,23 +203,15 @@ class Life(unittest.TestCase):
         self.assertEqual(sluice("umount", "--keep", self.v.mountpoint)[0], 0)
 
     def test_umount_shows_what_is_left_to_upload(self):
-        self.start()
-        # Another process: a child of this one would flush the file by closing what it inherited.
-        code = ("import sys\nf = open(sys.argv[1], 'wb', buffering=0)\nfor _ in range(20): f.write(bytes(1 << 20))\n"
-                "print('written', flush=True)\nsys.stdin.read()")
-        with subprocess.Popen([sys.executable, "-c", code, self.v.path("f")], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
-            self.assertEqual(writer.stdout.readline(), b"written\n")
-            data = self.v.status()["mount"]["data"]
-            self.assertGreater(data["unsent_bytes"], 0)
-            self.assertLessEqual(data["unsent_bytes"], data["dirty_bytes"])
-            code, shown = on_terminal("umount", self.v.mountpoint)
-            self.assertIn("uploading [", shown)
-            self.assertIn("MiB left", shown)
-            self.assertEqual((code, "in use" in shown), (1, True), shown)
-            data = self.v.status()["mount"]["data"]
-            self.assertEqual((data["unsent_bytes"], data["dirty_bytes"]), (0, 0))
-            writer.stdin.close()
-        self.assertEqual(sluice("umount", self.v.mountpoint)[0], 0)
+        self.start("--durability", "local", "--upload-delay", "1h")
+        self.v.write("f", bytes(20 << 20))
+        data = self.v.status()["mount"]["data"]
+        self.assertGreater(data["unsent_bytes"], 0)
+        code, shown = on_terminal("umount", self.v.mountpoint)
+        self.assertIn("uploading [", shown)
+        self.assertIn("MiB left", shown)
+        self.assertEqual(code, 0, shown)
+        self.assertEqual(self.v.object("f"), bytes(20 << 20))
 
     def test_umount_in_use_is_refused(self):
         self.start()
@@ -227,6 +220,37 @@ class Life(unittest.TestCase):
             self.assertEqual(code, 1)
             self.assertIn("in use", text)
         self.assertEqual(sluice("umount", self.v.mountpoint)[0], 0)
+
+    def test_umount_in_use_is_refused_before_it_settles(self):
+        self.start("--settle-delay", "1h", "--inline-max", "128K")
+        self.v.write("f", b"x" * 50000)
+        with open(self.v.path("f"), "rb"):
+            code, text = sluice("umount", self.v.mountpoint)
+        self.assertEqual(code, 1, text)
+        self.assertIn("in use", text)
+        self.assertIsNone(self.v.object("f"))
+        self.assertEqual(sluice("umount", self.v.mountpoint)[0], 0)
+        self.assertEqual(self.v.object("f"), b"x" * 50000)
+
+    def test_umount_ends_copies_in_other_namespaces(self):
+        pid = self.start()
+        self.v.write("f", b"x" * 50000)
+        # A mount namespace that nothing is told to, as of a container that was started meanwhile.
+        other = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo ready; read end"],
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.addCleanup(other.wait, 120)
+        self.addCleanup(other.stdin.close)
+        self.addCleanup(other.stdout.close)
+        self.assertEqual(other.stdout.readline(), "ready\n")
+        code, text = sluice("umount", self.v.mountpoint)
+        self.assertEqual(code, 0, text)
+        self.assertTrue(ended(pid))
+        self.assertFalse(is_mounted(self.v.mountpoint))
+        self.assertEqual(self.v.object("f"), b"x" * 50000)
+        copy = "/proc/%d/root%s/f" % (other.pid, self.v.mountpoint)
+        with self.assertRaises(OSError) as caught:
+            open(copy, "rb")
+        self.assertEqual(caught.exception.errno, errno.ENOTCONN)
 
     def test_sigterm_unmounts_cleanly(self):
         pid = self.start()

@@ -85,4 +85,7 @@ void fs_stop(struct fs *fs);
 /* After meta_close (events may come until then). NULL is allowed. */
 void fs_free(struct fs *fs);
 
+/* A file like /proc/PID/mountinfo names a mount of that device. */
+bool fs_device_is_mounted(const char *mountinfo, unsigned major, unsigned minor);
+
 #endif
