@@ -14,10 +14,10 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "remote_impl.h"
+#include "remote_pace.h"
 
-#define PAUSE_FIRST_MS 20
-#define PAUSE_MAX_MS 2000
-#define PINGS_PER_LEASE 4
+#define GREET_MS 5000 /* for the answer to HELLO */
+#define DOUBT_MS 100
 #define CIPHER_ROOM (64u << 10)
 
 struct remote_link {
@@ -31,6 +31,7 @@ struct remote_link {
     uv_getaddrinfo_t resolve;
     uv_connect_t connect;
     bool resolving, has_handle, closing;
+    bool doubted; /* silent for too long, or this process was stopped: read once more */
     int fd; /* other threads may send, when the loop has nothing to send; -1: not, or not yet */
     struct tls *tls; /* NULL: no TLS */
     uint8_t *cipher; /* TLS: CIPHER_ROOM bytes that have just arrived */
@@ -115,7 +116,7 @@ static void begin_again(struct loop_task *task)
     atomic_store(&remote->fenced, 0);
     pthread_mutex_unlock(&remote->lock);
     if (remote->state == REMOTE_WAIT && !remote->link)
-        loop_timer_start(&remote->timer, PAUSE_FIRST_MS);
+        loop_timer_start(&remote->timer, REMOTE_PAUSE_FIRST_MS);
 }
 
 static void dropped_all(struct meta_told *told)
@@ -342,7 +343,7 @@ static int on_welcome(struct remote_link *link, const uint8_t *data, size_t len)
         link->fd = -1;
     remote_sender_ready(remote, free_fd(link));
     tell_opened(remote);
-    loop_timer_start(&remote->timer, remote->lease_ms / PINGS_PER_LEASE);
+    loop_timer_start(&remote->timer, remote->lease_ms / REMOTE_PINGS_PER_LEASE);
     return 0;
 }
 
@@ -694,7 +695,7 @@ static void connect_now(struct remote *remote)
     remote->state = REMOTE_CONNECT;
     remote->ping_sent_ns = 0;
     remote->heard_ns = clock_monotonic_ns();
-    loop_timer_start(&remote->timer, PAUSE_MAX_MS);
+    loop_timer_start(&remote->timer, remote_pace_connect_ms(remote->lease_ms));
     if (url->path) {
         uv_pipe_init(loop_uv(remote->loop), &link->u.pipe, 0);
         link->u.handle.data = link;
@@ -715,19 +716,24 @@ static void connect_now(struct remote *remote)
 
 static void retry_later(struct remote *remote)
 {
-    uint64_t pause = PAUSE_FIRST_MS << MIN(remote->tries, 7u);
     uint8_t spread;
-    remote->tries++;
     remote->state = REMOTE_WAIT;
     hash_random(&spread, sizeof(spread));
-    pause = MIN(pause, (uint64_t)PAUSE_MAX_MS);
-    loop_timer_start(&remote->timer, pause / 2 + pause * spread / 512);
+    loop_timer_start(&remote->timer, remote_pace_retry_ms(remote->tries++, spread));
+}
+
+/* A ping waits for its answer, and nothing else has come either. */
+static bool is_silent(const struct remote *remote, uint64_t now_ns)
+{
+    uint64_t limit_ns = remote_pace_silence_ms(remote->lease_ms) * NS_PER_MS;
+    return remote->ping_sent_ns && now_ns - remote->ping_sent_ns > limit_ns &&
+           now_ns - remote->heard_ns > limit_ns;
 }
 
 static void on_timer(struct loop_timer *timer)
 {
     struct remote *remote = container_of(timer, struct remote, timer);
-    uint64_t now = clock_monotonic_ns();
+    uint64_t now = clock_monotonic_ns(), limit;
     switch (remote->state) {
     case REMOTE_WAIT:
         if (remote->link)
@@ -739,20 +745,26 @@ static void on_timer(struct loop_timer *timer)
     case REMOTE_CONNECT:
     case REMOTE_GREET:
         remote_end_calls(remote, -EIO, false);
-        if (now - remote->heard_ns > 5 * NS_PER_S)
+        limit = remote->state == REMOTE_GREET ? GREET_MS : remote_pace_connect_ms(remote->lease_ms);
+        if (now - remote->heard_ns >= limit * NS_PER_MS)
             fail(remote->link, "connect", UV_ETIMEDOUT);
         else
-            loop_timer_start(&remote->timer, PAUSE_MAX_MS);
+            loop_timer_start(&remote->timer, limit);
         break;
     case REMOTE_ONLINE:
-        if (remote->ping_sent_ns && now - remote->ping_sent_ns > remote->lease_ms * NS_PER_MS &&
-            now - remote->heard_ns > remote->lease_ms * NS_PER_MS) {
-            fail(remote->link, "no answer for a lease", UV_ETIMEDOUT);
+        if (is_silent(remote, now)) {
+            if (remote->link->doubted) {
+                fail(remote->link, "no answer", UV_ETIMEDOUT);
+            } else {
+                remote->link->doubted = true;
+                loop_timer_start(&remote->timer, DOUBT_MS);
+            }
             break;
         }
+        remote->link->doubted = false;
         ping(remote);
         if (remote->state == REMOTE_ONLINE)
-            loop_timer_start(&remote->timer, remote->lease_ms / PINGS_PER_LEASE);
+            loop_timer_start(&remote->timer, remote->lease_ms / REMOTE_PINGS_PER_LEASE);
         break;
     case REMOTE_CLOSED:
         break;

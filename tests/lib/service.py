@@ -22,7 +22,7 @@ from volume import Volume, WAIT_S, binary, wait_until
 
 
 class Service:
-    def __init__(self, options=(), env=None, scheme="sluice"):
+    def __init__(self, options=(), env=None, scheme="sluice", host="127.0.0.1", prefix=()):
         self.directory = tempfile.mkdtemp(prefix="sluice-serve.")
         os.chmod(self.directory, 0o711)
         self.data = os.path.join(self.directory, "data")
@@ -32,12 +32,13 @@ class Service:
         self.process = None
         self.port = None
         self.scheme = scheme
-        self.host = "127.0.0.1"
+        self.host = host
+        self.prefix = list(prefix)  # before its command: where it runs
 
     def start(self):
         output = open(os.path.join(self.directory, "output"), "wb")
         self.process = subprocess.Popen(
-            [binary(), "serve", "--data-dir", self.data, "--listen", "tcp://%s:%d" % (self.host, self.port or 0),
+            [*self.prefix, binary(), "serve", "--data-dir", self.data, "--listen", "tcp://%s:%d" % (self.host, self.port or 0),
              "--log-file", self.log, *self.options],
             env=self.env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         output.close()
