@@ -103,18 +103,17 @@ static int ask_mount(struct source *s, const char *path, struct error *error)
     return r;
 }
 
-static int open_database(struct source *s, const char *meta_dir, struct error *error)
+static int open_database(struct source *s, const struct bucket *bucket, struct error *error)
 {
+    const char *meta_dir = bucket->meta_dir;
     struct engine_options options = {.path = meta_dir};
     char *directory = NULL;
     if (asprintf(&directory, "%s/checkpoint", meta_dir) < 0)
         return error_set(error, -ENOMEM, "out of memory");
     s->directory = directory;
-    cleanup(free_ptr) char *current = NULL;
-    struct stat st;
-    if (asprintf(&current, "%s/db/CURRENT", meta_dir) < 0 || stat(current, &st) < 0)
-        return error_set(error, -ENOENT, "there is no metadata in %s (--meta-dir?)", meta_dir);
-    int r = engine_open(&options, &s->engine, error);
+    int r = bucket_has_metadata(bucket, error);
+    if (r == 0)
+        r = engine_open(&options, &s->engine, error);
     if (r < 0)
         return r;
     if (engine_volume(s->engine, &s->volume) < 0)
@@ -191,7 +190,7 @@ static int backup(struct backup_options *options, const char *what, struct error
     if (r == 0)
         r = bucket_init(&own, &options->bucket, offline ? what : source.url, error);
     if (r == 0 && offline)
-        r = open_database(&source, own.meta_dir, error);
+        r = open_database(&source, &own, error);
     if (r == 0)
         r = bucket_init(&to, &options->bucket,
                         options->to ? options->to : (offline ? what : source.url), error);

@@ -74,13 +74,29 @@ int bucket_init(struct bucket *bucket, const struct bucket_options *options, con
     }
     gethostname(host, sizeof(host) - 1);
     snprintf(bucket->owner, sizeof(bucket->owner), "%s (process %d)", host, (int)getpid());
-    return bucket->meta_dir ? 0 : error_set(error, -ENOMEM, "out of memory");
+    if (!bucket->meta_dir)
+        return error_set(error, -ENOMEM, "out of memory");
+    return places_outside_bucket(&bucket->url, bucket->meta_dir, error);
+}
+
+int bucket_has_metadata(const struct bucket *bucket, struct error *error)
+{
+    cleanup(free_ptr) char *current = NULL;
+    if (asprintf(&current, "%s/db/CURRENT", bucket->meta_dir) < 0)
+        return error_set(error, -ENOMEM, "out of memory");
+    if (access(current, F_OK) < 0)
+        return error_set(error, -ENOENT, "there is no metadata in %s (--meta-dir?)",
+                         bucket->meta_dir);
+    return 0;
 }
 
 int bucket_open(struct bucket *bucket, const struct bucket_options *options, bool probe,
                 struct error *error)
 {
     struct store_options store;
+    const struct store_url *url = &bucket->url;
+    if (strcmp(url->scheme, "file") == 0 && access(url->bucket, F_OK) < 0)
+        return error_set(error, -errno, "%s: %s", url->bucket, strerror(errno));
     mount_options_store(&options->mount, &store);
     store.read_only = !probe;
     int rc = loop_new(&bucket->loop, "store");

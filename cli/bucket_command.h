@@ -43,13 +43,16 @@ int bucket_options_parse(struct bucket_options *options, const struct bucket_com
                          int argc, char **argv, struct option_result *result);
 void bucket_options_free(struct bucket_options *options);
 
-/* URL and metadata directory; touches nothing. */
+/* URL and metadata directory; touches nothing. -EINVAL if the one lies inside the other. */
 int bucket_init(struct bucket *bucket, const struct bucket_options *options, const char *url,
                 struct error *error);
-/* The store. `probe`: finds what it honours, which writes below .sluice/probe/. */
+/* The store, which must exist. `probe`: finds what it honours, which writes below .sluice/probe/.
+ */
 int bucket_open(struct bucket *bucket, const struct bucket_options *options, bool probe,
                 struct error *error);
 void bucket_close(struct bucket *bucket);
+/* -ENOENT with a sentence if no volume has its metadata there. */
+int bucket_has_metadata(const struct bucket *bucket, struct error *error);
 
 /* Prints JSON and a newline; takes the reference. */
 void bucket_print_json(json_t *root);

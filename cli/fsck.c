@@ -240,7 +240,9 @@ static int check_url(struct fsck *f, struct bucket *bucket, struct error *error)
     struct engine *engine = NULL;
     struct meta *meta = NULL;
     struct engine_options options = {.path = bucket->meta_dir, .read_only = true};
-    int rc = engine_open(&options, &engine, error);
+    int rc = bucket_has_metadata(bucket, error);
+    if (rc == 0)
+        rc = engine_open(&options, &engine, error);
     if (rc == 0)
         rc = check_records(f, engine, bucket->meta_dir, error);
     if (rc == 0 && with_bucket)

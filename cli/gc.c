@@ -172,7 +172,9 @@ static int hunt(struct gc *g, const struct bucket *bucket, struct engine *engine
 static int run(struct gc *g, struct bucket *bucket, struct error *error)
 {
     const struct gc_options *o = g->options;
-    int rc = bucket_open(bucket, &o->bucket, o->remove, error);
+    int rc = bucket_has_metadata(bucket, error);
+    if (rc == 0)
+        rc = bucket_open(bucket, &o->bucket, o->remove, error);
     if (rc == 0 && !o->remove) {
         struct engine *engine = NULL;
         struct engine_options options = {.path = bucket->meta_dir, .read_only = true};

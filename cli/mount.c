@@ -107,20 +107,15 @@ static int check_mountpoint(struct mount *m, const char *path, struct error *err
     return check_not_mounted(m->mountpoint, error);
 }
 
-/* A file:// bucket that holds its own mount point or metadata would serve itself. */
 static int check_places(const struct mount *m, struct error *error)
 {
-    if (strcmp(m->url.scheme, "file") != 0)
-        return 0;
-    size_t len = strlen(m->url.bucket);
-    const char *inside[3 + CACHE_DIRECTORIES_MAX] = {m->mountpoint, m->meta_dir, m->staging_dir};
-    memcpy(&inside[3], m->cache_dirs, sizeof(m->cache_dirs));
-    for (size_t i = 0; i < ARRAY_LEN(inside); i++)
-        if (inside[i] && strncmp(inside[i], m->url.bucket, len) == 0 &&
-            (inside[i][len] == '/' || !inside[i][len]))
-            return error_set(error, -EINVAL, "%s lies inside the bucket %s; choose another place",
-                             inside[i], m->url_text);
-    return 0;
+    const char *places[3 + CACHE_DIRECTORIES_MAX] = {m->mountpoint, m->meta_dir, m->staging_dir};
+    memcpy(&places[3], m->cache_dirs, sizeof(m->cache_dirs));
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < ARRAY_LEN(places); i++)
+        if (places[i])
+            r = places_outside_bucket(&m->url, places[i], error);
+    return r;
 }
 
 /* The directories of --cache-dir, "A:B", or one beside the metadata. */

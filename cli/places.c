@@ -72,3 +72,13 @@ int places_make(const char *path, struct error *error)
         return error_set(error, -ENOTDIR, "%s is not a directory", path);
     return 0;
 }
+
+int places_outside_bucket(const struct store_url *url, const char *path, struct error *error)
+{
+    size_t len = strlen(url->bucket);
+    if (strcmp(url->scheme, "file") != 0 || strncmp(path, url->bucket, len) != 0 ||
+        (path[len] && path[len] != '/'))
+        return 0;
+    return error_set(error, -EINVAL, "%s lies inside the bucket file://%s; choose another place",
+                     path, url->bucket);
+}

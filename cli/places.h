@@ -12,5 +12,8 @@
 char *places_default(const struct store_url *url, const char *endpoint);
 /* Makes a directory and its parents. Those it makes are 0700. */
 int places_make(const char *path, struct error *error);
+/* A file:// bucket that held the metadata, or its own mount point, would serve itself: -EINVAL with
+ * a sentence if the path lies inside. */
+int places_outside_bucket(const struct store_url *url, const char *path, struct error *error);
 
 #endif

@@ -298,7 +298,9 @@ static int bind_sockets(struct server *server, struct error *error)
         int bound = grpc_server_add_http2_port(server->handle, address, open);
         grpc_server_credentials_release(open);
         if (!bound)
-            return error_set(error, -EADDRNOTAVAIL, "cannot listen on %s", path);
+            return error_set(error, -EADDRNOTAVAIL,
+                             "cannot listen on %s: is its directory there, and may it be written?",
+                             path);
         chmod(path, 0600);
         server->bound++;
     }
@@ -364,6 +366,8 @@ int server_start(const struct server_config *config, struct server **out, struct
     if (!server)
         return error_set(error, -ENOMEM, "out of memory");
     server->config = *config;
+    /* Errors are told by who calls; the library's own lines only if they were asked for. */
+    setenv("GRPC_VERBOSITY", "NONE", 0);
     grpc_init();
     int r = start(server, error);
     if (r == 0) {

@@ -120,6 +120,14 @@ class Bad(unittest.TestCase):
         os.mkdir(inside)
         self.mount_fails("inside the bucket", mountpoint=inside)
 
+    def test_bucket_or_metadata_that_is_not_there(self):
+        nowhere, meta = os.path.join(self.v.directory, "nowhere"), os.path.join(self.v.directory, "meta")
+        for command in ("rebuild", "fsck", "gc", "backup", "restore"):
+            self.fails("nowhere" if command in ("rebuild", "restore") else "no metadata", command, "file://" + nowhere, "--meta-dir", meta)
+            self.fails("inside the bucket", command, self.v.url, "--meta-dir", os.path.join(self.v.bucket, "meta"))
+        self.assertFalse(os.path.exists(nowhere) or os.path.exists(meta))
+        self.assertEqual(os.listdir(self.v.bucket), [])
+
     def test_configuration_files(self):
         path = os.path.join(self.v.directory, "config.json")
         for text, word in (("{", "config.json:1"), ("[]", "object"), ('{"no-such": 1}', "no-such"), ('{"memory": "much"}', "memory"), ('{"read-only": 3}', "read-only")):
