@@ -193,6 +193,15 @@ static void on_extents(void *arg, uint64_t ino)
     tell_data(arg, ino, false);
 }
 
+static void on_contents_gone(void *arg, const uint64_t *cids, size_t count)
+{
+    struct fs *fs = arg;
+    pthread_rwlock_rdlock(&fs->users_lock);
+    if (fs->data)
+        data_contents_gone(fs->data, cids, count);
+    pthread_rwlock_unlock(&fs->users_lock);
+}
+
 static void on_settled(void *arg, uint64_t cid, const void *bytes, size_t len)
 {
     struct fs *fs = arg;
@@ -262,6 +271,7 @@ struct meta_events fs_events(struct fs *fs)
         .inode_changed = on_inode,
         .extents_changed = on_extents,
         .settled = on_settled,
+        .contents_gone = on_contents_gone,
         .inode_gone = on_gone,
         .content_changed = on_content,
         .all_changed = on_all,

@@ -238,6 +238,12 @@ int engine_apply(struct engine *engine, const struct meta_op *op, struct meta_re
     return rc;
 }
 
+unsigned engine_gone(const struct engine *engine, uint64_t cids[META_GONE_MAX])
+{
+    memcpy(cids, engine->txn.gone, engine->txn.gone_count * sizeof(cids[0]));
+    return engine->txn.gone_count;
+}
+
 /* Begins a use of the database: 0, or -EIO if it could not be opened again after a failure. */
 static int enter(struct engine *engine)
 {

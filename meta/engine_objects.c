@@ -226,6 +226,21 @@ int engine_object_lost(struct engine_txn *t, uint64_t id)
     return rc < 0 ? rc : engine_object_put(t, id, &object);
 }
 
+/* Notes that nobody has these bytes any more: nor another object, where settle has copied them. */
+static int note_gone(struct engine_txn *t, uint64_t id, const struct record_object *object)
+{
+    struct record_object first;
+    if (!object->cid || object->cid == t->kept_cid || t->gone_count == META_GONE_MAX)
+        return 0;
+    int rc = object->cid == id ? -ENOENT : engine_object_get(t, object->cid, &first);
+    if (rc == 0 && first.state == META_OBJECT_LIVE)
+        return 0;
+    if (rc < 0 && rc != -ENOENT)
+        return rc;
+    t->gone[t->gone_count++] = object->cid;
+    return 0;
+}
+
 int engine_object_ref(struct engine_txn *t, uint64_t id, int64_t delta, uint64_t ino)
 {
     struct record_object object;
@@ -236,9 +251,10 @@ int engine_object_ref(struct engine_txn *t, uint64_t id, int64_t delta, uint64_t
     if (refs < 0 || refs > UINT32_MAX || object.state == META_OBJECT_RESERVED)
         return -EIO;
     object.refs = (uint32_t)refs;
-    if (refs == 0 && object.state == META_OBJECT_LIVE)
-        return engine_object_discard(t, id, &object);
-    return engine_object_put(t, id, &object);
+    if (refs > 0 || object.state != META_OBJECT_LIVE)
+        return engine_object_put(t, id, &object);
+    rc = note_gone(t, id, &object);
+    return rc < 0 ? rc : engine_object_discard(t, id, &object);
 }
 
 int engine_object_share(struct engine_txn *t, uint64_t id, uint64_t ino)

@@ -449,8 +449,10 @@ static int swap(struct engine_txn *t, const struct meta_op *op, struct engine_no
     }
     if (rc == 0)
         rc = engine_edit_begin(&edit, t, node);
+    t->kept_cid = target.cid; /* of a copy: what it was made of goes, the bytes do not */
     if (rc == 0)
         rc = engine_edit_whole_object(&edit, step->target, node->now.size);
+    t->kept_cid = 0;
     if (rc == 0)
         rc = engine_carry_settled(t, node, op->settle->attr.meta_version == node->now.meta_version);
     return rc < 0 ? rc : engine_step_drop(t, node);

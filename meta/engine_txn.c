@@ -67,6 +67,8 @@ void engine_txn_begin(struct engine_txn *t, uint64_t time_ns)
 {
     t->time_ns = time_ns;
     t->raw = false;
+    t->gone_count = 0;
+    t->kept_cid = 0;
     for (int i = 0; i < ENGINE_QUEUE_COUNT; i++)
         t->queued_ns[i] = UINT64_MAX;
     arena_reset(&t->arena);

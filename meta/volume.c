@@ -74,11 +74,17 @@ static int apply(struct meta *meta, struct meta_op *op, struct meta_reply *reply
 {
     pthread_mutex_lock(&meta->write_lock);
     op->time_ns = meta_time_ns(meta);
+    uint64_t gone[META_GONE_MAX];
+    unsigned gone_count = 0;
     int rc = engine_apply(meta->engine, op, reply);
+    if (!rc && meta->config.events.contents_gone)
+        gone_count = engine_gone(meta->engine, gone);
     *sequence = engine_sequence(meta->engine);
     pthread_mutex_unlock(&meta->write_lock);
     if (!rc)
         atomic_store(&meta->changed, true);
+    if (gone_count)
+        meta->config.events.contents_gone(meta->config.events.arg, gone, gone_count);
     return rc;
 }
 

@@ -269,6 +269,25 @@ class CacheTest(unittest.TestCase):
                 asked += column
         self.assertLess((fetched(v) - before) / asked, 1.1)
 
+    def test_what_is_removed_or_rewritten_leaves_the_cache(self):
+        v = self.volume()
+        kept, data = noise(MIB, 20), noise(4 * MIB, 19)
+        v.write("kept", kept)
+        os.makedirs(v.path("_temporary/0"))
+        v.write("_temporary/0/part", data)
+        v.write("rewritten", data[:2 * MIB])
+        wait_cached(v, 7 * MIB)
+        os.rename(v.path("_temporary/0/part"), v.path("part"))
+        v.settle()  # its bytes are in another object now
+        self.assertEqual(cache(v)["bytes"], 7 * MIB)
+        os.unlink(v.path("part"))
+        v.write("rewritten", kept[::-1])
+        wait_until("their contents to go", lambda: cache(v)["bytes"] == 2 * MIB)
+        before = gets(v)
+        drop_pages(v, "kept")
+        self.assertEqual(v.read("kept"), kept)
+        self.assertEqual(gets(v), before)
+
     def test_it_survives_renames_and_the_copies_of_settle(self):
         data = noise(3 * MIB, 5)
         v = self.volume()

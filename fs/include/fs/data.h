@@ -152,6 +152,8 @@ bool data_is_unlinked(struct data *data, uint64_t ino);
 void data_extents_changed(struct data *data, uint64_t ino, bool outside);
 /* A content that was just put into the store, and need not be fetched from there. Does not wait. */
 void data_settled(struct data *data, uint64_t cid, const void *bytes, size_t len);
+/* Contents that no file has any more leave the cache: room for what is read. Does not wait. */
+void data_contents_gone(struct data *data, const uint64_t *cids, size_t count);
 /* Another mount wrote the file: readers, those who have it open too, see its bytes from now on. */
 void data_content_changed(struct data *data, uint64_t ino);
 

@@ -61,6 +61,9 @@ struct meta_events {
                             uint64_t ino); /* the same bytes are in other objects now (settled) */
     /* A small file is one object now: its bytes, and the content id they have. May be NULL. */
     void (*settled)(void *arg, uint64_t cid, const void *bytes, size_t len);
+    /* Nothing has these contents any more, but readers of before. Not all are told (META_GONE_MAX
+     * of one change). On the thread of the change. NULL: nobody is told. */
+    void (*contents_gone)(void *arg, const uint64_t *cids, size_t count);
     /* An inode lost its last name, because its key is gone from the bucket: META_DROP it when
      * nobody uses it. NULL: the volume drops it at once. */
     void (*inode_gone)(void *arg, uint64_t ino);

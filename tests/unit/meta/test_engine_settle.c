@@ -410,6 +410,61 @@ TEST(engine_settle, a_clone_gives_way)
     world_done(&w);
 }
 
+/* The only content that the last change has left without a file; 0: none. */
+static uint64_t gone(struct world *w)
+{
+    uint64_t cids[META_GONE_MAX];
+    unsigned count = engine_gone(w->engine, cids);
+    check(count <= 1);
+    return count ? cids[0] : 0;
+}
+
+TEST(engine_settle, says_which_contents_nobody_has_any_more)
+{
+    struct world w;
+    world_init(&w);
+    uint64_t ino = (uint64_t)make(&w, 1, "f", S_IFREG | 0644);
+    check(write_object(&w, ino, 10, 0) > 0);
+    uint64_t first = object_of(&w, ino).cid;
+    check(write_object(&w, ino, 20, 0) > 0);
+    check_uint(gone(&w), first); /* overwritten */
+    uint64_t second = object_of(&w, ino).cid;
+    pass(&w, 6);
+    struct meta_settle step = begin(&w, ino);
+    check_uint(step.action, META_SETTLE_COPY);
+    check_uint(gone(&w), 0);
+    check(done(&w, &step));
+    check_uint(gone(&w), 0); /* it is in another object now */
+    check_uint(object_of(&w, ino).cid, second);
+    check_int(unlink_at(&w, 1, "f", 0), 0);
+    check_uint(gone(&w), 0); /* somebody may have it open */
+    check_int(drop(&w, ino), 0);
+    check_uint(gone(&w), second);
+    world_done(&w);
+}
+
+TEST(engine_settle, a_content_that_a_clone_has_is_not_gone)
+{
+    struct world w;
+    world_init(&w);
+    uint64_t a = (uint64_t)make(&w, 1, "a", S_IFREG | 0644);
+    uint64_t b = (uint64_t)make(&w, 1, "b", S_IFREG | 0644);
+    check(write_object(&w, a, 10, 0) > 0);
+    uint64_t cid = object_of(&w, a).cid;
+    struct meta_op op = {.kind = META_CLONE, .ino = a, .length = 10, .new_ino = b};
+    check_int(world_apply(&w, &op), 0);
+    settle_all(&w); /* one of them has a copy now */
+    check(object_of(&w, a).id != object_of(&w, b).id);
+    uint64_t copy = object_of(&w, a).id == cid ? b : a;
+    check_int(unlink_at(&w, 1, copy == a ? "a" : "b", 0), 0);
+    check_int(drop(&w, copy), 0);
+    check_uint(gone(&w), 0);
+    check_int(unlink_at(&w, 1, copy == a ? "b" : "a", 0), 0);
+    check_int(drop(&w, copy == a ? b : a), 0);
+    check_uint(gone(&w), cid);
+    world_done(&w);
+}
+
 TEST(engine_settle, a_file_becomes_a_directory_of_its_name)
 {
     struct world w;
