@@ -6,11 +6,11 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "caller.h"
 #include "front_control.h"
 #include "front_dir.h"
 
 #define POOL_THREADS 2
-#define GROUPS_MAX 1024
 
 struct control {
     struct fs *fs;
@@ -145,14 +145,12 @@ void control_handle_unref(struct control_handle *h)
 static int take_caller(fuse_req_t req, struct control_caller *caller)
 {
     const struct fuse_ctx *ctx = fuse_req_ctx(req);
-    gid_t groups[GROUPS_MAX];
-    int count = ctx->uid == 0 ? 0 : fuse_req_getgroups(req, GROUPS_MAX, groups);
-    /* The process may live where its /proc cannot be seen: then its own group counts. */
-    if (count < 0)
-        count = 0;
+    gid_t groups[CALLER_GROUPS_MAX];
+    /* If they cannot be seen, his own group counts. */
+    size_t count = ctx->uid == 0 ? 0 : (size_t)caller_groups(req, groups);
     caller->uid = ctx->uid;
     caller->gid = ctx->gid;
-    caller->group_count = MIN((size_t)count, (size_t)GROUPS_MAX);
+    caller->group_count = count;
     caller->groups = malloc(caller->group_count * sizeof(gid_t) + 1);
     if (!caller->groups)
         return -ENOMEM;

@@ -84,7 +84,9 @@ static int build(const struct control_request *request, bool is_default, struct 
     return 0;
 }
 
-static int store(struct fs *fs, uint64_t ino, const char *name, const struct acl *acl)
+/* valid: META_KILL_SGID or nothing. */
+static int store(struct fs *fs, uint64_t ino, const char *name, const struct acl *acl,
+                 uint32_t valid)
 {
     cleanup(free_ptr) uint8_t *value = malloc(acl_size(acl));
     if (!value)
@@ -95,7 +97,8 @@ static int store(struct fs *fs, uint64_t ino, const char *name, const struct acl
                .ino = ino,
                .name = {.bytes = name, .len = strlen(name)},
                .data = (const char *)value,
-               .data_len = acl_size(acl)},
+               .data_len = acl_size(acl),
+               .valid = acl->count ? valid : 0},
     };
     int result = meta_call(fs->meta, &request);
     meta_reply_done(&request.reply);
@@ -121,9 +124,10 @@ static int set(struct control_handle *h, const struct meta_attr *attr, struct er
         return error_set(error, -EINVAL, "entries must have user::, group:: and other::");
     if (lists[1].count && !S_ISDIR(attr->mode))
         return error_set(error, -EINVAL, "only a directory has default entries");
-    result = store(fs, attr->ino, ACL_ACCESS, &lists[0]);
+    bool outsider = h->caller.uid != 0 && !control_in_group(&h->caller, attr->gid);
+    result = store(fs, attr->ino, ACL_ACCESS, &lists[0], outsider ? META_KILL_SGID : 0);
     if (result == 0 && S_ISDIR(attr->mode))
-        result = store(fs, attr->ino, ACL_DEFAULT, &lists[1]);
+        result = store(fs, attr->ino, ACL_DEFAULT, &lists[1], 0);
     /* The kernel keeps mode and lists; it did not see this. */
     fuse_lowlevel_notify_inval_inode(fs->session, attr->ino, -1, 0);
     return result;

@@ -434,19 +434,22 @@ void control_path_split(const struct control_text *path, struct control_text *pa
     *name = (struct meta_name){.bytes = last, .len = path->len - (size_t)(last - path->bytes)};
 }
 
+bool control_in_group(const struct control_caller *caller, gid_t gid)
+{
+    bool found = caller->gid == gid;
+    for (size_t i = 0; i < caller->group_count && !found; i++)
+        found = caller->groups[i] == gid;
+    return found;
+}
+
 bool control_may(const struct control_caller *caller, const struct meta_attr *attr, unsigned mask)
 {
     if (caller->uid == 0)
         return true;
     unsigned mode = attr->mode;
-    if (caller->uid == attr->uid) {
+    if (caller->uid == attr->uid)
         mode >>= 6;
-    } else {
-        bool in_group = caller->gid == attr->gid;
-        for (size_t i = 0; i < caller->group_count && !in_group; i++)
-            in_group = caller->groups[i] == attr->gid;
-        if (in_group)
-            mode >>= 3;
-    }
+    else if (control_in_group(caller, attr->gid))
+        mode >>= 3;
     return (mode & mask & 7) == mask;
 }

@@ -107,6 +107,7 @@ struct control_caller {
     gid_t *groups; /* owned */
     size_t group_count;
 };
+bool control_in_group(const struct control_caller *caller, gid_t gid);
 enum { CONTROL_MAY_EXEC = 1, CONTROL_MAY_WRITE = 2, CONTROL_MAY_READ = 4 };
 /* Mode bits as the kernel would judge them. */
 bool control_may(const struct control_caller *caller, const struct meta_attr *attr, unsigned mask);

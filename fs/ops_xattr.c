@@ -2,8 +2,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "caller.h"
 #include "front.h"
+#include "meta/acl.h"
 
 static bool starts_with(const char *text, const char *start)
 {
@@ -53,6 +56,25 @@ static void change_done(struct front_request *r)
     front_reply_result(r, r->result);
 }
 
+/* As chmod: who is not in the file's group does not get its set-group-ID bit past a change. The
+ * kernel asks for that too, in a flag that libfuse does not hand on. */
+static void set_list(struct front_request *r)
+{
+    if (r->result < 0) {
+        front_reply_result(r, r->result);
+        return;
+    }
+    struct meta_attr attr = r->meta.reply.attr;
+    struct meta_op *op = front_meta_again(r, META_SETXATTR);
+    op->ino = r->ino;
+    op->name = (struct meta_name){.bytes = r->names[0], .len = strlen(r->names[0])};
+    op->data = r->heap;
+    op->data_len = r->size;
+    if (attr.mode & S_ISGID && !caller_keeps_setgid(r->req, attr.gid))
+        op->valid = META_KILL_SGID;
+    front_meta(r, change_done);
+}
+
 void front_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
                        size_t size, int flags)
 {
@@ -69,6 +91,12 @@ void front_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const c
         return;
     }
     memcpy(r->heap, value, size);
+    if (strcmp(name, ACL_ACCESS) == 0) {
+        r->size = size;
+        front_meta_again(r, META_GETATTR)->ino = ino;
+        front_meta(r, set_list);
+        return;
+    }
     r->meta.op.data = r->heap;
     r->meta.op.data_len = size;
     r->meta.op.flags = (uint32_t)flags;

@@ -78,19 +78,21 @@ static int put_access(struct engine_txn *t, struct engine_node *node, struct acl
     return put(t, node, ACL_ACCESS, acl);
 }
 
-int engine_acl_set(struct engine_txn *t, struct engine_node *node, const struct meta_name *name,
-                   const void *value, size_t len)
+int engine_acl_set(struct engine_txn *t, struct engine_node *node, const struct meta_op *op)
 {
     cleanup(free_ptr) struct acl *acl = malloc(sizeof(*acl));
     if (!acl)
         return -ENOMEM;
-    int rc = acl_parse(value, len, acl);
+    int rc = acl_parse(op->data, op->data_len, acl);
     if (rc < 0)
         return rc;
     if (S_ISLNK(node->now.mode))
         return -EOPNOTSUPP;
-    if (is_name(name, ACL_ACCESS))
+    if (is_name(&op->name, ACL_ACCESS)) {
+        if (op->valid & META_KILL_SGID)
+            node->now.mode &= ~(uint32_t)S_ISGID;
         return put_access(t, node, acl);
+    }
     if (!S_ISDIR(node->now.mode))
         return acl->count ? -EACCES : 0;
     return put(t, node, ACL_DEFAULT, acl);

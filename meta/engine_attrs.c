@@ -174,7 +174,7 @@ int engine_apply_setxattr(struct engine_txn *t, const struct meta_op *op, struct
         return -ENODATA;
     if (rc < 0 && rc != -ENOENT)
         return rc;
-    rc = engine_acl_is_name(&op->name) ? engine_acl_set(t, node, &op->name, op->data, op->data_len)
+    rc = engine_acl_is_name(&op->name) ? engine_acl_set(t, node, op)
                                        : xattr_put(t, op, node, &key, rc == -ENOENT);
     return xattr_changed(t, node, rc, reply);
 }

@@ -244,8 +244,7 @@ int engine_apply_setattr(struct engine_txn *t, const struct meta_op *op, struct 
  * follows them. */
 bool engine_acl_is_name(const struct meta_name *name);
 /* -EINVAL: not a list. */
-int engine_acl_set(struct engine_txn *t, struct engine_node *node, const struct meta_name *name,
-                   const void *value, size_t len);
+int engine_acl_set(struct engine_txn *t, struct engine_node *node, const struct meta_op *op);
 /* What is not there may be removed. */
 int engine_acl_remove(struct engine_txn *t, struct engine_node *node, const struct meta_name *name);
 /* The list follows a mode that was set. */

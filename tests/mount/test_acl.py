@@ -135,6 +135,31 @@ class Lists:
         os.chmod(path, 0o600)  # takes the mask away
         self.assertFalse(as_somebody(NOBODY, read))
 
+    def test_a_set_group_id_bit_stays_for_the_group_and_for_root_only(self):
+        def modes(root):
+            found = []
+            for name, groups in (("root", None), ("member", [100]), ("outsider", [1, 2])):
+                path = os.path.join(root, name)
+                os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
+                os.chown(path, NOBODY, 100)
+                os.chmod(path, 0o2770)
+                call = "os.setxattr(%r, %r, %r)" % (path, ACCESS, LIST)
+                if groups is None:
+                    os.setxattr(path, ACCESS, LIST)
+                else:
+                    subprocess.run([sys.executable, "-c", "import os\nos.setgroups(%r)\nos.setgid(%d)\nos.setuid(%d)\n%s" % (groups, NOBODY, NOBODY, call)],
+                                   check=True, timeout=WAIT_S, stdin=subprocess.DEVNULL)
+                found.append(state(path))
+            return found
+
+        os.mkdir(self.v.path("setgid"))
+        os.chmod(self.v.directory, 0o755)
+        with tempfile.TemporaryDirectory(dir=self.v.directory) as local:
+            os.chmod(local, 0o755)
+            expected = modes(local)
+        self.assertEqual([mode for mode, _, _ in expected], [oct(0o102770), oct(0o102770), oct(0o100770)])
+        self.assertEqual(modes(self.v.path("setgid")), expected)
+
     def test_a_remount_keeps_them(self):
         os.mkdir(self.v.path("d"))
         os.setxattr(self.v.path("d"), DEFAULT, LIST)

@@ -76,8 +76,9 @@ enum meta_kind {
                     META_RMDIR: a directory, must be empty */
     META_RENAME, /* parent, name, new_parent, new_name, flags (RENAME_NOREPLACE | RENAME_EXCHANGE) →
                     attr of what moved, replaced (ino 0 if none) */
-    META_SETATTR,     /* ino, valid, attr → attr. Setting the size cuts or extends with a hole */
-    META_SETXATTR,    /* ino, name, data, flags (XATTR_CREATE | XATTR_REPLACE) */
+    META_SETATTR,  /* ino, valid, attr → attr. Setting the size cuts or extends with a hole */
+    META_SETXATTR, /* ino, name, data, flags (XATTR_CREATE | XATTR_REPLACE), valid (META_KILL_SGID,
+                      if it is an access control list) */
     META_REMOVEXATTR, /* ino, name */
     META_DROP,    /* inos[]: unlinked inodes that nobody uses any more; others in the list are left
                      alone */
@@ -189,6 +190,7 @@ enum {
     META_SET_HELD = 1 << 12, /* SETATTR, alone: a file whose bytes a mount has, and nobody else: it
                                 has no place in the bucket for now … */
     META_CLEAR_HELD = 1 << 13, /* … and now it has, like any other */
+    META_KILL_SGID = 1 << 14,  /* SETXATTR: clear setgid */
 };
 
 enum meta_extent_kind {
