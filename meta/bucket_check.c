@@ -193,7 +193,8 @@ static int walk_bucket(struct walk *w, const char *prefix)
     const struct store_list *page;
     struct meta_object *object;
     int rc;
-    bucket_list_init(&list, w->config->store, STORE_LIST, prefix);
+    struct list_range range = {.prefix = prefix};
+    bucket_list_init(&list, w->config->store, STORE_LIST, &range);
     while ((rc = bucket_list_next(&list, &page, w->error)) > 0) {
         for (size_t i = 0; rc >= 0 && i < page->count; i++)
             rc = take_entry(w, &page->entries[i]);

@@ -1,5 +1,6 @@
 /*
- * One listing of one directory: pages are fetched one ahead of the one that is being applied.
+ * One listing of one directory: pages are fetched ahead of the one that is being applied, of a
+ * large directory by several streams (list_plan.h). They are applied in the order of the keys.
  *
  * A store lists keys bytewise, the namespace orders names. They differ where a directory's name is
  * a prefix of other names: "a-b" < "a/" in the store, "a" < "a-b" here. So at the end of a page
@@ -16,14 +17,17 @@
 
 #include "base/cleanup.h"
 #include "import.h"
+#include "list_plan.h"
 
 #define REFETCH_MAX 20
 #define SNAPSHOT_STEP 1000
 
 struct page {
+    struct list_page page;
     struct import_fetch fetch;
-    char *token; /* owned */
-    bool in_flight, ready;
+    struct listing *listing;
+    char *token, *start_after; /* owned */
+    bool asked;
 };
 
 /* A name that a later page may say more about. */
@@ -43,8 +47,10 @@ struct listing {
     size_t prefix_len;
     uint64_t asked_ns;
     bool known_before; /* the mount may have cached names of it */
-    struct page pages[2];
-    unsigned current;
+    struct list_plan plan;
+    unsigned in_flight;
+    int failed; /* ends when all pages are back */
+    struct error error;
     unsigned refetches, page_count, moves;
     char from[META_NAME_MAX + 1]; /* names up to here are applied */
     size_t from_len;
@@ -150,8 +156,8 @@ static void hide(struct listing *l, const char *name, size_t len, enum names_pro
 /* Page → batch */
 
 /* 1: left out, 0: filled, -EAGAIN: the page is older than a write of ours. */
-static int convert(struct listing *l, const struct import_fetch *fetch,
-                   const struct store_entry *from, struct meta_entry *to)
+static int convert(struct listing *l, const struct page *page, const struct store_entry *from,
+                   struct meta_entry *to)
 {
     if (strncmp(from->name, l->prefix, l->prefix_len))
         return 1;
@@ -172,7 +178,7 @@ static int convert(struct listing *l, const struct import_fetch *fetch,
         return 1;
     }
     struct import_change *change;
-    HASH_FIND_STR(fetch->changes, from->name, change);
+    HASH_FIND_STR(page->fetch.changes, from->name, change);
     if (change && !from->is_prefix)
         return change->written ? -EAGAIN : 1;
     *to = (struct meta_entry){.name = name,
@@ -185,31 +191,34 @@ static int convert(struct listing *l, const struct import_fetch *fetch,
 }
 
 /* A key of this directory that we wrote while the page was fetched may be missing in it. */
-static bool wrote_meanwhile(const struct listing *l, const struct import_fetch *fetch)
+static bool wrote_meanwhile(const struct listing *l, const struct page *page)
 {
-    for (const struct import_change *c = fetch->changes; c; c = c->hh.next)
-        if (c->written && !strchr(c->key + l->prefix_len, '/'))
+    const char *begin = page->page.begin, *end = page->page.end;
+    for (const struct import_change *c = page->fetch.changes; c; c = c->hh.next)
+        if (c->written && !strchr(c->key + l->prefix_len, '/') &&
+            (!begin || strcmp(c->key, begin) > 0) && (!end || strcmp(c->key, end) <= 0))
             return true;
     return false;
 }
 
-static int fill_batch(struct listing *l, const struct import_fetch *fetch, struct batch *batch)
+static int fill_batch(struct listing *l, const struct page *page, struct batch *batch)
 {
-    const struct store_list *list = &fetch->work.op.out_list;
-    if (wrote_meanwhile(l, fetch))
+    const struct store_entry *listed = page->page.answer->entries;
+    size_t count = page->page.count;
+    if (wrote_meanwhile(l, page))
         return -EAGAIN;
-    batch->cap = list->count + 16;
+    batch->cap = count + 16;
     batch->entries = calloc(batch->cap, sizeof(*batch->entries));
     if (!batch->entries)
         return -ENOMEM;
-    for (size_t i = 0; i < list->count; i++) {
-        int rc = convert(l, fetch, &list->entries[i], &batch->entries[batch->count]);
+    for (size_t i = 0; i < count; i++) {
+        int rc = convert(l, page, &listed[i], &batch->entries[batch->count]);
         if (rc < 0)
             return rc;
         batch->count += !rc;
     }
-    if (list->count) {
-        const char *last = list->entries[list->count - 1].name;
+    if (count) {
+        const char *last = listed[count - 1].name;
         snprintf(batch->last_key, sizeof(batch->last_key), "%s",
                  strlen(last) >= l->prefix_len ? last + l->prefix_len : "");
     }
@@ -454,10 +463,11 @@ static int resolve_doubts(struct listing *l)
     return rc;
 }
 
-static int apply_page(struct listing *l, const struct import_fetch *fetch, bool last)
+static int apply_page(struct listing *l, const struct page *page)
 {
+    bool last = page->page.last;
     struct batch batch = {0};
-    int rc = fill_batch(l, fetch, &batch);
+    int rc = fill_batch(l, page, &batch);
     if (!rc)
         hide_twins(l, &batch);
     if (!rc && !last)
@@ -485,29 +495,72 @@ static int apply_page(struct listing *l, const struct import_fetch *fetch, bool 
 
 static void page_done(struct work_op *work);
 
+static void set_failed(struct listing *l, int rc, const struct error *error)
+{
+    if (l->failed)
+        return;
+    l->failed = rc;
+    l->error = error ? *error : (struct error){0};
+}
+
+static void page_free(struct page *page)
+{
+    if (!page)
+        return;
+    if (page->asked)
+        import_fetch_done(page->listing->importer, &page->fetch);
+    store_op_reset(&page->fetch.work.op);
+    list_page_done(&page->page);
+    free(page->token);
+    free(page->start_after);
+    free(page);
+}
+
 static void fetch_page(struct listing *l, struct page *page)
 {
-    page->in_flight = true;
-    page->ready = false;
     struct import_fetch *fetch = &page->fetch;
     fetch->work.op = (struct store_op){.kind = STORE_LIST,
                                        .priority = STORE_DEMAND,
                                        .prefix = l->prefix,
                                        .delimiter = "/",
+                                       .start_after = page->start_after,
                                        .token = page->token};
     fetch->work.done = page_done;
-    fetch->work.arg = l;
+    fetch->work.arg = page;
     memcpy(fetch->watch, l->prefix, l->prefix_len + 1);
+    page->asked = true;
+    l->in_flight++;
     import_fetch_submit(l->importer, fetch);
 }
 
-static void page_release(struct listing *l, struct page *page)
+/* As many pages as there may be: all listings share the streams of one. */
+static void ask(struct listing *l)
 {
-    if (page->ready)
-        import_fetch_done(l->importer, &page->fetch);
-    store_op_reset(&page->fetch.work.op);
-    free(TAKE_PTR(page->token));
-    page->ready = false;
+    l->plan.streams = MAX(LIST_STREAMS / MAX(l->importer->running, 1), 1);
+    while (!l->failed) {
+        const char *start_after = NULL, *token = NULL;
+        struct page *page = calloc(1, sizeof(*page));
+        if (!page || !list_plan_ask(&l->plan, &page->page, &start_after, &token)) {
+            page_free(page);
+            return;
+        }
+        page->listing = l;
+        page->token = token ? strdup(token) : NULL;
+        page->start_after = start_after ? strdup(start_after) : NULL;
+        if ((token && !page->token) || (start_after && !page->start_after))
+            set_failed(l, -ENOMEM, NULL);
+        else
+            fetch_page(l, page);
+    }
+}
+
+/* No page is in flight. */
+static void forget_pages(struct listing *l)
+{
+    struct list_page *page;
+    while ((page = list_plan_drop(&l->plan)))
+        page_free(container_of(page, struct page, page));
+    list_plan_done(&l->plan);
 }
 
 static void call_waits(struct import_wait *wait, int rc, const struct error *error)
@@ -523,6 +576,7 @@ static void start(struct listing *l);
 static void finish(struct listing *l, int rc, const struct error *error)
 {
     struct importer *importer = l->importer;
+    forget_pages(l);
     struct import_dir *dir = import_dir_get(importer, l->ino);
     if (rc) {
         import_failed(importer, error);
@@ -571,84 +625,89 @@ static bool list_elsewhere(struct listing *l, int *rc)
     return true;
 }
 
-/* A page in flight must come back before the listing can end. */
-static void fail(struct listing *l, int rc, const struct error *why)
+static void fail(struct listing *l)
 {
-    struct error error = {0};
-    if (why)
-        error = *why;
-    for (unsigned i = 0; i < 2; i++)
-        page_release(l, &l->pages[i]);
-    if (rc == -ESTALE && list_elsewhere(l, &rc))
-        return;
+    int rc = l->failed;
+    struct error error = l->error;
+    if (rc == -ESTALE) {
+        forget_pages(l);
+        if (list_elsewhere(l, &rc))
+            return;
+    }
     if (rc && !error.code)
-        error_set(&error, rc, "listing of \"%s\": %s", l->prefix, strerror(-rc));
+        error_set(&error, rc, "listing of \"%s\": %s", l->prefix,
+                  l->plan.unordered ? "the server does not list in order" : strerror(-rc));
     finish(l, rc, &error);
+}
+
+/* True: the listing is over. */
+static bool take_page(struct listing *l, struct page *page)
+{
+    bool last = page->page.last;
+    int rc = apply_page(l, page);
+    bool again = rc == -EAGAIN && ++l->refetches < REFETCH_MAX;
+    if (again)
+        rc = list_plan_again(&l->plan, &page->page);
+    else if (!rc)
+        l->page_count++;
+    page_free(page);
+    if (rc)
+        set_failed(l, rc, NULL); /* here, not in the store */
+    else if (last && !again)
+        finish(l, 0, NULL);
+    return !rc && last && !again;
 }
 
 static void advance(struct listing *l)
 {
     for (;;) {
-        struct page *page = &l->pages[l->current], *other = &l->pages[1 - l->current];
-        if (!page->ready)
-            return;
-        struct store_op *op = &page->fetch.work.op;
-        if (op->result || l->importer->stopped) {
-            if (other->in_flight)
-                return; /* it fails or is dropped when it comes back */
-            struct error error = op->error;
-            fail(l, op->result ? op->result : -ECANCELED, &error);
+        if (l->importer->stopped)
+            set_failed(l, -ECANCELED, NULL);
+        if (l->failed) {
+            if (!l->in_flight)
+                fail(l);
             return;
         }
-        const char *token = op->out_list.next_token;
-        if (token && !other->in_flight && !other->ready) {
-            free(other->token);
-            other->token = strdup(token);
-            fetch_page(l, other);
-        }
-        int rc = apply_page(l, &page->fetch, !token);
-        if (rc == -EAGAIN && ++l->refetches < REFETCH_MAX) {
-            import_fetch_done(l->importer, &page->fetch);
-            store_op_reset(op);
-            fetch_page(l, page);
+        ask(l);
+        struct list_page *page = list_plan_take(&l->plan);
+        if (page && take_page(l, container_of(page, struct page, page)))
             return;
-        }
-        if (rc) {
-            op->result = rc; /* the page failed here, not in the store */
-            error_clear(&op->error);
-            continue;
-        }
-        l->page_count++;
-        bool last = !token;
-        page_release(l, page);
-        l->current = 1 - l->current;
-        if (last) {
-            finish(l, 0, NULL);
+        if (!page && l->in_flight)
             return;
-        }
+        if (!page)
+            set_failed(l, -ENOMEM, NULL); /* nothing could be asked */
     }
 }
 
 static void page_done(struct work_op *work)
 {
-    struct listing *l = work->arg;
-    struct import_fetch *fetch = container_of(work, struct import_fetch, work);
-    struct page *page = container_of(fetch, struct page, fetch);
-    page->in_flight = false;
-    page->ready = true;
+    struct page *page = container_of(work, struct page, fetch.work);
+    struct listing *l = page->listing;
+    int rc = work->op.result;
+    l->in_flight--;
+    if (rc)
+        set_failed(l, rc, &work->op.error);
+    else if (!l->failed)
+        rc = list_plan_answer(&l->plan, &page->page, &work->op.out_list);
+    if (rc)
+        set_failed(l, rc, NULL);
     advance(l);
 }
 
 static void start(struct listing *l)
 {
+    struct list_range range = {.prefix = l->prefix, .folders = true};
     doubts_free(&l->files);
     doubts_free(&l->doubts);
-    l->current = 0;
+    l->failed = 0;
     l->refetches = l->page_count = 0;
     l->from_len = 0;
     l->asked_ns = meta_time_ns(l->meta);
     names_hidden_reset(l->importer->hidden, l->ino);
-    fetch_page(l, &l->pages[0]);
+    int rc = list_plan_init(&l->plan, &range, LIST_STREAMS);
+    if (rc)
+        set_failed(l, rc, NULL);
+    advance(l);
 }
 
 static struct listing *listing_new(struct importer *importer, uint64_t ino, int *rc)

@@ -187,8 +187,8 @@ static int walk_keys(struct hunt *h)
     struct bucket_list list;
     const struct store_list *page;
     int rc;
-    bucket_list_init(&list, h->config->store, STORE_LIST,
-                     h->config->strays ? h->place->base : h->internal);
+    struct list_range range = {.prefix = h->config->strays ? h->place->base : h->internal};
+    bucket_list_init(&list, h->config->store, STORE_LIST, &range);
     while ((rc = bucket_list_next(&list, &page, h->error)) > 0) {
         for (size_t i = 0; rc >= 0 && i < page->count; i++)
             if (!strncmp(page->entries[i].name, h->internal, strlen(h->internal)))
@@ -247,7 +247,8 @@ static int walk_uploads(struct hunt *h)
     struct bucket_list list;
     const struct store_list *page;
     int rc;
-    bucket_list_init(&list, h->config->store, STORE_MPU_LIST, h->place->base);
+    struct list_range range = {.prefix = h->place->base};
+    bucket_list_init(&list, h->config->store, STORE_MPU_LIST, &range);
     while ((rc = bucket_list_next(&list, &page, h->error)) > 0)
         for (size_t i = 0; rc >= 0 && i < page->count; i++) {
             rc = take_upload(h, &page->entries[i]);

@@ -8,13 +8,13 @@
 #include "meta/rebuild.h"
 
 #include <errno.h>
-#include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/crash.h"
+#include "bucket_list.h"
 #include "many.h"
 #include "names.h"
 #include "rebuild_entries.h"
@@ -24,8 +24,6 @@
 #define PARALLEL_DEFAULT 64
 #define FLUSH_ENTRIES 1000 /* of one directory */
 #define SAVE_NS (5 * NS_PER_S)
-/* Behind all of the volume's own keys. */
-#define BEHIND_INTERNAL "\xf4\x8f\xbf\xbf"
 
 /* Files of one directory that are not applied yet; the names are owned. */
 struct batch {
@@ -37,13 +35,6 @@ struct level {
     uint64_t ino;   /* 0: not to be shown, keys below are left out */
     size_t key_len; /* of the prefix, with its '/' */
     struct batch files, held;
-};
-
-struct page {
-    struct store_op op;
-    char after[META_KEY_MAX + 8]; /* start_after; "" with a token */
-    char *token;                  /* owned */
-    sem_t done;
 };
 
 struct rebuild {
@@ -296,12 +287,6 @@ static int take_key(struct rebuild *r, const struct store_entry *e, const struct
     }
 }
 
-static void wait_for(sem_t *sem)
-{
-    while (sem_wait(sem) < 0 && errno == EINTR)
-        ;
-}
-
 static bool is_absence(int result)
 {
     return result == -ENOENT || result == -ENOTDIR || result == -EISDIR;
@@ -366,88 +351,30 @@ static int save(struct rebuild *r, const char *after)
     return rc;
 }
 
-/* The listing */
-
-static void page_listed(struct store_op *op)
-{
-    struct page *page = op->arg;
-    sem_post(&page->done);
-}
-
-static void page_submit(struct rebuild *r, struct page *page)
-{
-    page->op = (struct store_op){.kind = STORE_LIST,
-                                 .priority = STORE_NORMAL,
-                                 .prefix = r->meta->format.prefix,
-                                 .token = page->token,
-                                 .start_after = page->token || !page->after[0] ? NULL : page->after,
-                                 .done = page_listed,
-                                 .arg = page};
-    store_submit(r->meta->store, &page->op);
-}
-
-static void page_reset(struct page *page)
-{
-    store_op_reset(&page->op);
-    free(TAKE_PTR(page->token));
-    page->after[0] = '\0';
-}
-
-/* Where the next page begins. The volume's own keys may be many: they are jumped over. False: this
- * was the last one. */
-static bool page_follow(struct rebuild *r, const struct page *page, struct page *next)
-{
-    const struct store_list *list = &page->op.out_list;
-    if (!list->next_token || !list->count)
-        return false;
-    if (is_internal(r, list->entries[list->count - 1].name))
-        snprintf(next->after, sizeof(next->after), "%s" BEHIND_INTERNAL, r->meta->internal);
-    else
-        next->token = strdup(list->next_token);
-    return next->token || next->after[0];
-}
-
 static int list_all(struct rebuild *r)
 {
-    struct page pages[2] = {0};
-    unsigned at = 0;
-    int rc = 0;
-    for (unsigned i = 0; i < 2; i++)
-        sem_init(&pages[i].done, 0, 0);
-    snprintf(pages[0].after, sizeof(pages[0].after), "%s", r->state.after);
-    page_submit(r, &pages[0]);
-    for (bool more = true; more;) {
-        struct page *page = &pages[at], *next = &pages[1 - at];
-        wait_for(&page->done);
-        if (page->op.result) {
-            if (!rc)
-                *r->error = page->op.error;
-            rc = rc ? rc : page->op.result;
-            break;
-        }
-        more = !rc && page_follow(r, page, next);
-        if (more)
-            page_submit(r, next);
-        size_t count = page->op.out_list.count;
-        rc = apply_page(r, &page->op.out_list);
+    struct bucket_list list;
+    const struct store_list *page;
+    /* The volume's own keys may be many: they are jumped over. */
+    char after[META_KEY_MAX + 1];
+    struct list_range range = {
+        .prefix = r->meta->format.prefix, .after = after, .skip = r->meta->internal};
+    int rc;
+    snprintf(after, sizeof(after), "%s", r->state.after);
+    bucket_list_init(&list, r->meta->store, STORE_LIST, &range);
+    while ((rc = bucket_list_next(&list, &page, r->error)) > 0) {
+        rc = apply_page(r, page);
         crash_point("rebuild.page");
-        if (!rc && count && clock_monotonic_ns() > r->saved_ns + SAVE_NS) {
-            rc = save(r, page->op.out_list.entries[count - 1].name);
+        if (!rc && page->count && clock_monotonic_ns() > r->saved_ns + SAVE_NS) {
+            rc = save(r, page->entries[page->count - 1].name);
             r->saved_ns = clock_monotonic_ns();
         }
-        if (rc && more)
-            wait_for(&next->done);
-        if (rc)
-            more = false;
         if (r->config->progress)
             r->config->progress(r->config->arg, &r->state.counts);
-        page_reset(page);
-        at = 1 - at;
+        if (rc)
+            break;
     }
-    for (unsigned i = 0; i < 2; i++) {
-        page_reset(&pages[i]);
-        sem_destroy(&pages[i].done);
-    }
+    bucket_list_done(&list);
     while (r->depth) {
         int end = level_pop(r, !rc);
         rc = rc ? rc : end;

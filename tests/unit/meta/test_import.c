@@ -58,6 +58,55 @@ TEST(import, respects_the_prefix, .init = init, .fini = fini)
     check_list(META_ROOT_INO, "a");
 }
 
+/* 6,000 files, with directories among them whose names are the beginnings of files' names. */
+static void put_large(const char *prefix)
+{
+    char key[64];
+    for (unsigned i = 0; i < 6000; i++) {
+        snprintf(key, sizeof(key), "%sf%05u", prefix, i);
+        bucket_put(&v, key, "");
+        if (i % 50 == 0) {
+            snprintf(key, sizeof(key), "%sf%05u-/x", prefix, i);
+            bucket_put(&v, key, "");
+        }
+        if (i % 50 == 1) {
+            snprintf(key, sizeof(key), "%sf%04u/x", prefix, i);
+            bucket_put(&v, key, "");
+        }
+    }
+}
+
+static unsigned count_names(uint64_t dir)
+{
+    int rc = 0;
+    cleanup(free_ptr) char *names = name_list(&v, dir, &rc);
+    check_int(rc, 0);
+    unsigned count = 0;
+    for (char *save = NULL, *at = strtok_r(names, ",", &save); at; at = strtok_r(NULL, ",", &save))
+        count++;
+    return count;
+}
+
+TEST(import, a_large_directory_by_several_streams, .init = init, .fini = fini)
+{
+    put_large("big/");
+    volume_open(&v);
+    uint64_t dir = name_ino(&v, META_ROOT_INO, "big"), lists = seen(STORE_LIST);
+    check_uint(count_names(dir), 6240);
+    check(seen(STORE_LIST) - lists <= 11); /* seven pages */
+    /* Once more, with changes of others: what is the same stays, what is gone goes. */
+    uint64_t same = name_ino(&v, dir, "f03000");
+    bucket_delete(&v, "big/f04321");
+    bucket_delete(&v, "big/f00050-/x");
+    bucket_put(&v, "big/f04322+", "new");
+    check_int(volume_refresh_now(&v, dir), 0);
+    check_int(volume_refresh_now(&v, dir), 0);
+    check_uint(count_names(dir), 6239);
+    check_uint(name_ino(&v, dir, "f03000"), same);
+    check_int(name_lookup(&v, dir, "f04321", NULL), -ENOENT);
+    check_int(name_lookup(&v, dir, "f04322+", NULL), 0);
+}
+
 TEST(import, lookup_asks_for_one_key_only, .init = init, .fini = fini)
 {
     bucket_put(&v, "dir/file", "1");
@@ -378,6 +427,35 @@ TEST(import, askers_share_one_listing, .init = init, .fini = fini)
         check(!rc);
     }
     check_uint(seen(STORE_LIST) - lists, 1);
+}
+
+/* Some pages are listed before, some after we write, and the range of each is applied once. */
+TEST(import, what_we_write_while_many_pages_are_on_their_way, .init = init, .fini = fini)
+{
+    char name[32];
+    put_large("");
+    v.config.negative_ttl_ms = 1000000;
+    volume_open(&v);
+    for (unsigned i = 500; i < 6000; i += 1100) { /* so that creating them asks for nothing */
+        snprintf(name, sizeof(name), "f%05ux", i);
+        check_int(name_lookup(&v, META_ROOT_INO, name, NULL), -ENOENT);
+    }
+    uint64_t lists = seen(STORE_LIST);
+    volume_fault(&v, (struct store_fault_rule){.kind = STORE_LIST, .delay_ms = 20});
+    pthread_t thread;
+    pthread_create(&thread, NULL, list_root, NULL);
+    eventually(seen(STORE_LIST) - lists >= 2);
+    late_store_hold_answers(v.late, STORE_LIST);
+    eventually(late_store_held(v.late) >= 1);
+    for (unsigned i = 500; i < 6000; i += 1100) {
+        snprintf(name, sizeof(name), "f%05ux", i);
+        file_object(&v, META_ROOT_INO, name, name, strlen(name), false);
+    }
+    late_store_release(v.late);
+    void *rc = NULL;
+    pthread_join(thread, &rc);
+    check(!rc);
+    check_uint(count_names(META_ROOT_INO), 6240 + 5);
 }
 
 TEST(import, close_ends_what_waits, .init = init, .fini = fini)
