@@ -309,8 +309,7 @@ static int import_new(struct import *im, const struct meta_entry *e, uint64_t *i
 }
 
 /* The file is nothing but the object at this key, under this name: as it was imported or settled,
- * and not by us since the bucket was asked (the answer may be from before). 1 with the object, or
- * 0.
+ * and not since the bucket was asked (the answer may be from before). 1 with the object, or 0.
  */
 static int is_untouched(struct import *im, struct engine_node *node, const char *key, size_t len,
                         struct record_object *object)
@@ -322,7 +321,10 @@ static int is_untouched(struct import *im, struct engine_node *node, const char 
     int rc = engine_object_get(im->t, inode->object, object);
     if (rc < 0)
         return rc == -ENOENT ? -EIO : rc;
-    bool newer = !object->foreign && im->asked_ns && object->mtime_ns >= im->asked_ns;
+    /* Of theirs it may be older than what it follows already (changed_ns may be a time of theirs). */
+    uint64_t since_ns = object->foreign ? inode->changed_ns : object->mtime_ns;
+    bool newer = im->asked_ns && since_ns >= im->asked_ns + object->foreign &&
+                 since_ns <= im->t->time_ns;
     return !newer && object->key_len == len && memcmp(object->key, key, len) == 0 &&
            object->size == inode->size;
 }

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <uthash.h>
 #include <utlist.h>
 
 #include "base/cleanup.h"
@@ -23,7 +24,9 @@
 
 #define ROUND_MAX STORE_DELETE_MANY_MAX
 #define LOOKERS 16 /* natural keys at once */
-#define RETRY_NS (60 * NS_PER_S)
+#define RETRY_FIRST_NS NS_PER_S
+#define RETRY_MAX_NS (64 * NS_PER_S)
+#define RETRIES_MAX 1024 /* that are remembered */
 #define BUSY_NS NS_PER_S
 
 enum item_state {
@@ -45,6 +48,13 @@ struct item {
     struct loop_task *waits;   /* who waits for the key */
 };
 
+/* An object that could not be deleted, until it is. */
+struct retry {
+    uint64_t object;
+    unsigned attempts;
+    UT_hash_handle hh;
+};
+
 struct collector {
     struct meta *meta;
     struct loop_timer timer;
@@ -58,6 +68,7 @@ struct collector {
     const char **keys; /* owned */
     struct item **batch_items;
     unsigned batch_count;
+    struct retry *retries;
     uint64_t deleted, left, failed;
     char last_error[256];
     struct metric *deleted_total, *failed_total;
@@ -73,6 +84,19 @@ static bool is_internal(const struct collector *c, const char *key)
 
 /* One item ends */
 
+static struct retry *retry_find(struct collector *c, uint64_t object)
+{
+    struct retry *r;
+    HASH_FIND(hh, c->retries, &object, sizeof(object), r);
+    return r;
+}
+
+static void retry_forget(struct collector *c, struct retry *r)
+{
+    HASH_DEL(c->retries, r);
+    free(r);
+}
+
 static void record_gone(struct collector *c, const uint64_t *ids, size_t count)
 {
     struct meta_op op = {.kind = META_GC_DONE, .inos = ids, .ino_count = count};
@@ -80,15 +104,33 @@ static void record_gone(struct collector *c, const uint64_t *ids, size_t count)
     int rc = volume_apply(c->meta, &op, &reply);
     meta_reply_done(&reply);
     crash_point("gc.done");
+    for (size_t i = 0; i < count && c->retries; i++) {
+        struct retry *r = retry_find(c, ids[i]);
+        if (r)
+            retry_forget(c, r);
+    }
     if (rc)
         snprintf(c->last_error, sizeof(c->last_error), "cannot record: %s", strerror(-rc));
+}
+
+/* Soon at first: a file may wait for its key. Whoever refuses for long is asked once a minute. */
+static uint64_t retry_delay_ns(struct collector *c, uint64_t object)
+{
+    struct retry *r = retry_find(c, object);
+    if (!r && HASH_COUNT(c->retries) >= RETRIES_MAX)
+        retry_forget(c, c->retries);
+    if (!r && (r = calloc(1, sizeof(*r)))) {
+        r->object = object;
+        HASH_ADD(hh, c->retries, object, sizeof(r->object), r);
+    }
+    return r ? MIN(RETRY_FIRST_NS << MIN(r->attempts++, 16u), RETRY_MAX_NS) : RETRY_MAX_NS;
 }
 
 static void record_retry(struct collector *c, uint64_t object)
 {
     struct meta_op op = {.kind = META_GC_RETRY, .object = object};
     struct meta_reply reply;
-    op.attr.mtime_ns = meta_time_ns(c->meta) + RETRY_NS;
+    op.attr.mtime_ns = meta_time_ns(c->meta) + retry_delay_ns(c, object);
     volume_apply(c->meta, &op, &reply);
     meta_reply_done(&reply);
     c->failed++;
@@ -488,6 +530,8 @@ void collector_free(struct collector *c)
     if (!c)
         return;
     assert(!c->running);
+    while (c->retries)
+        retry_forget(c, c->retries);
     free(c);
 }
 

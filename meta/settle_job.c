@@ -127,6 +127,8 @@ static void record_retry(struct settle_job *job)
     }
     if (job->stray)
         abandon_target(job);
+    if (job->conflict)
+        job->delay_ns = WAIT_NS; /* both are kept as soon as gc has looked */
     struct meta_op op = {.kind = META_SETTLE_RETRY,
                          .ino = job->ino,
                          .data = job->reason,
@@ -138,7 +140,7 @@ static void record_retry(struct settle_job *job)
 static void aborted(struct work_op *work)
 {
     struct settle_job *job = work->arg;
-    job->stray = work->op.result && work->op.result != -ENOENT;
+    job->stray |= work->op.result && work->op.result != -ENOENT;
     store_op_reset(&work->op);
     free(TAKE_PTR(job->upload_id));
     record_retry(job);
@@ -216,6 +218,8 @@ void settle_job_source_changed(struct settle_job *job, uint64_t object)
         task->done = source_task_done;
         importer_object_changed(job->meta, task, object);
     }
+    /* It may never be settled: its own garbage at the key is not to wait for that. */
+    job->stray |= job->plan.replaces;
     if (!job->plan.target_is_natural) {
         settle_job_fail(job, backoff(job), source_changed);
         return;
@@ -242,6 +246,26 @@ static void changed_meanwhile(struct settle_job *job, uint64_t delay_ns, const c
     settle_job_fail(job, delay_ns, "%s", reason);
 }
 
+static void upload_dropped(struct work_op *work)
+{
+    struct settle_job *job = work->arg;
+    if (work->op.result && work->op.result != -ENOENT) {
+        settle_job_fail_op(job);
+        return;
+    }
+    free(TAKE_PTR(job->upload_id));
+    settle_job_verify(job);
+}
+
+/* The object may be from an upload of an earlier try: then this one's would be left for ever. */
+static void drop_upload(struct settle_job *job)
+{
+    store_op_reset(&job->op.op);
+    job->op.op = (struct store_op){
+        .kind = STORE_MPU_ABORT, .key = job->plan.target.key, .upload_id = job->upload_id};
+    settle_job_submit(job, upload_dropped);
+}
+
 static void taken_looked(struct work_op *work)
 {
     struct settle_job *job = work->arg;
@@ -259,9 +283,11 @@ static void taken_looked(struct work_op *work)
     switch (tags_compare(op, &job->meta->format, job->plan.target.id, &found)) {
     case TAGS_SAME:
         /* It was done, only the reply was lost. */
-        free(TAKE_PTR(job->upload_id));
         memcpy(job->etag, op->info.etag, sizeof(job->etag));
-        settle_job_verify(job);
+        if (job->upload_id)
+            drop_upload(job);
+        else
+            settle_job_verify(job);
         break;
     case TAGS_OTHER:
         if (is_known(job->meta, found))

@@ -347,6 +347,14 @@ unsigned model_files(void)
     return m.count;
 }
 
+uint64_t model_disturbed(void)
+{
+    for (unsigned i = 0; i < m.count; i++)
+        if (m.files[i].disturbed && m.files[i].len)
+            return m.files[i].ino;
+    return 0;
+}
+
 uint64_t model_any_file(void)
 {
     return m.count ? m.files[sim_below(m.count)].ino : 0;

@@ -19,6 +19,8 @@ void model_disturb(const struct bucket_object *object);
 /* A file that uses it, or 0. */
 uint64_t model_user_of(const struct bucket_object *object);
 unsigned model_files(void);
+/* One whose content is in objects that others overwrote or deleted; 0: there is none. */
+uint64_t model_disturbed(void);
 /* A regular file, drawn; 0: there is none. */
 uint64_t model_any_file(void);
 uint64_t model_size(uint64_t ino);

@@ -35,6 +35,7 @@ struct timer {
 };
 
 struct actor {
+    const char *name;
     pthread_t thread;
     sem_t go;
     sem_t *waits; /* NULL: runs until wake_ns */
@@ -210,8 +211,25 @@ void sim_capture_end(void)
     sim_loop_enter(before);
 }
 
+struct call {
+    struct loop_task task;
+    bool ran;
+};
+
+static void run_call(struct loop_task *task)
+{
+    container_of(task, struct call, task)->ran = true;
+}
+
+/* What was posted before comes before it, as in the real loop. */
 void loop_call(struct loop *loop, void (*fn)(void *arg), void *arg)
 {
+    struct call call = {.task.run = run_call};
+    if (sim.current_loop != loop && loop != sim.captured) {
+        loop_post(loop, &call.task);
+        while (!call.ran)
+            run_first(loop);
+    }
     struct loop *before = sim_loop_enter(loop);
     fn(arg);
     sim_loop_enter(before);
@@ -372,10 +390,11 @@ static void *run_actor(void *arg)
     return NULL;
 }
 
-void sim_actor_start(void (*run)(void))
+void sim_actor_start(const char *name, void (*run)(void))
 {
     struct actor *actor = calloc(1, sizeof(*actor));
     assert(actor);
+    actor->name = name;
     actor->run = run;
     sem_init(&actor->go, 0, 0);
     if (pthread_create(&actor->thread, NULL, run_actor, actor))
@@ -424,9 +443,9 @@ void sim_sleep_ms(unsigned ms)
     give_way(sim.current);
 }
 
-bool sim_actors_ended(void)
+const char *sim_actor_left(void)
 {
-    return !sim.actors;
+    return sim.actors ? sim.actors->name : NULL;
 }
 
 static bool can_run(const struct actor *actor)

@@ -32,8 +32,9 @@ unsigned sim_below(unsigned limit); /* 0 … limit - 1 */
 void sim_source_add(const struct sim_source *source);
 void sim_step(void);
 uint64_t sim_steps(void);
-void sim_actor_start(void (*run)(void));
-bool sim_actors_ended(void);
+void sim_actor_start(const char *name, void (*run)(void));
+/* The name of one that has not ended; NULL: all have. */
+const char *sim_actor_left(void);
 /* Of an actor. */
 void sim_sleep_ms(unsigned ms);
 /* All changes up to this sequence survive a power loss. */

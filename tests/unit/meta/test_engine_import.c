@@ -313,6 +313,9 @@ TEST(engine_import, an_answer_from_before_our_write_takes_nothing_away)
     w.now += SECOND;
     check_int(answer_one(&w, "p/", w.now, "theirs"), 0);
     check(object_of(&w, f).id != ours.id);
+    /* Nor does one from before what we follow. */
+    check_int(answer_one(&w, "p/", asked_ns, NULL), 0);
+    check_int(lookup(&w, 1, "f"), (int64_t)f);
     check_int(answer_one(&w, "p/", w.now, NULL), 0);
     check_int(lookup(&w, 1, "f"), -ENOENT);
     world_done(&w);

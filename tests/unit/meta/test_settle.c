@@ -134,8 +134,6 @@ TEST(settle, renamed_file_moves_to_its_new_key, .init = init, .fini = fini)
     settle_all();
     check_object("b", "hello", 5);
     check_file(ino, "hello", 5);
-    v.config.no_settle = false;
-    volume_again(&v);
     eventually(!bucket_has(&v, "a"));
 }
 
@@ -553,6 +551,46 @@ TEST(settle, failed_upload_is_aborted, .init = init, .fini = fini)
     volume_no_fault(&v);
     settle_all();
     check_object("a", big, sizeof(big));
+}
+
+/* Its reply was lost, and the look at it failed: the next try finds the object, not its own upload. */
+TEST(settle, upload_of_a_repeated_step_is_not_left, .init = init, .fini = fini)
+{
+    struct error error = {0};
+    const struct store_fault_rule rules[] = {
+        {.kind = STORE_MPU_COMPLETE, .count = 1, .result = -EIO, .after = true},
+        {.kind = STORE_HEAD, .key_part = "a", .count = 1, .result = -EIO},
+    };
+    volume_open(&v);
+    uint64_t ino = file_object(&v, META_ROOT_INO, "a", big, sizeof(big), true);
+    store_fault_set(v.store, rules, 2);
+    check_int(volume_settle(&v, META_ROOT_INO, &error), -EIO);
+    volume_no_fault(&v);
+    settle_all();
+    check_object("a", big, sizeof(big));
+    check_file(ino, big, sizeof(big));
+    check_uint(store_fault_seen(v.store, STORE_MPU_CREATE), 2);
+    check_uint(bucket_uploads(&v), 0);
+}
+
+/* A file that can never be settled does not keep its key's old object from gc. */
+TEST(settle, a_lost_source_leaves_no_garbage, .init = init, .fini = fini)
+{
+    struct error error = {0};
+    v.config.no_settle = false;
+    v.format.settle_delay_ms = 3600 * 1000;
+    v.format.gc_delay_ms = 1000; /* the step begins before gc does */
+    bucket_put(&v, "b", "theirs");
+    volume_open(&v);
+    name_ino(&v, META_ROOT_INO, "b");
+    file_inline(&v, META_ROOT_INO, "a", "ours");
+    settle_all();
+    check_int(name_unlink(&v, META_ROOT_INO, "a"), 0);
+    check_int(name_rename(&v, META_ROOT_INO, "b", META_ROOT_INO, "a"), 0);
+    bucket_delete(&v, "b");
+    check_int(volume_settle(&v, META_ROOT_INO, &error), -EIO);
+    check(strstr(error.message, "changed from outside") != NULL);
+    eventually(!bucket_has(&v, "a"));
 }
 
 /* I5 of settle's own reads. */
