@@ -321,10 +321,11 @@ static int is_untouched(struct import *im, struct engine_node *node, const char 
     int rc = engine_object_get(im->t, inode->object, object);
     if (rc < 0)
         return rc == -ENOENT ? -EIO : rc;
-    /* Of theirs it may be older than what it follows already (changed_ns may be a time of theirs). */
+    /* Of theirs it may be older than what it follows already (changed_ns may be a time of theirs).
+     */
     uint64_t since_ns = object->foreign ? inode->changed_ns : object->mtime_ns;
-    bool newer = im->asked_ns && since_ns >= im->asked_ns + object->foreign &&
-                 since_ns <= im->t->time_ns;
+    bool newer =
+        im->asked_ns && since_ns >= im->asked_ns + object->foreign && since_ns <= im->t->time_ns;
     return !newer && object->key_len == len && memcmp(object->key, key, len) == 0 &&
            object->size == inode->size;
 }

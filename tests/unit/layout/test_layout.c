@@ -628,8 +628,8 @@ static void run(uint64_t seed, uint64_t steps, enum bucket_fault fault, bool no_
     static const struct {
         const char *name;
         void (*run)(void);
-    } actors[] = {{"writer", writer},     {"writer", writer},     {"renamer", renamer},
-                  {"outsider", outsider}, {"outsider", outsider}, {"reader", reader},
+    } actors[] = {{"writer", writer},       {"writer", writer},     {"renamer", renamer},
+                  {"outsider", outsider},   {"outsider", outsider}, {"reader", reader},
                   {"refresher", refresher}, {"cleaner", cleaner}};
     for (size_t i = 0; i < ARRAY_LEN(actors); i++)
         sim_actor_start(actors[i].name, actors[i].run);

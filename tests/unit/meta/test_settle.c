@@ -553,7 +553,8 @@ TEST(settle, failed_upload_is_aborted, .init = init, .fini = fini)
     check_object("a", big, sizeof(big));
 }
 
-/* Its reply was lost, and the look at it failed: the next try finds the object, not its own upload. */
+/* Its reply was lost, and the look at it failed: the next try finds the object, not its own upload.
+ */
 TEST(settle, upload_of_a_repeated_step_is_not_left, .init = init, .fini = fini)
 {
     struct error error = {0};
