@@ -184,6 +184,27 @@ static int open_meta(struct serve *s, struct served *v, const struct mount_optio
     return meta_open(&config, &v->meta, error);
 }
 
+/* Those that the volume's options say; others set by `sluice quota` stay. */
+static int set_quota(const struct served *v, const struct volume_config *config,
+                     struct error *error)
+{
+    struct volume_quota quota;
+    int r = volume_config_quota(config, &quota, error);
+    if (r < 0 || (!quota.has_bytes && !quota.has_inodes))
+        return r;
+    uint32_t valid =
+        (quota.has_bytes ? META_QUOTA_BYTES : 0) | (quota.has_inodes ? META_QUOTA_INODES : 0);
+    struct meta_request request = {.op = {.kind = META_QUOTA_SET,
+                                          .ino = META_ROOT_INO,
+                                          .valid = valid,
+                                          .offset = quota.bytes,
+                                          .length = quota.inodes},
+                                   .durable = true};
+    r = meta_call(v->meta, &request);
+    meta_reply_done(&request.reply);
+    return r < 0 ? error_set(error, r, "setting the quota: %s", strerror(-r)) : 0;
+}
+
 /* Tokens that cannot be read close the volume: they say who may not use it. */
 static int load_tokens(struct serve *s, struct served *v, struct error *error)
 {
@@ -260,6 +281,8 @@ static int open_parts(struct serve *s, struct served *v, const struct volume_con
         r = new_volume(s, v, config, &options, error);
     if (r == 0)
         r = open_meta(s, v, &options, &url, error);
+    if (r == 0)
+        r = set_quota(v, config, error);
     if (r == 0)
         r = load_tokens(s, v, error);
     if (r == 0)

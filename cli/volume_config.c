@@ -56,6 +56,8 @@ static const struct {
     {"credentials", true, true},
     {"reader-profile", false, true},
     {"keys-lifetime", false, true},
+    {"quota-bytes", false, true},
+    {"quota-inodes", false, true},
 };
 
 int volume_name_check(const char *name, struct error *error)
@@ -120,11 +122,35 @@ int volume_config_keys(const struct volume_config *config, struct volume_keys *o
     return 0;
 }
 
+static int read_limit(const struct volume_config *config, const char *name, bool *has,
+                      uint64_t *out, struct error *error)
+{
+    const char *text = option(config, name);
+    *has = text != NULL;
+    *out = META_QUOTA_NONE;
+    if (!text || strcmp(text, "none") == 0)
+        return 0;
+    if (options_parse_size(text, out) < 0 || *out > INT64_MAX)
+        return error_set(error, -EINVAL, "%s=%.40s: a number (then K, M, G or T) or none is needed",
+                         name, text);
+    return 0;
+}
+
+int volume_config_quota(const struct volume_config *config, struct volume_quota *out,
+                        struct error *error)
+{
+    int r = read_limit(config, "quota-bytes", &out->has_bytes, &out->bytes, error);
+    return r < 0 ? r : read_limit(config, "quota-inodes", &out->has_inodes, &out->inodes, error);
+}
+
 int volume_config_options(const struct volume_config *config, struct mount_options *out,
                           struct error *error)
 {
     struct volume_keys keys;
+    struct volume_quota quota;
     int r = volume_config_keys(config, &keys, error);
+    if (r == 0)
+        r = volume_config_quota(config, &quota, error);
     if (r < 0)
         return r;
     cleanup(free_ptr) bool *seen = calloc(mount_option_set.count, sizeof(*seen));

@@ -29,6 +29,13 @@ struct volume_keys {
 };
 int volume_config_keys(const struct volume_config *config, struct volume_keys *out,
                        struct error *error);
+/* Limits of the whole volume: META_QUOTA_NONE takes one away. */
+struct volume_quota {
+    bool has_bytes, has_inodes; /* else it stays as it is */
+    uint64_t bytes, inodes;
+};
+int volume_config_quota(const struct volume_config *config, struct volume_quota *out,
+                        struct error *error);
 /* What clients need of them to reach the bucket, as JSON text; free(). `region` (NULL: none): if
  * the options do not say it. */
 char *volume_config_for_clients(const struct volume_config *config, const char *region);

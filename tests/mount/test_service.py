@@ -505,6 +505,23 @@ class Volumes(unittest.TestCase):
             v.service.volume("delete", "v", "--force")
             self.assertEqual(v.service.volume("list").stdout, "")
 
+    def test_quota_of_a_volume(self):
+        with ServiceVolume(volume_options=("quota-bytes=1M", "quota-inodes=3")) as v:
+            v.write("a", b"x" * 600000)
+            with self.assertRaises(OSError) as raised:
+                v.write("b", b"x" * 600000)
+            self.assertEqual(raised.exception.errno, errno.EDQUOT)
+            self.assertEqual(os.statvfs(v.mountpoint).f_blocks * os.statvfs(v.mountpoint).f_frsize, 1 << 20)
+            for word in ("quota-bytes=much", "quota-inodes=-1"):
+                done = v.service.volume("set", "v", word, check=False)
+                self.assertEqual((done.returncode, word.split("=")[0] in done.stdout), (1, True), done.stdout)
+            v.service.volume("set", "v", "quota-bytes=none")
+            v.write("b", b"x" * 600000)
+            v.write("c", b"")
+            with self.assertRaises(OSError) as raised:
+                v.write("d", b"")
+            self.assertEqual(raised.exception.errno, errno.EDQUOT)
+
     def test_mount_of_what_is_not_there(self):
         with Service() as s:
             v = ServiceVolume(service=s, name="nothing")
