@@ -13,6 +13,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from gateway import Gateway
+from s3_tools import BUILD
 from volume import WAIT_S, Volume, wait_until
 
 MIB = 1 << 20
@@ -32,10 +33,7 @@ class Disk:
         self.directory = tempfile.mkdtemp(prefix="sluice-disk.")
         test.addCleanup(os.rmdir, self.directory)
         self.mount = os.path.join(self.directory, "mnt")
-        image = os.path.join(self.directory, "image")
-        with open(image, "wb") as f:
-            f.truncate(size)
-        test.addCleanup(os.unlink, image)
+        image = self.make_image(test, size)
         run("mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-m", "0", image)
         try:
             self.device = run("losetup", "--find", "--show", image).strip()
@@ -46,6 +44,13 @@ class Disk:
         test.addCleanup(os.rmdir, self.mount)
         run("mount", "-o", "errors=continue", self.device, self.mount)
         test.addCleanup(self.unmount)
+
+    def make_image(self, test, size):
+        image = os.path.join(self.directory, "image")
+        with open(image, "wb") as f:
+            f.truncate(size)
+        test.addCleanup(os.unlink, image)
+        return image
 
     def unmount(self):
         self.limit(0)
@@ -61,6 +66,29 @@ class Disk:
             fcntl.ioctl(fd, LOOP_SET_STATUS64, bytes(info))
         finally:
             os.close(fd)
+
+
+class SlowDisk(Disk):
+    """The same on a file of a file system that delays each request."""
+
+    def make_image(self, test, size):
+        image = super().make_image(test, size)
+        self.delay_file, mount = os.path.join(self.directory, "delay"), os.path.join(self.directory, "slow")
+        self.delay(0)
+        test.addCleanup(os.unlink, self.delay_file)
+        os.mkdir(mount)
+        test.addCleanup(os.rmdir, mount)
+        process = subprocess.Popen([os.path.join(BUILD, "tests", "tools", "slow_file"), image, self.delay_file, mount], stdin=subprocess.DEVNULL)
+        test.addCleanup(process.wait, WAIT_S)
+        test.addCleanup(run, "umount", mount)
+        slow = os.path.join(mount, "image")
+        wait_until("the slow file", lambda: os.path.exists(slow) or process.poll() is not None)
+        return slow
+
+    def delay(self, ms):
+        """Each request to the disk takes so much longer from now on."""
+        with open(self.delay_file, "w") as f:
+            f.write("%d\n" % ms)
 
 
 class Load:
@@ -134,6 +162,29 @@ class CacheDiskTest(unittest.TestCase):
             load.more()
         load.end(self)
         self.assertGreater(self.cache(v)["read_errors"], 0)
+        v.unmount()
+
+    def test_slow_disk_is_passed_by_and_comes_back(self):
+        disk = SlowDisk(self, 96 * MIB)
+        v, data = self.start(disk)
+        self.assertEqual(v.read("f"), data)
+        wait_until("all of it is cached", lambda: self.cache(v)["bytes"] >= len(data))
+        self.addCleanup(disk.delay, 0)
+        load = Load(v, "f", data)
+        load.more()
+        disk.delay(500)
+        wait_until("the disk is left alone", lambda: load.wrong or self.health(v) == "slow")
+        before, reads = self.cache(v)["timeouts"], load.reads
+        for _ in range(3):
+            load.more()
+        # Only now and then one of them tries the disk; the others do not wait for it.
+        self.assertLess(self.cache(v)["timeouts"] - before, (load.reads - reads) / 5)
+        disk.delay(0)
+        wait_until("the disk is used again", lambda: load.wrong or self.health(v) == "good")
+        hits = self.cache(v)["hit_bytes"]
+        load.more()
+        self.assertGreater(self.cache(v)["hit_bytes"], hits)
+        load.end(self)
         v.unmount()
 
     def test_disk_whose_writes_hang(self):
