@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -52,6 +53,41 @@ def run(command, limit=JOB_S, env=None, check=True, cwd=None, log=None):
         print(text[-20000:], flush=True)
         raise AssertionError("%s ended with %d" % (os.path.basename(command[0]), done.returncode))
     return done.returncode, text
+
+
+def start(command, log, env=None, cwd=None):
+    """Starts a program at low priority, its output in a file. It has a session of its own, which stop() ends as a whole."""
+    with open(log, "ab") as output:
+        return subprocess.Popen(POLITE + command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                                env=env or environment(), cwd=cwd or CACHE, start_new_session=True)
+
+
+def stop(child):
+    """kill -9 of what start() started, if it still runs."""
+    if child.poll() is None:
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def run_through(command, log, what, condition, fault, env=None, cwd=None):
+    """Runs a program to its end, and fault() as soon as condition() is true, which must be before that end; its exit
+    code and its output. fault(child) may stop() it."""
+    if os.path.exists(log):
+        os.unlink(log)
+    child = start(command, log, env, cwd)
+
+    def said():
+        with open(log, errors="replace") as file:
+            return file.read()
+
+    try:
+        volume.wait_until(what, lambda: condition() or child.poll() is not None, JOB_S)
+        if child.poll() is not None:
+            raise AssertionError("the program ended before the fault:\n" + said()[-8000:])
+        fault(child)
+        return child.wait(timeout=JOB_S), said()
+    finally:
+        stop(child)
 
 
 def maven(*arguments, limit=INSTALL_S, check=True, cwd=HADOOP):

@@ -4,12 +4,10 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 import unittest
 
 import engines
-import volume
 
 PACKAGES = ("pyspark==3.5.9", "duckdb==1.1.3", "tpchgen-cli==4.0.0")
 JOBS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "jobs")
@@ -62,32 +60,15 @@ class PlainCase(unittest.TestCase):
         with open(answers) as file:
             return json.load(file)
 
-    def start(self, command, log):
-        """In a session of its own, which a kill ends as a whole."""
-        with open(os.path.join(self.directory, log), "wb") as output:
-            return subprocess.Popen(engines.POLITE + command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                                    env=engines.environment(), cwd=self.directory, start_new_session=True)
+    def log(self, name):
+        return os.path.join(self.directory, name)
 
     def job_through(self, v, name, what, condition, fault, **members):
         """Runs a job, and fault() when condition() is true; the job's answers, or None if it failed."""
         command, answers = self.command(v, name, **members)
-        child = self.start(command, "fault.log")
-        try:
-            volume.wait_until(what, lambda: condition() or child.poll() is not None, engines.JOB_S)
-            early = child.poll()
-            if early is None:
-                fault()
-                child.wait(timeout=engines.JOB_S)
-            with open(os.path.join(self.directory, "fault.log"), errors="replace") as log:
-                text = log.read()[-8000:]
-            if child.returncode:
-                print(text, flush=True)
-            self.assertIsNone(early, "the job ended before the fault:\n" + text)
-        finally:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
-        if child.returncode:
+        code, text = engines.run_through(command, self.log("fault.log"), what, condition, lambda child: fault(), cwd=self.directory)
+        if code:
+            print(text[-8000:], flush=True)
             return None
         with open(answers) as file:
             return json.load(file)
@@ -95,13 +76,8 @@ class PlainCase(unittest.TestCase):
     def kill_when(self, v, name, what, condition, **members):
         """Starts a job, and kills it with all of its processes when condition() is true."""
         command, answers = self.command(v, name, **members)
-        child = self.start(command, "killed.log")
-        try:
-            volume.wait_until(what, lambda: condition() or child.poll() is not None, engines.JOB_S)
-        finally:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-        self.assertEqual(child.returncode, -signal.SIGKILL)
+        code, _ = engines.run_through(command, self.log("killed.log"), what, condition, engines.stop, cwd=self.directory)
+        self.assertEqual(code, -signal.SIGKILL)
         self.assertFalse(os.path.exists(answers))
 
     def duckdb(self, sql):
