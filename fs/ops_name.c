@@ -44,7 +44,8 @@ static void entry_done(struct front_request *r)
 /* --- lookup, forget */
 static void lookup_done(struct front_request *r)
 {
-    if (r->result == -ENOENT && r->fs->negative_timeout_s > 0 && r->fs->names_cached) {
+    if (r->result == -ENOENT && r->fs->negative_timeout_s > 0 && r->fs->names_cached &&
+        !r->meta.reply.whole) {
         struct fuse_entry_param none = {.entry_timeout =
                                             front_timeout(r->fs, r->fs->negative_timeout_s)};
         fuse_reply_entry(r->req, &none);

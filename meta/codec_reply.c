@@ -20,7 +20,8 @@ enum part {
     PART_END = 1 << 8, /* no bytes: reply->end is true */
     PART_QUOTAS = 1 << 9,
     PART_PARENT = 1 << 10,
-    PART_ALL = (1 << 11) - 1,
+    PART_WHOLE = 1 << 11, /* no bytes: reply->whole */
+    PART_ALL = (1 << 12) - 1,
 };
 
 static uint32_t parts_of(const struct meta_reply *r)
@@ -35,6 +36,7 @@ static uint32_t parts_of(const struct meta_reply *r)
     parts |= r->data_len ? PART_DATA : 0;
     parts |= r->usage.bytes || r->usage.files || r->usage.directories ? PART_USAGE : 0;
     parts |= r->end ? PART_END : 0;
+    parts |= r->whole ? PART_WHOLE : 0;
     parts |= r->quota_count ? PART_QUOTAS : 0;
     const struct meta_drift *drift = &r->drift;
     parts |= drift->files || drift->bytes || drift->garbage_objects ? PART_DRIFT : 0;
@@ -205,6 +207,7 @@ int meta_codec_reply_get(const void *data, size_t len, struct meta_reply *out)
     if (parts & PART_PARENT)
         codec_get_attr(&d, &out->parent);
     out->end = parts & PART_END;
+    out->whole = parts & PART_WHOLE;
     out->arena = d.arena.head;
     int rc = d.no_memory ? -ENOMEM : reader_end(&d.r);
     if (rc < 0)

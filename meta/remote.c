@@ -134,6 +134,8 @@ int remote_call(struct remote *remote, struct remote_call *call)
     if (call->request)
         remote_attrs_asked(&remote->attrs, &call->request->op);
     call->touches = remote->attrs.touches;
+    if (call->request)
+        call->names = remote_names_asked(&remote->names, &call->request->op);
     HASH_ADD(hh, remote->calls, id, sizeof(call->id), call);
     DL_APPEND(remote->order, call);
     bool sent = !remote->unsent && send_locked(remote, call);
@@ -149,10 +151,27 @@ int remote_call(struct remote *remote, struct remote_call *call)
     return 0;
 }
 
+/* A name that this client knows not to be there. */
+static bool is_absent(struct remote *remote, struct meta_request *request)
+{
+    const struct meta_op *op = &request->op;
+    pthread_mutex_lock(&remote->lock);
+    bool absent = remote->online && remote_names_absent(&remote->names, op->parent, &op->name);
+    pthread_mutex_unlock(&remote->lock);
+    if (!absent)
+        return false;
+    request->reply.whole = true;
+    request->result = -ENOENT;
+    return true;
+}
+
 /* From what the service gave before, if it may still be used. */
 static bool is_answered_here(struct remote *remote, struct meta_request *request)
 {
     struct meta_attr attr;
+    if (request->op.kind == META_LOOKUP)
+        return !atomic_load(&remote->fenced) && remote_cache_ms(remote) &&
+               is_absent(remote, request);
     bool attributes = request->op.kind == META_GETATTR;
     if (!attributes &&
         (request->op.kind != META_GETXATTR || engine_xattr_is_virtual(&request->op.name)))
@@ -407,6 +426,7 @@ void remote_offline(struct remote *remote)
         }
     remote->online = false;
     remote_attrs_touch_all(&remote->attrs);
+    remote_names_drop_all(&remote->names);
     buf_reset(&remote->out);
     pthread_mutex_unlock(&remote->lock);
     remote_lock_offline(remote);
@@ -536,6 +556,19 @@ static void show_names(const struct remote *remote, const struct meta_op *op)
         events->names_shown(events->arg, directory, op->new_parent);
 }
 
+/* What the answer says of the names of directories. */
+static void answer_names_locked(struct remote *remote, struct remote_call *call)
+{
+    struct meta_request *request = call->request;
+    uint64_t directory =
+        request->op.kind == META_READDIR ? request->op.ino : request->reply.attr.ino;
+    /* Others, or this client itself, may have changed it since that answer was made. */
+    if (request->reply.whole && remote_attrs_touched(&remote->attrs, directory, call->touches))
+        request->reply.whole = false;
+    remote_names_answered(&remote->names, &request->op, request->result, &request->reply,
+                          call->names);
+}
+
 static int answer_request(struct remote *remote, const uint8_t *data, size_t len)
 {
     struct wire_reply reply;
@@ -551,11 +584,11 @@ static int answer_request(struct remote *remote, const uint8_t *data, size_t len
         if (rc)
             request->result = rc == -ENOMEM ? rc : -EIO;
     }
-    if (request->result == 0) {
-        pthread_mutex_lock(&remote->lock);
+    pthread_mutex_lock(&remote->lock);
+    if (request->result == 0)
         remote_attrs_answered(&remote->attrs, &request->op, &request->reply, call->touches);
-        pthread_mutex_unlock(&remote->lock);
-    }
+    answer_names_locked(remote, call);
+    pthread_mutex_unlock(&remote->lock);
     note_objects(remote, request);
     show_names(remote, &request->op);
     tell_of(remote, call, request->result);

@@ -24,11 +24,15 @@ void remote_attrs_touch_all(struct remote_attrs *attrs)
         attrs->places[i].attr.ino = 0;
 }
 
+bool remote_attrs_touched(const struct remote_attrs *attrs, uint64_t ino, uint64_t since)
+{
+    return attrs->floor > since || attrs->places[place_of(ino)].touched > since;
+}
+
 void remote_attrs_keep(struct remote_attrs *attrs, const struct meta_attr *attr, uint64_t since)
 {
-    size_t at = place_of(attr->ino);
-    if (attr->ino && attrs->floor <= since && attrs->places[at].touched <= since)
-        attrs->places[at].attr = *attr;
+    if (attr->ino && !remote_attrs_touched(attrs, attr->ino, since))
+        attrs->places[place_of(attr->ino)].attr = *attr;
 }
 
 bool remote_attrs_find(const struct remote_attrs *attrs, uint64_t ino, struct meta_attr *out)

@@ -26,6 +26,8 @@ struct remote_attrs {
 void remote_attrs_touch(struct remote_attrs *attrs, uint64_t ino);
 void remote_attrs_touch_all(struct remote_attrs *attrs);
 /* `since`: attrs->touches when it was asked for. */
+/* It, or what shares its place, was touched after `since`. */
+bool remote_attrs_touched(const struct remote_attrs *attrs, uint64_t ino, uint64_t since);
 void remote_attrs_keep(struct remote_attrs *attrs, const struct meta_attr *attr, uint64_t since);
 bool remote_attrs_find(const struct remote_attrs *attrs, uint64_t ino, struct meta_attr *out);
 

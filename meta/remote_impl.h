@@ -15,6 +15,7 @@
 
 #include "meta/remote.h"
 #include "remote_attrs.h"
+#include "remote_names.h"
 #include "remote_stores.h"
 #include "tls.h"
 #include "volume.h"
@@ -48,7 +49,8 @@ struct remote_call {
     struct meta_lock *lock; /* NULL: nobody waits */
     bool closing;           /* LOCK: nobody waits when the service is away */
     bool sent, cancel;
-    uint64_t touches;  /* of attributes, when it was submitted */
+    uint64_t touches; /* of attributes, when it was submitted */
+    struct names_mark names;
     uint64_t since_ms; /* offline, or when it was submitted: monotonic */
     UT_hash_handle hh;
     struct remote_call *prev, *next;
@@ -93,6 +95,7 @@ struct remote {
     struct remote_call *calls, *order; /* by id; in the order of submission */
     struct remote_object *objects;
     struct remote_attrs attrs;
+    struct remote_names names;
     struct locks *locks; /* that are held, of session 0 */
     struct buf out;
     bool online, posted, cancel_posted, closing;
@@ -158,6 +161,12 @@ uint64_t remote_newest_object(struct remote *remote);
 
 /* remote_keys.c */
 int remote_keys_answer(struct remote *remote, const uint8_t *data, size_t len);
+
+/* remote_push.c: loop thread */
+/* An INVALIDATE: 0, or -EBADMSG, -ENOMEM. */
+int remote_pushed(struct remote *remote, const uint8_t *data, size_t len);
+/* What directories have is to be asked for again. Any thread. */
+void remote_forget_names(struct remote *remote);
 
 /* remote_send.c */
 void remote_sender_init(struct remote_sender *sender);

@@ -301,7 +301,7 @@ static int on_welcome(struct remote_link *link, const uint8_t *data, size_t len)
     struct remote *remote = link->remote;
     struct wire_welcome m;
     if (remote->state != REMOTE_GREET || wire_get_welcome(data, len, &m) < 0 ||
-        m.version != WIRE_VERSION)
+        m.version < WIRE_VERSION_MIN || m.version > WIRE_VERSION)
         return -EBADMSG;
     bool first = !remote->store_url, again = remote->session != 0;
     if (again && m.session != remote->session)
@@ -370,93 +370,6 @@ static int on_refused(struct remote_link *link, const uint8_t *data, size_t len)
     return 0;
 }
 
-static void take_item(void *arg, const struct wire_item *item)
-{
-    struct remote *remote = arg;
-    const struct meta_events *events = &remote->config.events;
-    metric_add(remote->invalidations, 1);
-    pthread_mutex_lock(&remote->lock);
-    if (item->kind == WIRE_ITEM_ALL)
-        remote_attrs_touch_all(&remote->attrs);
-    else
-        remote_attrs_touch(&remote->attrs, item->ino);
-    pthread_mutex_unlock(&remote->lock);
-    switch (item->kind) {
-    case WIRE_ITEM_ENTRY:
-        if (events->entry_changed)
-            events->entry_changed(events->arg, item->ino, item->name.bytes, item->name.len);
-        break;
-    case WIRE_ITEM_ATTR:
-    case WIRE_ITEM_OUTSIDE:
-        if (events->inode_changed)
-            events->inode_changed(events->arg, item->ino, item->kind == WIRE_ITEM_OUTSIDE);
-        break;
-    case WIRE_ITEM_CONTENT:
-        if (events->content_changed)
-            events->content_changed(events->arg, item->ino);
-        break;
-    case WIRE_ITEM_EXTENTS:
-        if (events->extents_changed)
-            events->extents_changed(events->arg, item->ino);
-        break;
-    case WIRE_ITEM_GONE:
-        if (events->inode_gone)
-            events->inode_gone(events->arg, item->ino);
-        break;
-    case WIRE_ITEM_ALL:
-        if (events->all_changed)
-            events->all_changed(events->arg);
-        break;
-    }
-}
-
-/* A batch that is to be confirmed when the kernel has dropped all of it. */
-struct batch {
-    struct meta_told told;
-    struct loop_task back;
-    struct remote *remote;
-    uint64_t sequence, link;
-};
-
-static void confirm(struct loop_task *task)
-{
-    struct batch *batch = container_of(task, struct batch, back);
-    struct remote *remote = batch->remote;
-    /* Numbers are of one connection. */
-    if (remote->state == REMOTE_ONLINE && remote->links == batch->link)
-        send_number(remote->link, WIRE_CONFIRM, batch->sequence);
-    free(batch);
-}
-
-static void dropped(struct meta_told *told)
-{
-    struct batch *batch = container_of(told, struct batch, told);
-    batch->back.run = confirm;
-    loop_post(batch->remote->loop, &batch->back);
-}
-
-static int on_invalidate(struct remote_link *link, const uint8_t *data, size_t len)
-{
-    struct remote *remote = link->remote;
-    const struct meta_events *events = &remote->config.events;
-    uint64_t sequence;
-    if (wire_get_items(data, len, &sequence, take_item, remote) < 0)
-        return -EBADMSG;
-    if (!events->when_dropped) {
-        send_number(link, WIRE_CONFIRM, sequence);
-        return 0;
-    }
-    struct batch *batch = calloc(1, sizeof(*batch));
-    if (!batch)
-        return -ENOMEM; /* the next connection begins with empty caches */
-    batch->remote = remote;
-    batch->sequence = sequence;
-    batch->link = remote->links;
-    batch->told.done = dropped;
-    events->when_dropped(events->arg, &batch->told);
-    return 0;
-}
-
 static int on_message(struct remote_link *link, enum wire_type type, const uint8_t *data,
                       size_t len)
 {
@@ -469,8 +382,9 @@ static int on_message(struct remote_link *link, enum wire_type type, const uint8
     if (remote->state != REMOTE_ONLINE)
         return -EBADMSG;
     if (type == WIRE_INVALIDATE)
-        return on_invalidate(link, data, len);
+        return remote_pushed(remote, data, len);
     if (type == WIRE_STORES_NEW) {
+        remote_forget_names(remote); /* a directory may get names from there */
         remote_stores_changed(remote->stores);
         return 0;
     }
@@ -598,7 +512,7 @@ static void greet(struct remote_link *link)
     int volume_len = snprintf(volume, sizeof(volume), "%s%s%s", url->volume,
                               url->directory ? "/" : "", url->directory ? url->directory : "");
     struct wire_hello hello = {
-        .version_min = WIRE_VERSION,
+        .version_min = WIRE_VERSION_MIN,
         .version_max = WIRE_VERSION,
         .volume = {volume, (size_t)volume_len},
         .token = {c->token, c->token ? strlen(c->token) : 0},

@@ -130,6 +130,7 @@ static void free_remote(struct remote *remote)
         free(object);
     }
     loop_free(remote->loop);
+    remote_names_drop_all(&remote->names);
     locks_free(remote->locks);
     buf_done(&remote->out);
     remote_sender_done(&remote->sender);

@@ -68,6 +68,7 @@ struct conn {
     char peer[PEER_MAX];            /* address and port, or who is at the unix socket */
     uint8_t gate_key[GATE_KEY_LEN]; /* with `gated` */
     bool gated;                     /* counted as pending */
+    uint32_t version;               /* of the protocol, since its hello */
     bool local, owner;              /* of this host; root or the service's user, by unix socket */
     struct grant grant;             /* since its hello; the session's, when it has one */
     bool failed;                    /* by its own fault */
@@ -131,6 +132,7 @@ struct session {
     uint64_t id;
     uint64_t root; /* all it sees is at or below this directory; 0: all of the volume */
     uint8_t key[WIRE_KEY_LEN];
+    uint32_t version; /* of its last connection */
     char *text;
     struct conn *conn; /* NULL: lost; it may come back */
     uint64_t heard_ms;

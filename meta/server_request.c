@@ -111,6 +111,21 @@ static void saw(struct job *job, uint64_t ino)
     change_saw(&job->change, job->session, ino);
 }
 
+/* The client is told all names of the directory, and each change that others make is pushed to it,
+ * as it was noted: so it need not ask for names that are not there. Not where the bucket may have
+ * some that nobody has asked for. */
+static void give_names(struct job *job)
+{
+    job->request.reply.whole = job->session->version >= WIRE_VERSION_NAMES;
+}
+
+static bool comes_from_bucket(const struct job *job, uint64_t ino)
+{
+    char prefix[META_KEY_MAX + 1];
+    uint64_t listed_ns;
+    return engine_origin(job->session->volume->meta->engine, ino, prefix, &listed_ns) != -ENODATA;
+}
+
 static void note_entries(struct job *job)
 {
     const struct meta_reply *reply = &job->request.reply;
@@ -122,6 +137,8 @@ static void note_entries(struct job *job)
         session_note(session, reply->entries[i].ino, LEASE_SELF);
         saw(job, reply->entries[i].ino);
     }
+    if (op->name.len == 0 && reply->end && !comes_from_bucket(job, op->ino))
+        give_names(job);
 }
 
 static void note_read(struct job *job)
@@ -240,6 +257,9 @@ static void note_change(struct job *job)
             tell(job, WIRE_ITEM_ATTR, op->ino);
         session_note(session, op->parent, LEASE_NAMES);
         session_note(session, reply->attr.ino, LEASE_SELF);
+        /* The answer of a change that was sent again is as old as the change. */
+        if (op->kind == META_MKNOD && S_ISDIR(reply->attr.mode) && !op->retry)
+            give_names(job);
         break;
     case META_UNLINK:
         give_parent(job, tell_name(job, op->parent, &op->name, LEASE_NAMES));

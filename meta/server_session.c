@@ -375,7 +375,7 @@ static void welcome(struct conn *conn, struct session *session, bool restarted)
 {
     struct server_volume *volume = session->volume;
     struct wire_welcome m = {
-        .version = WIRE_VERSION,
+        .version = conn->version,
         .session = session->id,
         .restarted = restarted,
         .lease_ms = volume->server->config.lease_ms,
@@ -387,6 +387,7 @@ static void welcome(struct conn *conn, struct session *session, bool restarted)
     };
     meta_contents(volume->meta, &m.contents);
     conn->session = session;
+    session->version = conn->version;
     auth_adopt(session, conn);
     guard_known(conn);
     conn->in.max = WIRE_FRAME_MAX;
@@ -427,11 +428,12 @@ void session_hello(struct conn *conn, const struct wire_hello *hello)
 {
     struct server *server = conn->server;
     struct session *session = NULL;
-    if (hello->version_min > WIRE_VERSION || hello->version_max < WIRE_VERSION) {
-        conn_refuse(conn, -EPROTO, "this service speaks version %d of the protocol only",
-                    WIRE_VERSION);
+    if (hello->version_min > WIRE_VERSION || hello->version_max < WIRE_VERSION_MIN) {
+        conn_refuse(conn, -EPROTO, "this service speaks versions %d to %d of the protocol only",
+                    WIRE_VERSION_MIN, WIRE_VERSION);
         return;
     }
+    conn->version = MIN(hello->version_max, (uint32_t)WIRE_VERSION);
     struct wire_text name = hello->volume, path = {0};
     const char *slash = name.len ? memchr(name.bytes, '/', name.len) : NULL;
     if (slash) {

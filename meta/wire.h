@@ -9,7 +9,9 @@
 #include "base/buf.h"
 #include "meta/op.h"
 
-#define WIRE_VERSION 1
+#define WIRE_VERSION 2       /* what both ends like best, … */
+#define WIRE_VERSION_MIN 1   /* … and what they still speak: docs/protocol.md, "Versions" */
+#define WIRE_VERSION_NAMES 2 /* answers may say that they have all names of a directory */
 #define WIRE_HEAD 5
 #define WIRE_FRAME_MAX (64u << 20) /* the longest message, with its type */
 #define WIRE_HELLO_MAX 8192        /* before the client is known */

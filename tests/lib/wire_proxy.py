@@ -7,7 +7,7 @@
         proxy.let_go()
         proxy.frames                             # [(direction, type)] of what went through, if it was made with count=True
 
-`lie=True` makes the client behind it a stale one: invalidations never reach it, and the service is told that it has confirmed them.
+`oldest=True` makes the client behind it one that speaks the first version of the protocol only. `lie=True` makes the client behind it a stale one: invalidations never reach it, and the service is told that it has confirmed them.
 """
 
 import collections
@@ -17,7 +17,7 @@ import struct
 import threading
 import time
 
-CONFIRM, INVALIDATE = 13, 12
+HELLO, CONFIRM, INVALIDATE = 1, 13, 12
 DIRECTIONS = ("to_service", "to_client")
 
 
@@ -90,6 +90,8 @@ class Link:
                 self.queues["to_service"].put((due, frame(CONFIRM, leb128(struct.unpack(">Q", whole[5:13])[0]))))
                 proxy.swallowed += 1
                 continue
+            if proxy.oldest and direction == "to_service" and whole[4] == HELLO:
+                whole = whole[:12] + b"\x01" + whole[13:]  # after "sluice" and the lowest version
             if proxy.count:
                 proxy.frames.append((direction, whole[4]))
             self.queues[direction].put((due, whole))
@@ -126,9 +128,9 @@ class Link:
 
 
 class WireProxy:
-    def __init__(self, target, lie=False, count=False):
-        self.target, self.lie, self.count = target, lie, count
-        self.looks = lie or count
+    def __init__(self, target, lie=False, count=False, oldest=False):
+        self.target, self.lie, self.count, self.oldest = target, lie, count, oldest
+        self.looks = lie or count or oldest
         self.delay_s = 0.0
         self.frames = collections.deque()
         self.swallowed = 0

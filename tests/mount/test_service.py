@@ -564,6 +564,18 @@ class BadClients(unittest.TestCase):
             v.write("f", b"goes on")
             self.assertEqual(v.read("f"), b"goes on")
 
+    def test_versions(self):
+        """The highest that both speak; if there is none, the reason."""
+        with ServiceVolume() as v:
+            for lowest, highest, expected in ((1, 1, 1), (1, 9, 2), (2, 2, 2), (3, 9, None), (0, 0, None)):
+                hello = b"sluice" + bytes([lowest, highest, 1]) + b"v" + bytes([0, 0]) + os.urandom(16) + bytes([0, 0])
+                with socket.create_connection(("127.0.0.1", v.service.port), timeout=120) as s:
+                    s.sendall(struct.pack(">IB", len(hello) + 1, 1) + hello)
+                    answer = b""
+                    while len(answer) < 7:
+                        answer += s.recv(65536)
+                self.assertEqual(answer[4:6] if expected else answer[4:5], bytes([2, expected] if expected else [3]))
+
     def test_silent_connections_are_closed(self):
         with ServiceVolume() as v:
             silent = [socket.create_connection(("127.0.0.1", v.service.port), timeout=120) for _ in range(20)]

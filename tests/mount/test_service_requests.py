@@ -14,9 +14,9 @@ FILES = 20
 
 
 class Mount(ServiceVolume):
-    def __init__(self, service, bucket):
+    def __init__(self, service, bucket, oldest=False):
         super().__init__(service=service, bucket=bucket)
-        self.proxy = WireProxy(service.port, count=True)
+        self.proxy = WireProxy(service.port, count=True, oldest=oldest)
 
     def command(self, *extra):
         return [word.replace(":%d/" % self.service.port, ":%d/" % self.proxy.port) if word.startswith("sluice://") else word
@@ -43,6 +43,7 @@ class Requests(unittest.TestCase):
         cls.service.start()
         bucket = os.path.join(cls.service.directory, "bucket")
         os.mkdir(bucket)
+        cls.bucket = bucket
         cls.service.volume("create", "v", "file://" + bucket, "settle-delay=1h")
         for name in "ab":
             mount = Mount(cls.service, bucket)
@@ -81,14 +82,57 @@ class Requests(unittest.TestCase):
             self.assertLessEqual(got[1], tasks)
 
         write("g", 0, b"")
-        check(lambda i: write("e", i, b""), 2, 1)         # is there one? make it; sync it
-        check(lambda i: write("f", i, b"x" * 4096), 2 + 1)  # is there one? make it; its bytes, durable
+        check(lambda i: write("e", i, b""), 1, 1)        # make it; sync it. That there is none is known
+        check(lambda i: write("f", i, b"x" * 4096), 1 + 1)  # make it; its bytes, durable
         check(lambda i: os.stat(name("f", i)), 0)
+        check(lambda i: self.assertFalse(os.path.exists(name("none", i))), 0)
         check(read, 1)  # where its bytes are
         check(read, 0)
-        check(lambda i: os.rename(name("e", i), name("r", i)), 2)
+        check(lambda i: os.rename(name("e", i), name("r", i)), 1)
         check(lambda i: os.rename(name("f", i), name("r", i)), 2)
         check(lambda i: os.unlink(name("r", i)), 1)
+
+    def is_asked(self, mount, directory, new="none"):
+        """Whether the service is asked for names that are not there."""
+        mount.sent()
+        for i in range(FILES):
+            self.assertFalse(os.path.exists(mount.path(directory, "%s%d" % (new, i))))
+        asked = mount.sent()[REQUEST]
+        self.assertTrue(asked >= FILES or asked <= FILES / 2, asked)
+        return asked >= FILES
+
+    def test_names_that_are_not_there(self):
+        """A directory that this mount has made, or listed: until another one changes it, nobody is asked for what it does not have."""
+        os.mkdir(self.a.path("n"))
+        self.assertFalse(self.is_asked(self.a, "n"))
+        self.assertFalse(os.path.exists(self.a.path("n/1")))
+        self.b.write("n/1", b"x")
+        self.assertEqual(self.a.read("n/1"), b"x")
+        self.assertTrue(self.is_asked(self.a, "n"))
+        self.assertEqual(os.listdir(self.a.path("n")), ["1"])
+        self.assertFalse(self.is_asked(self.a, "n", "others"))
+        for i in range(2, 5):  # each is seen at once, whoever made it
+            self.assertEqual(os.listdir(self.a.path("n")), [str(i - 1)])
+            self.assertFalse(os.path.exists(self.a.path("n/%d" % i)))
+            os.rename(self.b.path("n/%d" % (i - 1)), self.b.path("n/%d" % i))
+            self.assertEqual(self.a.read("n/%d" % i), b"x")
+
+    def test_names_of_the_bucket_are_asked_for(self):
+        """What others put there comes to light by a question: so a directory that comes from the bucket is not known whole."""
+        os.mkdir(os.path.join(self.bucket, "from"))
+        with open(os.path.join(self.bucket, "from", "one"), "wb") as f:
+            f.write(b"1")
+        self.assertEqual(os.listdir(self.a.path("from")), ["one"])
+        self.assertTrue(self.is_asked(self.a, "from"))
+
+    def test_first_version_of_the_protocol(self):
+        """A mount that speaks it is not told that it knows a directory whole, and works."""
+        with Mount(self.service, self.bucket, oldest=True) as old:
+            os.mkdir(old.path("o"))
+            self.assertTrue(self.is_asked(old, "o"))
+            old.write("o/f", b"x")
+            self.assertEqual(self.a.read("o/f"), b"x")
+            old.unmount()  # without a word, others would wait for it as long as its lease
 
     def test_from_close_to_the_other_mount(self):
         """Close asks once, and waits for one push and its confirmation; who reads then asks once, for the attributes

@@ -349,7 +349,11 @@ struct meta_reply {
                                 from a service */
     struct meta_entry *entries;
     size_t entry_count;
-    bool end; /* READDIR: no more; SETTLE_SUBTREE: nothing left; SETTLE_DONE: swapped */
+    bool whole; /* MKNOD of a directory, READDIR from the start: these are all its names (of a new
+                   one: none), and whoever asked is told before others change that. LOOKUP, with
+                   -ENOENT: known by such an answer; that this name was asked for is not noted by
+                   the service, so the kernel may not keep it. Only from a service */
+    bool end;   /* READDIR: no more; SETTLE_SUBTREE: nothing left; SETTLE_DONE: swapped */
     struct meta_extent *extents;
     size_t extent_count;
     struct meta_object *objects;
