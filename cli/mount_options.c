@@ -96,8 +96,9 @@ static const struct option_spec specs[] = {
      "Keep access control lists (setfacl, getfacl), also those that directories hand down. Costs "
      "one request more for each file that somebody else than its owner uses",
      .group = GROUP_MOUNT},
-    {"max-threads", 0, OPTION_UINT, AT(max_threads), "N", "Threads that serve the kernel (10)",
-     .min = 1, .max = 256, .group = GROUP_MOUNT},
+    {"max-threads", 0, OPTION_UINT, AT(max_threads), "N",
+     "Threads that serve the kernel (processors + 2, at most 10)", .min = 1, .max = 256,
+     .group = GROUP_MOUNT},
 
     {"meta-dir", 0, OPTION_STRING, AT(meta_dir), "DIR",
      "Metadata of this volume, on a local disk (/var/lib/sluice/NAME, or under ~/.local/state)",
@@ -283,7 +284,6 @@ void mount_options_init(struct mount_options *options)
         .import_ttl_ms = 60000,
         .cache_free = 10,
         .negative_ttl_ms = 1000,
-        .max_threads = 10,
         .memory = 256u << 20,
         .staging_max = 16ull << 30,
         .upload_delay_ms = 1000,

@@ -22,25 +22,46 @@ static struct directory *directory_of(const struct fuse_file_info *fi)
     return (struct directory *)(uintptr_t)fi->fh;
 }
 
-void front_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+/* The kernel may keep the listing if it learns of each change: it makes them itself, or is told
+ * (notify.c). What is in the bucket changes without a word. */
+static void opendir_done(struct front_request *r)
 {
-    struct fs *fs = front_fs(req);
-    struct directory *d = calloc(1, sizeof(*d));
+    struct fs *fs = r->fs;
+    struct directory *d = r->result == 0 ? calloc(1, sizeof(*d)) : NULL;
     if (!d) {
-        fuse_reply_err(req, ENOMEM);
+        front_reply_result(r, r->result < 0 ? r->result : -ENOMEM);
         return;
     }
     d->opened.kind = FRONT_DIRECTORY;
     pthread_mutex_init(&d->lock, NULL);
     dir_positions_init(&d->positions);
     front_opened_add(fs, &d->opened);
-    fi->fh = (uintptr_t)d;
-    /* Others are told what changes in it, and drop it. */
-    fi->cache_readdir = fi->keep_cache = fs->config.shared && fs->names_cached;
-    if (fuse_reply_open(req, fi) < 0) {
+    r->fi.fh = (uintptr_t)d;
+    r->fi.cache_readdir = r->fi.keep_cache =
+        fs->names_cached && (fs->config.shared || !r->meta.reply.attr.listed);
+    if (fuse_reply_open(r->req, &r->fi) < 0) {
         front_opened_remove(fs, &d->opened);
         front_directory_free(&d->opened);
     }
+    front_end(r);
+}
+
+void front_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct fs *fs = front_fs(req);
+    struct front_request *r = front_begin(fs, req, FRONT_OPENDIR);
+    if (!r)
+        return;
+    r->ino = ino;
+    r->fi = *fi;
+    if (fs->config.shared || front_is_control(ino)) {
+        r->meta.reply.attr.listed = front_is_control(ino);
+        opendir_done(r);
+        return;
+    }
+    r->meta.op.kind = META_GETATTR;
+    r->meta.op.ino = ino;
+    front_meta(r, opendir_done);
 }
 
 void front_directory_free(struct front_opened *opened)

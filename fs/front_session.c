@@ -18,7 +18,8 @@
 #include "leave.h"
 
 #define DAY_MS (24u * 3600 * 1000)
-#define DEFAULT_THREADS 10
+#define THREADS_LEAST 4
+#define THREADS_MOST 10
 
 const char *const front_op_names[FRONT_OP_COUNT] = {
     [FRONT_LOOKUP] = "lookup",
@@ -41,6 +42,7 @@ const char *const front_op_names[FRONT_OP_COUNT] = {
     [FRONT_FALLOCATE] = "fallocate",
     [FRONT_COPY] = "copy_file_range",
     [FRONT_LSEEK] = "lseek",
+    [FRONT_OPENDIR] = "opendir",
     [FRONT_READDIR] = "readdir",
     [FRONT_FSYNCDIR] = "fsyncdir",
     [FRONT_STATFS] = "statfs",
@@ -48,10 +50,17 @@ const char *const front_op_names[FRONT_OP_COUNT] = {
     [FRONT_LOCK] = "lock",
 };
 
+/* Each that waits for a request is woken in turn; with more than can run, each request finds one
+ * that has slept. Two beside the processors, for those that wait for the disk. */
+static unsigned default_threads(void)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    return (unsigned)MAX(THREADS_LEAST, MIN(processors + 2, THREADS_MOST));
+}
+
 void fs_config_init(struct fs_config *config)
 {
     *config = (struct fs_config){
-        .max_threads = DEFAULT_THREADS,
         .cache_timeout_ms = DAY_MS,
         .import_ttl_ms = 60000,
         .negative_ttl_ms = 1000,
@@ -103,7 +112,7 @@ static int copy_config(struct fs *fs, const struct fs_config *config)
     int name = copy_text(&c->volume_name);
     int options = copy_text(&c->fuse_options);
     if (c->max_threads == 0)
-        c->max_threads = DEFAULT_THREADS;
+        c->max_threads = default_threads();
     fs->long_timeout_s = c->cache_timeout_ms / 1000.0;
     fs->import_timeout_s =
         c->import_ttl_ms ? c->import_ttl_ms / 1000.0 : c->cache_timeout_ms / 1000.0;

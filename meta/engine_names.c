@@ -38,6 +38,7 @@ void engine_attr(uint64_t ino, const struct record_inode *inode, struct meta_att
         .data_version = inode->data_version,
         .meta_version = inode->meta_version,
         .has_xattr = inode->xattrs > 0,
+        .listed = S_ISDIR(inode->mode) && inode->flags & RECORD_ORIGIN,
     };
 }
 

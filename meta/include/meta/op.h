@@ -38,6 +38,8 @@ struct meta_attr {
     uint64_t data_version; /* steps with each change of the content */
     uint64_t meta_version; /* steps with each change of the inode */
     bool has_xattr;        /* false: there is surely none */
+    bool listed;           /* directory: the bucket's listing says what is in it (not of a volume of
+                              a service) */
 };
 
 struct meta_name {
