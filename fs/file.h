@@ -145,6 +145,7 @@ struct file {
     unsigned key_conflicts; /* in a row, at internal keys */
     bool logged_error;
     uint64_t quota_size;     /* as reserved: quota.c */
+    uint64_t quota_wanted;   /* the service is to be asked for this size */
     bool cache_stale;        /* the kernel's pages of this inode may be of other content */
     bool picks;              /* a reader began at its end (stream.h) */
     struct pass *pass;       /* NULL: none */
@@ -180,8 +181,16 @@ struct file *file_ref(struct file *file); /* of one who has a reference; any thr
 void file_put(struct file *file);         /* any thread, no locks held */
 /* Puts the file on the dirty list or takes it off, as file->staging says. No locks held. */
 void file_dirty_update(struct file *file);
-/* quota.c. Before the file grows to `size`: 0, or -EDQUOT. */
+/* quota.c. Before the file grows to `size`: 0, or -EDQUOT; or -EAGAIN: the service must be asked
+ * first. Then the whole call is done again, by one of those below. */
 int file_quota_grow_locked(struct file *file, uint64_t size);
+/* A write, truncate or fallocate that got -EAGAIN goes on when the service has answered:
+ * -EINPROGRESS (request->done comes), or -ENOMEM. No locks held. */
+int quota_wait_write(struct data_handle *handle, struct fuse_bufvec *in, uint64_t offset,
+                     bool append, struct data_request *request);
+int quota_wait_truncate(struct file *file, uint64_t size, struct data_request *request);
+int quota_wait_fallocate(struct data_handle *handle, int mode, uint64_t offset, uint64_t length,
+                         struct data_request *request);
 /* After it shrank, lost its staging, or a flush ended. */
 void file_quota_update_locked(struct file *file);
 /* flush.c. As data_flush_all; FLUSH_OTHERS: without DATA_LOCAL. */

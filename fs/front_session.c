@@ -251,6 +251,15 @@ static void on_all(void *arg)
     notify_all(fs->notify);
 }
 
+static void on_quota(void *arg)
+{
+    struct fs *fs = arg;
+    pthread_rwlock_rdlock(&fs->users_lock);
+    if (fs->data)
+        data_quota_begin(fs->data);
+    pthread_rwlock_unlock(&fs->users_lock);
+}
+
 static void on_session_lost(void *arg)
 {
     struct fs *fs = arg;
@@ -285,6 +294,7 @@ struct meta_events fs_events(struct fs *fs)
         .content_changed = on_content,
         .all_changed = on_all,
         .session_lost = on_session_lost,
+        .quota_begins = on_quota,
         .when_dropped = on_told,
         .arg = fs,
     };

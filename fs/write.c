@@ -142,6 +142,8 @@ int data_write(struct data_handle *handle, struct fuse_bufvec *in, uint64_t offs
         return 0;
     if (!write_must_wait(data) && !durability_must_wait(handle->file)) {
         int64_t n = write_apply(handle, in, offset, append);
+        if (n == -EAGAIN && request)
+            return quota_wait_write(handle, in, offset, append, request);
         if (n != -ENOSPC)
             return (int)n;
         /* Bytes of a pipe may be gone by now: only memory can be tried again. */
@@ -272,6 +274,8 @@ int data_truncate(struct data *data, uint64_t ino, uint64_t size, struct data_re
         durability_written(file);
     else
         upload_stopped(file);
+    if (rc == -EAGAIN)
+        rc = quota_wait_truncate(file, size, request);
     file_put(file);
     return rc;
 }
@@ -328,5 +332,5 @@ int data_fallocate(struct data_handle *handle, int mode, uint64_t offset, uint64
     pthread_mutex_unlock(&file->lock);
     if (new || new_size)
         file_dirty_update(file);
-    return rc;
+    return rc == -EAGAIN ? quota_wait_fallocate(handle, mode, offset, length, request) : rc;
 }

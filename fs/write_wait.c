@@ -82,7 +82,11 @@ void write_wait_run(struct data *data, bool begun)
                         (unsigned long long)staging_area_max(data->area));
         take_first(data);
         struct data_request *request = wait->request;
+        if (n == -EAGAIN)
+            n = quota_wait_write(wait->handle, wait->in, wait->offset, wait->append, request);
         free(wait);
+        if (n == -EINPROGRESS)
+            continue;
         request->result = (int)n;
         request->done(request);
         begun |= n >= 0;

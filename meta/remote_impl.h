@@ -86,6 +86,7 @@ struct remote {
     /* Any thread. */
     _Atomic uint64_t lease_end_ns; /* monotonic: until then the service keeps the session */
     _Atomic int fenced;            /* 0 or -ESTALE */
+    _Atomic bool quota_on;         /* sizes are reserved */
     _Atomic uint64_t era;          /* sessions so far; changed under `lock`, while fenced */
 
     struct remote_sender sender;
@@ -96,7 +97,8 @@ struct remote {
     struct remote_object *objects;
     struct remote_attrs attrs;
     struct remote_names names;
-    struct locks *locks; /* that are held, of session 0 */
+    struct locks *locks;                   /* that are held, of session 0 */
+    struct remote_quota_file *quota_files; /* remote_quota.c */
     struct buf out;
     bool online, posted, cancel_posted, closing;
     uint64_t next_id, next_change;

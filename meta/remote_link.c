@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "remote_impl.h"
 #include "remote_pace.h"
+#include "remote_quota.h"
 
 #define GREET_MS 5000 /* for the answer to HELLO */
 #define DOUBT_MS 100
@@ -145,6 +146,7 @@ static void fence(struct remote *remote, const char *why, bool final)
     remote->session = 0;
     hash_random(remote->key, sizeof(remote->key));
     remote_forget(remote);
+    remote_quota_forget(remote);
     if (events->session_lost)
         events->session_lost(events->arg);
     remote->lost_told.done = dropped_all;
@@ -386,6 +388,10 @@ static int on_message(struct remote_link *link, enum wire_type type, const uint8
     if (type == WIRE_STORES_NEW) {
         remote_forget_names(remote); /* a directory may get names from there */
         remote_stores_changed(remote->stores);
+        return 0;
+    }
+    if (type == WIRE_QUOTA && wire_get_number(data, len, &number) == 0) {
+        remote_quota_round(remote, number);
         return 0;
     }
     if (type != WIRE_PONG)

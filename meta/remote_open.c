@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/hash.h"
 #include "remote_impl.h"
+#include "remote_quota.h"
 
 #define TCP "sluice://"
 #define TLS "sluices://"
@@ -124,6 +125,7 @@ static char *copy(const char *text, int *rc)
 static void free_remote(struct remote *remote)
 {
     struct remote_object *object, *next;
+    remote_quota_forget(remote);
     HASH_ITER(hh, remote->objects, object, next)
     {
         HASH_DEL(remote->objects, object);

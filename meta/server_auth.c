@@ -119,8 +119,12 @@ void auth_adopt(struct session *session, struct conn *conn)
 
 int auth_task(const struct session *session, enum wire_task_kind kind)
 {
-    /* Settling writes to the bucket. */
-    return kind == WIRE_TASK_SETTLE && session->grant.rights < TOKEN_WRITE ? -EROFS : 0;
+    /* Settling writes to the bucket; sizes are reserved for who writes. */
+    bool reserves = kind == WIRE_TASK_RESERVE || kind == WIRE_TASK_RESERVED;
+    if (reserves && session->read_only)
+        return -EROFS;
+    return (reserves || kind == WIRE_TASK_SETTLE) && session->grant.rights < TOKEN_WRITE ? -EROFS
+                                                                                         : 0;
 }
 
 static void ids_in(const struct token_ids *ids, struct meta_op *op)

@@ -159,6 +159,8 @@ struct session {
     struct id_entry *reserved; /* objects */
     UT_hash_handle hh;         /* volume->sessions */
     bool caches;               /* it is in volume->caching */
+    unsigned quota_parts;      /* sizes that are reserved for it */
+    uint64_t quota_round;      /* that it has not answered; 0: none */
     struct session *caching_prev, *caching_next;
     struct session *dirty_prev, *dirty_next;
 };
@@ -177,7 +179,10 @@ struct job {
     struct meta_decoded_op decoded;
     struct meta_request request;
     struct meta_task task;
-    uint64_t reported; /* remaining, as the client knows it */
+    uint64_t reported;     /* remaining, as the client knows it */
+    uint64_t quota_size;   /* RESERVE */
+    unsigned quota_rounds; /* that it has begun */
+    struct job *quota_prev, *quota_next;
     struct loop_task back;
     UT_hash_handle hh; /* session->jobs */
     struct change change;
@@ -209,6 +214,7 @@ struct server_volume {
     struct touched *touched; /* what was changed and is not confirmed */
     struct change *recovery; /* sessions of before a restart that have not dropped what they have */
     struct locks *locks;
+    struct server_quota *quota;
     struct locker *parked;    /* requests for locks that came before all sessions were back */
     struct id_entry *orphans; /* objects that were reserved before a restart, not claimed yet */
     unsigned events;          /* posted, not run; atomic */
@@ -327,6 +333,7 @@ void request_take(struct session *session, const struct wire_request *m);
 void task_take(struct session *session, const struct wire_task *m);
 void task_cancel(struct session *session, uint64_t id);
 void job_answer(struct job *job); /* and frees it */
+void job_ended(struct job *job);  /* what it waited for is over: confirmations, then the answer */
 /* A kernel drops the pages of a file only when the reads of them that are under way have ended. If
  * such a read is held for another session's confirmation, and one of that session for this one's,
  * neither comes. So a read of extents is not held for long while its own session has something to

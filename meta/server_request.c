@@ -13,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "server_quota.h"
 #include "server_subtree.h"
 
 #define READ_HELD_MS 100
@@ -349,6 +350,16 @@ static void note_held(struct job *job)
     DL_APPEND2(server->reading, job, reading_prev, reading_next);
 }
 
+static void finish(struct job *job);
+
+void job_ended(struct job *job)
+{
+    if (job->is_task)
+        finish(job);
+    else
+        change_made(&job->change);
+}
+
 /* Nothing but confirmations is waited for. */
 static void finish(struct job *job)
 {
@@ -360,6 +371,10 @@ static void finish(struct job *job)
     job->result = job->is_task ? job->task.result : job->request.result;
     if (!job->is_task && job->request.applied && job->session->ended && volume->meta)
         volume_session_over(volume, job->session);
+    quota_look(volume);
+    if (!job->is_task && job->request.op.kind == META_QUOTA_SET && job->result == 0 &&
+        quota_was_set(job))
+        return;
     change_made(&job->change);
 }
 
@@ -514,8 +529,14 @@ void task_take(struct session *session, const struct wire_task *m)
     job->reported = 0;
     memset(&job->task, 0, sizeof(job->task));
     job->task_kind = m->kind;
+    job->quota_rounds = 0;
     job->task.ino = m->ino;
     job->task.done = task_done;
+    if (m->kind == WIRE_TASK_RESERVED && m->ino == 0) {
+        quota_answered(session, m->object);
+        finish(job);
+        return;
+    }
     job->result = auth_task(session, m->kind);
     if (job->result < 0) {
         error_set(&job->task.error, job->result, "the token of this mount is for reading");
@@ -540,6 +561,11 @@ void task_take(struct session *session, const struct wire_task *m)
         break;
     case WIRE_TASK_OBJECT_CHANGED:
         meta_object_changed(meta, &job->task, m->object);
+        break;
+    case WIRE_TASK_RESERVE:
+    case WIRE_TASK_RESERVED:
+        if (!quota_take(job, m->object))
+            finish(job);
         break;
     }
 }

@@ -16,6 +16,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "server_locks.h"
+#include "server_quota.h"
 #include "server_subtree.h"
 
 #define RECORD_VERSION 3 /* 1: without the root; 2: without the path of the token */
@@ -235,6 +236,7 @@ static void detach(struct session *session)
     change_forget(session->volume, session);
     release(session, UINT64_MAX);
     session_locks_over(session);
+    quota_session_over(session);
 }
 
 void session_end(struct session *session, const char *why)
@@ -419,6 +421,7 @@ static void resume(struct conn *conn, struct session *session)
                 if (g->holders[i] == session->id)
                     session_push(session, WIRE_ITEM_GONE, g->ino, NULL);
     }
+    quota_welcome(session, true);
     audit_session(session, "resume", NULL);
     log_info("session goes on", "volume=%s session=%" PRIu64 " client=\"%s\"", volume->name,
              session->id, session->text);
@@ -470,6 +473,7 @@ void session_begin(struct conn *conn, struct server_volume *volume, const struct
         return;
     }
     welcome(conn, session, false);
+    quota_welcome(session, false);
     audit_session(session, "begin", NULL);
     log_info("session begun", "volume=%s session=%" PRIu64 " client=\"%s\"", volume->name,
              session->id, session->text);

@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "server_locks.h"
+#include "server_quota.h"
 
 #define EVENTS_MAX 100000
 #define STEP 256
@@ -213,6 +214,7 @@ void volume_recovered(struct server_volume *volume)
     if (--volume->restored)
         return;
     volume_locks_recovered(volume);
+    quota_recovered(volume);
     if (volume->orphans) {
         log_info("objects of ended clients given up", "volume=%s objects=%u", volume->name,
                  HASH_COUNT(volume->orphans));
@@ -348,10 +350,10 @@ int meta_server_volume_new(struct server *server, const struct server_volume_con
     volume->url = strdup(config->url);
     volume->options = strdup(config->options);
     if (!volume->name || !volume->url || !volume->options || server_locks_new(volume) < 0 ||
-        pool_new(&volume->stores_pool, "stores", 1) < 0) {
+        server_quota_new(volume) < 0 || pool_new(&volume->stores_pool, "stores", 1) < 0) {
         if (volume->locks)
             server_locks_free(volume);
-
+        server_quota_free(volume);
         free(volume->name);
         free(volume->url);
         free(volume->options);
@@ -487,6 +489,7 @@ static void free_on_loop(void *arg)
     while (volume->orphans)
         id_set_remove(&volume->orphans, volume->orphans->id);
     server_locks_free(volume);
+    server_quota_free(volume);
 }
 
 void meta_server_volume_free(struct server_volume *volume)

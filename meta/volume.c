@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "remote_impl.h"
+#include "remote_quota.h"
 
 /* More imports than this for one request mean that engine and importer do not agree. */
 #define IMPORTS_MAX 64
@@ -35,18 +36,20 @@ bool meta_refuses_changes(struct meta *meta)
 
 bool meta_quota_active(struct meta *meta)
 {
-    /* The service refuses what is over a limit when it is committed. */
-    return !meta->remote && engine_quota_active(meta->engine);
+    return meta->remote ? remote_quota_active(meta->remote) : engine_quota_active(meta->engine);
 }
 
 int meta_quota_reserve(struct meta *meta, uint64_t ino, uint64_t size, bool force)
 {
-    return meta->remote ? 0 : engine_quota_reserve(meta->engine, ino, size, force);
+    return meta->remote ? remote_quota_reserve(meta->remote, ino, size, force)
+                        : engine_quota_reserve(meta->engine, ino, size, force);
 }
 
 void meta_quota_release(struct meta *meta, uint64_t ino)
 {
-    if (!meta->remote)
+    if (meta->remote)
+        remote_quota_release(meta->remote, ino);
+    else
         engine_quota_release(meta->engine, ino);
 }
 

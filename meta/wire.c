@@ -238,7 +238,7 @@ int wire_get_task(const void *data, size_t len, struct wire_task *out)
     reader_init(&r, data, len);
     out->id = reader_varint(&r);
     uint8_t kind = reader_u8(&r);
-    if (kind < WIRE_TASK_SYNC || kind > WIRE_TASK_OBJECT_CHANGED)
+    if (kind < WIRE_TASK_SYNC || kind > WIRE_TASK_RESERVED)
         r.failed = true;
     out->kind = kind;
     out->ino = reader_varint(&r);

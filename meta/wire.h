@@ -52,6 +52,7 @@ enum wire_type {
     WIRE_STORES,        /* client: a request about the volume's stores: JSON */
     WIRE_STORES_REPLY,  /* server: JSON */
     WIRE_STORES_NEW,    /* server: they are others now, from this message on */
+    WIRE_QUOTA,         /* server: sizes are reserved; what is, is to be said: round << 1 | all */
     WIRE_TYPES
 };
 
@@ -106,6 +107,8 @@ enum wire_task_kind {
     WIRE_TASK_REFRESH,
     WIRE_TASK_SETTLE,
     WIRE_TASK_OBJECT_CHANGED,
+    WIRE_TASK_RESERVE,  /* a file is to grow to `object` bytes: remaining is what it may */
+    WIRE_TASK_RESERVED, /* so many bytes of it are: not asked; ino 0: the answer to QUOTA */
 };
 
 struct wire_task { /* TASK, and with the id alone TASK_CANCEL */

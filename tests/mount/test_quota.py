@@ -4,25 +4,93 @@ import contextlib
 import errno
 import json
 import os
+import subprocess
 import sys
 import threading
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from service import ServiceVolume
-from volume import Volume
+from volume import Volume, wait_until
 
 KIB = 1024
 
 
-class Quota(unittest.TestCase):
+def fill(path, steps=(50_000, 1_000, 1)):
+    """Appends until not one byte more is taken; how many were."""
+    wrote = 0
+    with open(path, "ab", buffering=0) as f:
+        for step in steps:
+            while True:
+                try:
+                    wrote += f.write(b"z" * step)
+                except OSError as error:
+                    if error.errno != errno.EDQUOT:
+                        raise
+                    break
+    return wrote
+
+
+def fill_all(paths):
+    """All at once; what each took."""
+    wrote = [0] * len(paths)
+
+    def work(i):
+        wrote[i] = fill(paths[i])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(paths))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return wrote
+
+
+WRITER = """
+import errno, os, sys
+fd = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
+for line in sys.stdin:
+    try:
+        print(os.write(fd, bytes(int(line))), flush=True)
+    except OSError as error:
+        print(errno.errorcode[error.errno], flush=True)
+"""
+
+
+class Writer:
+    """Has a file open in a process of its own: a child of this one would flush it by closing what it inherited."""
+
+    def __init__(self, path):
+        self.process = subprocess.Popen([sys.executable, "-c", WRITER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def write(self, count):
+        self.process.stdin.write("%d\n" % count)
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+    def close(self):
+        if not self.process.stdin.closed:
+            self.process.stdin.close()
+            self.process.stdout.close()
+            self.process.wait(120)
+
+
+class Refused(unittest.TestCase):
     def refused(self, action):
         with self.assertRaises(OSError) as caught:
             action()
         self.assertEqual(caught.exception.errno, errno.EDQUOT)
 
+
+class Quota(Refused):
     def test_each_call_that_grows_a_directory(self):
-        with Volume() as v:
+        self.check_each_call(Volume)
+
+    def test_each_call_over_the_service(self):
+        self.check_each_call(ServiceVolume)
+
+    def check_each_call(self, kind):
+        with kind() as v:
             os.makedirs(v.path("d", "sub"))
             v.write("outside", b"o" * 5000)
             v.sluice("quota", "set", v.path("d"), "--bytes", "100K", "--inodes", "6")
@@ -49,6 +117,8 @@ class Quota(unittest.TestCase):
             os.mkdir(v.path("d/h"))
             v.sluice("quota", "check", v.mountpoint)
             v.unmount()
+            if kind is ServiceVolume:
+                v.service.stop()
             self.assertEqual(v.check_metadata(), "")
 
     def test_many_writers_fill_it_to_the_byte(self):
@@ -56,24 +126,7 @@ class Quota(unittest.TestCase):
             os.mkdir(v.path("d"))
             limit = 3_000_001
             v.sluice("quota", "set", v.path("d"), "--bytes", str(limit))
-            wrote = [0] * 4
-
-            def fill(i):
-                with open(v.path("d", str(i)), "wb", buffering=0) as f:
-                    for step in (50_000, 1_000, 1):
-                        while True:
-                            try:
-                                wrote[i] += f.write(b"z" * step)
-                            except OSError as e:
-                                if e.errno != errno.EDQUOT:
-                                    raise
-                                break
-
-            threads = [threading.Thread(target=fill, args=(i,)) for i in range(4)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            wrote = fill_all([v.path("d", str(i)) for i in range(4)])
             self.assertEqual(sum(wrote), limit)
             self.assertEqual([os.path.getsize(v.path("d", str(i))) for i in range(4)], wrote)
             v.settle()
@@ -141,44 +194,87 @@ def ask_as_nobody(v, request):
     return json.loads(text)
 
 
-class OverTheService(unittest.TestCase):
-    """Two mounts of one volume: bytes count when they are committed, so close and fsync refuse."""
+class OverTheService(Refused):
+    """Mounts of one volume: each reserves sizes with the service before it takes bytes."""
 
-    def fill(self, path):
-        """Files as large as still go in, down to one byte; what was refused is removed."""
-        size, i = 9001, 0
-        while size:
-            name = "%s-%d" % (path, i)
-            i += 1
-            fd = os.open(name, os.O_CREAT | os.O_WRONLY)
-            os.write(fd, b"x" * size)
-            try:
-                os.close(fd)
-            except OSError as error:
-                if error.errno != errno.EDQUOT:
-                    raise
-                os.unlink(name)
-                size //= 2
+    def two(self):
+        a = ServiceVolume(service_options=["--lease", "3s"])
+        self.addCleanup(a.close)
+        a.mount()
+        b = ServiceVolume(service=a.service, bucket=a.bucket)
+        self.addCleanup(b.close)
+        b.mount()
+        return a, b
+
+    def limit(self, v, path, limit):
+        v.sluice("quota", "set", v.path(path), "--bytes", str(limit))
+
+    def usage(self, v, path):
+        quota = v.ask(op="quota-get", path="/" + path)["quotas"][0]
+        return quota["bytes"], quota["reserved_bytes"]
+
+    def writer(self, path):
+        writer = Writer(path)
+        self.addCleanup(writer.close)
+        return writer
 
     def test_both_fill_nested_limits_to_the_byte(self):
-        with ServiceVolume() as a, ServiceVolume(service=a.service, bucket=a.bucket) as b:
-            os.makedirs(a.path("d", "in"))
-            for path, limit in (("d/in", 100_001), ("d", 250_003)):
-                a.sluice("quota", "set", a.path(path), "--bytes", str(limit))
-            for path, limit in (("d/in", 100_001), ("d", 250_003)):
-                threads = [
-                    threading.Thread(target=self.fill, args=(v.path(path, name),)) for v, name in ((a, "a"), (b, "b"))
-                ]
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
-                quota = json.loads(a.sluice("quota", "get", a.path(path), "--json").stdout)[0]
-                self.assertEqual((quota["bytes"], quota["max_bytes"]), (limit, limit))
-                self.assertEqual(os.statvfs(b.path(path)).f_bavail, 0)
-            b.sluice("quota", "check", b.mountpoint)
-            total = sum(os.path.getsize(os.path.join(at, f)) for at, _, files in os.walk(b.path("d")) for f in files)
-            self.assertEqual(total, 250_003)
+        a, b = self.two()
+        os.makedirs(a.path("d", "in"))
+        for path, limit in (("d/in", 1_100_001), ("d", 2_500_003)):
+            self.limit(a, path, limit)
+        for path, limit in (("d/in", 1_100_001), ("d", 2_500_003)):
+            fill_all([v.path(path, "%s%d" % (name, i)) for v, name in ((a, "a"), (b, "b")) for i in range(2)])
+            wait_until("all to be committed", lambda path=path, limit=limit: self.usage(a, path) == (limit, 0))
+            self.assertEqual(os.statvfs(b.path(path)).f_bavail, 0)
+        b.sluice("quota", "check", b.mountpoint)
+        total = sum(os.path.getsize(os.path.join(at, f)) for at, _, files in os.walk(b.path("d")) for f in files)
+        self.assertEqual(total, 2_500_003)
+
+    def test_a_stream_gives_back_what_it_does_not_use(self):
+        a, b = self.two()
+        os.mkdir(a.path("d"))
+        self.limit(a, "d", 1_000_000)
+        stream = self.writer(a.path("d/stream"))
+        for _ in range(3):
+            self.assertEqual(stream.write(100_000), "100000")
+        # It has asked twice, so it was given more than it asked for.
+        self.assertGreater(self.usage(a, "d")[1], 300_000)
+        self.assertEqual(fill(b.path("d/b")), 700_000)
+        self.assertEqual(stream.write(1), "EDQUOT")
+        stream.close()
+        self.assertEqual(a.read("d/b"), b"z" * 700_000)
+        self.assertEqual(os.stat(b.path("d/stream")).st_size, 300_000)
+
+    def test_written_before_the_first_limit(self):
+        a, b = self.two()
+        os.mkdir(a.path("d"))
+        early = self.writer(b.path("d/early"))
+        self.assertEqual(early.write(100_000), "100000")
+        self.limit(a, "d", 100_001)
+        self.assertEqual(self.usage(a, "d"), (0, 100_000))
+        self.refused(lambda: a.write("d/two", b"22"))
+        a.write("d/one", b"1")
+        self.assertEqual(early.write(1), "EDQUOT")
+        early.close()
+        self.assertEqual(os.stat(a.path("d/early")).st_size, 100_000)
+
+    def test_over_a_restart_and_after_a_lost_mount(self):
+        a, b = self.two()
+        os.mkdir(a.path("d"))
+        self.limit(a, "d", 100_001)
+        writer = self.writer(b.path("d/b"))
+        self.assertEqual(writer.write(100_000), "100000")
+        a.service.kill()
+        a.service.start()
+        self.refused(lambda: a.write("d/two", b"22"))
+        self.assertEqual(writer.write(1), "1")
+        self.assertEqual(writer.write(1), "EDQUOT")
+        self.assertEqual(self.usage(a, "d"), (0, 100_001))
+        b.kill()
+        writer.close()
+        wait_until("its lease to end", lambda: self.usage(a, "d") == (0, 0))
+        self.assertEqual(fill(a.path("d/a")), 100_001)
 
 
 if __name__ == "__main__":

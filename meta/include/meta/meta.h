@@ -84,6 +84,9 @@ struct meta_events {
     /* For a service; NULL: nobody is told. The other stores are others now (meta_stores_json):
      * before anything is in a new one, and after nothing is in one that went. May block. */
     void (*stores_changed)(void *arg);
+    /* Only for volumes of a service: it has a quota now, or may have: what was accepted before is
+     * to be reserved. May take locks, not wait for a request. */
+    void (*quota_begins)(void *arg);
     void *arg;
 };
 
@@ -152,6 +155,8 @@ int meta_call(struct meta *meta, struct meta_request *request);
  * first one reserves afterwards for all files that are larger than committed. Any thread; reads
  * the database, and waits for an apply in progress. */
 bool meta_quota_active(struct meta *meta);
+/* On a volume of a service (remote_quota.c) also -EAGAIN: the service must be asked first
+ * (meta_quota_ask), and then this again. Does not wait there. */
 int meta_quota_reserve(struct meta *meta, uint64_t ino, uint64_t size, bool force);
 void meta_quota_release(struct meta *meta, uint64_t ino);
 
@@ -214,6 +219,18 @@ struct meta_task {
     bool cancel;
     void *impl;
 };
+/* Asks the service whether the file may grow to `size`. `done` comes exactly once, on a thread that
+ * must not wait: result 0: meta_quota_reserve may be tried again; -EDQUOT; -EIO, -ESTALE: not
+ * reached. Only for volumes of a service. */
+struct meta_quota_ask {
+    uint64_t ino, size;
+    int result;
+    void (*done)(struct meta_quota_ask *ask);
+    struct meta_task task; /* its own from here */
+    void *impl;
+};
+void meta_quota_ask(struct meta *meta, struct meta_quota_ask *ask);
+
 /* Whether the change with this sequence (0: every change) and all before it survive a power loss
  * already, so that meta_sync need not be called. Any thread; never waits. */
 bool meta_is_synced(struct meta *meta, uint64_t sequence);
