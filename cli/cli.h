@@ -22,6 +22,7 @@ int cli_restore(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 int cli_fsck(int argc, char **argv);
 int cli_gc(int argc, char **argv);
+int cli_import(int argc, char **argv);
 int cli_rebuild(int argc, char **argv);
 int cli_prefix(int argc, char **argv);
 int cli_csi(int argc, char **argv);

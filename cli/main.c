@@ -30,6 +30,7 @@ static const struct command {
     {"doctor", cli_doctor, "check this host and a bucket, and say what to do"},
     {"fsck", cli_fsck, "check the metadata of a volume, and with the bucket"},
     {"gc", cli_gc, "find and delete what crashes left in the bucket"},
+    {"import", cli_import, "names of a large bucket from its inventory in place of listings"},
     {"rebuild", cli_rebuild, "make lost metadata anew from what is in the bucket"},
     {"prefix", cli_prefix, "a bucket prefix as a volume with a name and a size"},
     {"backup", cli_backup, "copy the metadata of a volume to a bucket"},

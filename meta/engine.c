@@ -512,7 +512,9 @@ int engine_reserved(struct engine *engine, uint64_t after, struct meta_object *o
     return count < max && rc < 0 ? rc : count;
 }
 
-int engine_sustained(struct engine *engine, uint64_t after, uint64_t *out, int max)
+/* Inodes that a table has rows of. */
+static int inos_in(struct engine *engine, enum engine_table table, uint64_t after, uint64_t *out,
+                   int max)
 {
     struct record_key lower, upper;
     struct engine_iter iter;
@@ -524,7 +526,7 @@ int engine_sustained(struct engine *engine, uint64_t after, uint64_t *out, int m
     rc = enter(engine);
     if (rc < 0)
         return rc;
-    engine_iter_init(&iter, engine, NULL, TABLE_SUSTAINED, &lower, &upper, 0);
+    engine_iter_init(&iter, engine, NULL, table, &lower, &upper, 0);
     while (count < max && (rc = engine_iter_get(&iter, &k, &k_len, NULL, NULL)) > 0) {
         if (k_len != 8) {
             rc = -EIO;
@@ -536,6 +538,16 @@ int engine_sustained(struct engine *engine, uint64_t after, uint64_t *out, int m
     engine_iter_done(&iter);
     leave(engine);
     return rc < 0 ? rc : count;
+}
+
+int engine_sustained(struct engine *engine, uint64_t after, uint64_t *out, int max)
+{
+    return inos_in(engine, TABLE_SUSTAINED, after, out, max);
+}
+
+int engine_origins(struct engine *engine, uint64_t after, uint64_t *out, int max)
+{
+    return inos_in(engine, TABLE_ORIGIN, after, out, max);
 }
 
 void engine_stats(struct engine *engine, struct engine_stats *out)

@@ -393,7 +393,7 @@ int engine_apply_carry_begin(struct engine_txn *t, const struct meta_op *op,
 int engine_apply_carry_done(struct engine_txn *t, const struct meta_op *op,
                             struct meta_reply *reply);
 
-/* engine_import.c */
+/* engine_origin.c */
 
 /* Notes that a directory's entries come from a prefix, and claims it. */
 int engine_origin_set(struct engine_txn *t, struct engine_node *dir, const char *prefix,
@@ -401,6 +401,11 @@ int engine_origin_set(struct engine_txn *t, struct engine_node *dir, const char 
 /* Forgets origin and claim of a directory. */
 int engine_origin_drop(struct engine_txn *t, struct engine_node *dir);
 int engine_origin_prefix(struct engine_txn *t, uint64_t ino, const char **prefix, size_t *len);
+/* 1, or 0: a natural place that can be imported and is claimed by nobody else. */
+int engine_origin_at_home(struct engine_txn *t, struct engine_node *dir);
+
+/* engine_import.c */
+
 int engine_apply_import_dir(struct engine_txn *t, const struct meta_op *op,
                             struct meta_reply *reply);
 int engine_apply_import_one(struct engine_txn *t, const struct meta_op *op,

@@ -35,85 +35,8 @@ struct import {
     uint64_t names_added;
     uint64_t asked_ns; /* when the bucket was asked; 0: not known */
     bool no_keys;      /* no object of ours holds a key in the range: need not be asked for each */
+    bool old;          /* what is shown was so some time ago: what is known here stays */
 };
-
-int engine_origin_set(struct engine_txn *t, struct engine_node *dir, const char *prefix, size_t len)
-{
-    struct record_key key;
-    uint8_t value[9] = {1};
-    uint64_t be = __builtin_bswap64(dir->ino);
-    struct record_origin origin = {.prefix = prefix, .prefix_len = len};
-    struct buf *b = engine_txn_scratch(t);
-    record_origin_encode(b, &origin);
-    record_key_u64(&key, dir->ino);
-    int rc = buf_error(b) ? -ENOMEM : engine_txn_put(t, TABLE_ORIGIN, &key, b->data, b->len);
-    if (rc < 0)
-        return rc;
-    memcpy(value + 1, &be, sizeof(be));
-    record_key_store(&key, prefix, len);
-    dir->now.flags |= RECORD_ORIGIN;
-    dir->dirty = true;
-    return engine_txn_put(t, TABLE_CLAIM, &key, value, sizeof(value));
-}
-
-int engine_origin_prefix(struct engine_txn *t, uint64_t ino, const char **prefix, size_t *len)
-{
-    struct record_key key;
-    struct record_origin origin;
-    const uint8_t *value;
-    size_t value_len;
-    record_key_u64(&key, ino);
-    int rc = engine_txn_get(t, TABLE_ORIGIN, &key, &value, &value_len);
-    if (rc < 0)
-        return rc == -ENOENT ? -EIO : rc;
-    if (record_origin_decode(value, value_len, &origin) < 0)
-        return -EIO;
-    *prefix = origin.prefix;
-    *len = origin.prefix_len;
-    return 0;
-}
-
-int engine_origin_drop(struct engine_txn *t, struct engine_node *dir)
-{
-    const char *prefix;
-    size_t len;
-    struct record_key key;
-    uint64_t owner = 0;
-    if (!(dir->now.flags & RECORD_ORIGIN))
-        return 0;
-    int rc = engine_origin_prefix(t, dir->ino, &prefix, &len);
-    if (rc == 0)
-        rc = engine_claim_get(t, prefix, len, &owner);
-    if (rc == 0 && owner == dir->ino) {
-        record_key_store(&key, prefix, len);
-        rc = engine_txn_delete(t, TABLE_CLAIM, &key);
-    }
-    if (rc == 0) {
-        record_key_u64(&key, dir->ino);
-        rc = engine_txn_delete(t, TABLE_ORIGIN, &key);
-    }
-    dir->now.flags &= ~(uint32_t)RECORD_ORIGIN;
-    dir->now.listed_ns = 0;
-    dir->dirty = true;
-    return rc;
-}
-
-/* 1, or 0: a natural place that can be imported and is claimed by nobody else. */
-static int origin_at_home(struct engine_txn *t, struct engine_node *dir)
-{
-    char key[META_KEY_MAX + 1];
-    size_t len;
-    uint64_t owner;
-    int rc = engine_key_natural(t, dir, key, &len);
-    if (rc <= 0 || len >= META_KEY_MAX)
-        return rc < 0 ? rc : 0;
-    key[len++] = '/';
-    rc = engine_claim_get(t, key, len, &owner);
-    if (rc < 0 || (owner && owner != dir->ino))
-        return rc;
-    rc = engine_origin_set(t, dir, arena_copy(&t->arena, key, len), len);
-    return rc < 0 ? rc : 1;
-}
 
 static int import_begin(struct import *im, struct engine_txn *t, uint64_t ino,
                         const struct meta_op *op, struct meta_reply *reply)
@@ -123,7 +46,7 @@ static int import_begin(struct import *im, struct engine_txn *t, uint64_t ino,
     if (rc < 0)
         return rc;
     if (!(im->dir->now.flags & RECORD_ORIGIN)) {
-        rc = origin_at_home(t, im->dir);
+        rc = engine_origin_at_home(t, im->dir);
         if (rc <= 0)
             return rc < 0 ? rc : -ENODATA;
     }
@@ -239,7 +162,7 @@ int engine_import_file(struct engine_txn *t, struct engine_node *dir, const stru
 {
     struct import im = {.t = t, .dir = dir};
     struct engine_node *node;
-    int rc = dir->now.flags & RECORD_ORIGIN ? 0 : origin_at_home(t, dir);
+    int rc = dir->now.flags & RECORD_ORIGIN ? 0 : engine_origin_at_home(t, dir);
     if (rc > 0)
         dir->now.listed_ns = LISTED_LONG_AGO;
     if (rc >= 0)
@@ -381,13 +304,13 @@ static int import_known(struct import *im, const struct meta_entry *e, uint64_t 
     char key[META_KEY_MAX + 1];
     size_t len = key_of(im, e->name, e->name_len, e->is_dir, key);
     int rc = len ? engine_txn_inode(im->t, ino, &node) : 0;
-    if (rc < 0 || !len || e->is_dir != S_ISDIR(node->now.mode))
+    if (rc < 0 || !len || im->old || e->is_dir != S_ISDIR(node->now.mode))
         return rc == -ENOENT ? -EIO : rc;
     if (e->is_dir) {
         /* Made here, and the bucket has keys below it: somebody else's may be among them. */
         if (node->now.flags & RECORD_ORIGIN)
             return 0;
-        rc = origin_at_home(im->t, node);
+        rc = engine_origin_at_home(im->t, node);
         if (rc > 0)
             node->now.listed_ns = LISTED_LONG_AGO;
         return rc < 0 ? rc : 0;
@@ -603,6 +526,14 @@ static int merge(struct import *im, const struct meta_op *op, const struct meta_
     return rc;
 }
 
+/* An old listing says nothing of a directory that was listed, or changed here, since then. */
+static bool is_outdated(const struct import *im)
+{
+    const struct record_inode *dir = &im->dir->now;
+    return im->old && (dir->listed_ns > im->asked_ns ||
+                       (dir->flags & RECORD_TOUCHED && dir->ctime_ns >= im->asked_ns));
+}
+
 int engine_apply_import_dir(struct engine_txn *t, const struct meta_op *op,
                             struct meta_reply *reply)
 {
@@ -611,6 +542,9 @@ int engine_apply_import_dir(struct engine_txn *t, const struct meta_op *op,
     if (op->name.len > META_NAME_MAX || op->new_name.len > META_NAME_MAX)
         return -EINVAL;
     int rc = import_begin(&im, t, op->ino, op, reply);
+    im.old = op->flags & META_IMPORT_OLD;
+    if (rc == 0 && is_outdated(&im))
+        return 0;
     if (rc == 0)
         rc = sort_entries(&im, op, &list);
     if (rc == 0)
@@ -622,11 +556,25 @@ int engine_apply_import_dir(struct engine_txn *t, const struct meta_op *op,
     if (rc < 0)
         return rc;
     if (op->flags & META_IMPORT_LAST) {
-        im.dir->now.listed_ns = MAX(t->time_ns, LISTED_LONG_AGO + 1);
+        im.dir->now.listed_ns = MAX(im.old ? im.asked_ns : t->time_ns, LISTED_LONG_AGO + 1);
         im.dir->dirty = true;
     }
     engine_attr(im.dir->ino, &im.dir->now, &reply->attr);
     return 0;
+}
+
+/* A file that is nothing but somebody else's object, where keys of an old listing make a directory:
+ * the directory is shown. Clears the dentry if the file went. */
+static int make_way(struct import *im, const struct meta_entry *e, struct record_dentry *dentry)
+{
+    struct engine_node *node;
+    int rc = engine_txn_inode(im->t, dentry->ino, &node);
+    if (rc < 0 || !S_ISREG(node->now.mode) || is_outdated(im))
+        return rc == -ENOENT ? -EIO : rc;
+    rc = import_gone(im, e->name, e->name_len, dentry->ino, false);
+    if (rc == 0 && node->now.nlink == 0)
+        *dentry = (struct record_dentry){0};
+    return rc;
 }
 
 int engine_apply_import_one(struct engine_txn *t, const struct meta_op *op,
@@ -642,6 +590,7 @@ int engine_apply_import_one(struct engine_txn *t, const struct meta_op *op,
         rc = import_begin(&im, t, op->parent, op, reply);
     if (rc < 0)
         return rc;
+    im.old = op->flags & META_IMPORT_OLD;
     rc = engine_dentry_get(t, op->parent, op->name.bytes, op->name.len, &dentry);
     if (rc < 0 && rc != -ENOENT)
         return rc;
@@ -649,10 +598,14 @@ int engine_apply_import_one(struct engine_txn *t, const struct meta_op *op,
         struct meta_entry entry = op->entries[0];
         entry.name = op->name.bytes;
         entry.name_len = op->name.len;
-        if (rc == 0)
-            rc = import_known(&im, &entry, dentry.ino);
-        else
-            rc = import_new(&im, &entry, &dentry.ino);
+        if (rc == 0 && im.old && entry.is_dir)
+            rc = make_way(&im, &entry, &dentry);
+        if (rc < 0 && rc != -ENOENT)
+            return rc;
+        if (!dentry.ino && is_outdated(&im))
+            return 0;
+        rc = dentry.ino ? import_known(&im, &entry, dentry.ino)
+                        : import_new(&im, &entry, &dentry.ino);
         if (rc == 0)
             rc = import_end(&im);
     } else if (rc == 0) {

@@ -11,7 +11,7 @@
 #include "base/cleanup.h"
 
 #define FORMAT 1
-#define NAME "rebuild"
+#define REBUILD "rebuild"
 #define SIZE_MAX_BYTES 65536
 
 /* The counts by their names in the file. */
@@ -76,7 +76,7 @@ static int write_whole(const char *path, const char *text)
     return fd < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
-int rebuild_state_save(const char *directory, const struct rebuild_state *state,
+int rebuild_state_save(const char *directory, const char *name, const struct rebuild_state *state,
                        struct error *error)
 {
     char path[PATH_MAX], fresh[PATH_MAX];
@@ -92,16 +92,18 @@ int rebuild_state_save(const char *directory, const struct rebuild_state *state,
     /* A key that no JSON can carry: the place saved before it serves as well. */
     if (!text)
         return 0;
-    int rc = path_of(directory, NAME, path);
+    char new_name[64];
+    snprintf(new_name, sizeof(new_name), "%s.new", name);
+    int rc = path_of(directory, name, path);
     if (!rc)
-        rc = path_of(directory, NAME ".new", fresh);
+        rc = path_of(directory, new_name, fresh);
     if (!rc)
         rc = write_whole(fresh, text);
     if (!rc && rename(fresh, path) < 0)
         rc = -errno;
     if (!rc)
         rc = sync_directory(directory);
-    return rc ? error_set(error, rc, "cannot write %s/" NAME ": %s", directory, strerror(-rc)) : 0;
+    return rc ? error_set(error, rc, "cannot write %s/%s: %s", directory, name, strerror(-rc)) : 0;
 }
 
 /* -ENOENT: there is none. */
@@ -117,11 +119,18 @@ static int load(const char *path, struct rebuild_state *out)
     return rebuild_state_parse(text, (size_t)len, out);
 }
 
+int rebuild_state_load(const char *directory, const char *name, struct rebuild_state *out)
+{
+    char path[PATH_MAX];
+    int rc = path_of(directory, name, path);
+    return rc ? rc : load(path, out);
+}
+
 int rebuild_state_begin(const char *directory, struct rebuild_state *out, struct error *error)
 {
     char path[PATH_MAX], database[PATH_MAX];
     struct stat st;
-    int rc = path_of(directory, NAME, path);
+    int rc = path_of(directory, REBUILD, path);
     if (!rc)
         rc = path_of(directory, "db", database);
     if (rc)
@@ -140,13 +149,13 @@ int rebuild_state_begin(const char *directory, struct rebuild_state *out, struct
                          "there is metadata in %s; `sluice fsck` checks it. To rebuild it from the "
                          "bucket, move it away first: what is not settled is known to it alone",
                          directory);
-    return rebuild_state_save(directory, out, error);
+    return rebuild_state_save(directory, REBUILD, out, error);
 }
 
-int rebuild_state_end(const char *directory, struct error *error)
+int rebuild_state_end(const char *directory, const char *name, struct error *error)
 {
     char path[PATH_MAX];
-    int rc = path_of(directory, NAME, path);
+    int rc = path_of(directory, name, path);
     if (!rc && unlink(path) < 0 && errno != ENOENT)
         rc = -errno;
     if (!rc)

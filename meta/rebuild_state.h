@@ -17,9 +17,12 @@ int rebuild_state_parse(const void *data, size_t len, struct rebuild_state *out)
 /* Before the database is opened: 0 with what is to go on from, or -EEXIST if there is a database
  * that no rebuild began. */
 int rebuild_state_begin(const char *directory, struct rebuild_state *out, struct error *error);
-int rebuild_state_save(const char *directory, const struct rebuild_state *state,
+/* `name` of the file: "rebuild", or another's that keeps the same things (inventory.c). */
+int rebuild_state_save(const char *directory, const char *name, const struct rebuild_state *state,
                        struct error *error);
+/* -ENOENT: there is none; -EBADMSG. */
+int rebuild_state_load(const char *directory, const char *name, struct rebuild_state *out);
 /* It is complete. */
-int rebuild_state_end(const char *directory, struct error *error);
+int rebuild_state_end(const char *directory, const char *name, struct error *error);
 
 #endif

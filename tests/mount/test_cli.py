@@ -24,7 +24,7 @@ def ended(pid):
         return True
 
 
-COMMANDS = ("mount umount status refresh notify settle du usage warm evict pin unpin cache quota store migrate doctor fsck gc rebuild prefix backup restore "
+COMMANDS = ("mount umount status refresh notify settle du usage warm evict pin unpin cache quota store migrate doctor fsck gc import rebuild prefix backup restore "
             "csi bench bench-service bench-store trace serve volume version").split()
 
 

@@ -85,6 +85,8 @@ int engine_reserved(struct engine *engine, uint64_t after, struct meta_object *o
 /* Inodes that are unlinked and sustained: at start of an embedded volume all of them are dropped.
  */
 int engine_sustained(struct engine *engine, uint64_t after, uint64_t *out, int max);
+/* Directories that have an origin. */
+int engine_origins(struct engine *engine, uint64_t after, uint64_t *out, int max);
 
 /* Reservations of sizes that files will grow to: see meta_quota_reserve. Any thread. */
 bool engine_quota_active(struct engine *engine);

@@ -162,6 +162,10 @@ enum {
     META_REPLACE = 1 << 10,
     META_IMPORT_LAST = 1 << 11, /* the listing is complete with this page. (Names in a page's range
                                    that it did not show are gone, with or without it) */
+    META_IMPORT_OLD = 1 << 20,  /* IMPORT_DIR and _ONE: the bucket was so at attr.mtime_ns, maybe
+                                   long ago. Names that are known stay, new ones come where nothing
+                                   was listed or changed here since; with LAST the directory is as
+                                   if listed then */
     META_NOT_WRITTEN = 1 << 12, /* ABANDON, CARRY_DONE */
     META_ACCEPTED = 1 << 13,    /* COMMIT: the bytes were accepted from the application before: they
                                    count, but no quota refuses them now */
