@@ -151,7 +151,11 @@ static char *database_of(const char *mountpoint, struct error *error)
     if (database)
         out = strdup(database);
     else
-        error_set(error, -ENOTSUP, "%s: its metadata is at a service; check it there", mountpoint);
+        error_set(error, -ENOTSUP,
+                  "%s: its metadata is at a service: --bucket checks the bucket from here; the "
+                  "records are checked "
+                  "on its host, while it is stopped, by fsck URL --meta-dir DATA-DIR/VOLUME/meta",
+                  mountpoint);
     json_decref(reply);
     return out;
 }

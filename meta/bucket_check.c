@@ -398,8 +398,3 @@ struct engine *meta_engine(struct meta *meta)
 {
     return meta->engine;
 }
-
-struct store *meta_store(struct meta *meta)
-{
-    return meta->engine ? meta->config.store : NULL;
-}

@@ -41,8 +41,7 @@ struct remote_stores {
 
 /* Requests */
 
-/* `once`: not to be asked again over another connection. Owns `request`. NULL with the reason. */
-static json_t *ask(struct remote *remote, json_t *request, bool once, struct error *error)
+json_t *remote_ask_json(struct remote *remote, json_t *request, bool once, struct error *error)
 {
     struct buf out;
     cleanup(free_ptr) char *text = request ? json_dumps(request, JSON_COMPACT) : NULL;
@@ -77,7 +76,7 @@ static json_t *ask(struct remote *remote, json_t *request, bool once, struct err
 
 static int change(struct remote *remote, json_t *request, struct error *error)
 {
-    json_t *reply = ask(remote, request, true, error);
+    json_t *reply = remote_ask_json(remote, request, true, error);
     json_decref(reply);
     return reply ? 0 : error->code;
 }
@@ -108,7 +107,7 @@ int remote_migrate(struct remote *remote, uint64_t ino, enum meta_migrate what, 
 
 static json_t *list(struct remote *remote, struct error *error)
 {
-    return ask(remote, json_pack("{s:s}", "op", "list"), false, error);
+    return remote_ask_json(remote, json_pack("{s:s}", "op", "list"), false, error);
 }
 
 json_t *remote_stores_json(struct remote *remote)

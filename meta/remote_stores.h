@@ -17,6 +17,9 @@ int remote_store_detach(struct remote *remote, const char *name, struct error *e
 int remote_migrate(struct remote *remote, uint64_t ino, enum meta_migrate what, const char *to,
                    uint64_t after_s, struct error *error);
 json_t *remote_stores_json(struct remote *remote);
+/* Any request of the kind (docs/protocol.md, "Stores"), which is consumed. `once`: not asked again
+ * over another connection. NULL with the reason. */
+json_t *remote_ask_json(struct remote *remote, json_t *request, bool once, struct error *error);
 
 /* Loop thread: the service may have other stores now: what comes after this waits until they are
  * known and open. NULL is allowed. */

@@ -215,6 +215,7 @@ struct server_volume {
     struct change *recovery; /* sessions of before a restart that have not dropped what they have */
     struct locks *locks;
     struct server_quota *quota;
+    struct examine *examine;  /* server_examine.c; NULL: nobody asked for one */
     struct locker *parked;    /* requests for locks that came before all sessions were back */
     struct id_entry *orphans; /* objects that were reserved before a restart, not claimed yet */
     unsigned events;          /* posted, not run; atomic */

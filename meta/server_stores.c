@@ -11,7 +11,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "meta/stores.h"
-#include "server_impl.h"
+#include "server_examine.h"
 
 #define CALLS_MAX 256 /* under way, of a volume */
 
@@ -83,10 +83,13 @@ static json_t *answer(const struct stores_call *call)
 {
     struct error error = {0};
     const char *op = json_string_value(json_object_get(call->request, "op")), *name = NULL;
+    json_t *examined = NULL;
     int rc = 0;
     if (!op || strcmp(op, "list") == 0)
         return list(call);
-    if (call->refused)
+    bool examines = strncmp(op, "examine", 7) == 0;
+    bool looks = examines && !json_is_true(json_object_get(call->request, "delete"));
+    if (call->refused && !(looks && call->refused == -EROFS))
         return refusal(call->refused, call->root
                                           ? "this mount sees one directory of the volume only"
                                           : "the token of this mount is not for that (admin is)");
@@ -96,8 +99,14 @@ static json_t *answer(const struct stores_call *call)
         rc = meta_store_detach(call->meta, name, &error);
     else if (strcmp(op, "migrate") == 0)
         rc = migrate(call, &error);
+    else if (strcmp(op, "examine") == 0 || strcmp(op, "examined") == 0 ||
+             strcmp(op, "examine-stop") == 0)
+        examined = examine_take(call->volume, call->meta, call->session, call->request, &error);
     else
         rc = error_set(&error, -EINVAL, "no such request");
+    if (examined)
+        return examined;
+    rc = rc ? rc : error.code;
     log_info("stores", "volume=%s session=%" PRIu64 " op=%s result=%s", call->volume->name,
              call->session, op, rc ? strerrorname_np(-rc) : "ok");
     return rc ? refusal(rc, error.code ? error_text(&error) : strerror(-rc)) : json_object();

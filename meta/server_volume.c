@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "server_examine.h"
 #include "server_locks.h"
 #include "server_quota.h"
 
@@ -230,6 +231,7 @@ void volume_session_over(struct server_volume *volume, struct session *session)
         release(volume, gone, session->id);
     }
     abandon_set(volume, &session->reserved);
+    examine_session_over(volume, session->id);
 }
 
 /* Events of the volume's own threads */
@@ -476,6 +478,7 @@ void meta_server_volume_stop(struct server_volume *volume, bool end)
     struct start_call call = {.volume = volume, .rc = end};
     loop_call(volume->server->loop, stop_on_loop, &call);
     pool_free(TAKE_PTR(volume->stores_pool)); /* ends what it does with `meta` */
+    examine_end(volume);
 }
 
 static void free_on_loop(void *arg)

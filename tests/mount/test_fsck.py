@@ -8,6 +8,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from gateway import Gateway
+from service import ServiceVolume
 from volume import Volume
 
 
@@ -59,7 +60,14 @@ class Check:
 
     def test_the_bucket_of_a_living_mount_while_it_is_written(self):
         """Nothing that is in use is reported or deleted, however young; what nobody owns is."""
-        v = self.start()
+        self.check_living(self.start())
+
+    def test_the_bucket_of_a_volume_of_a_service_while_it_is_written(self):
+        v = ServiceVolume(gateway=getattr(self, "gateway", None))
+        self.addCleanup(v.close)
+        self.check_living(v.mount())
+
+    def check_living(self, v):
         v.write("lost", b"l" * 1000)
         v.settle()
         volume_id = v.status()["volume"]["volume"]["id"]
@@ -109,7 +117,10 @@ class Check:
         self.assertEqual(done.returncode, 1)
         self.assertIn("missing: lost: 1000 bytes", done.stdout)
         files = {n: v.read("d/" + n) for n in os.listdir(v.path("d"))}
+        v.settle()
         v.unmount()
+        if isinstance(v, ServiceVolume):
+            v.service.stop()
         for name, data in files.items():
             self.assertEqual(v.object("d/" + name), data)
         self.assertEqual(v.check_metadata(), "")

@@ -123,11 +123,15 @@ class Rights(Auth):
         os.mkdir(v.path("d"))
         done = v.sluice("quota", "set", v.path("d"), "--bytes", "1M", check=False)
         self.assertEqual(done.returncode, 1)
+        for request in ({"op": "check"}, {"op": "gc", "delete": True}):
+            self.assertEqual(v.ask(**request)["error"], "EACCES")
         v.unmount()
         admin = self.volume(token=self.token("--rights", "admin"))
         admin.mount()
         done = admin.sluice("quota", "set", admin.path("d"), "--bytes", "1M", check=False)
         self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertEqual(admin.ask(op="check")["findings"], [])
+        self.assertEqual(admin.ask(op="gc", delete=True)["deleted"], 0)
 
     def test_one_directory(self):
         v = self.volume(token=self.token())

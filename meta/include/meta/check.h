@@ -114,8 +114,23 @@ json_t *orphan_json(const struct orphan *orphan);
 json_t *orphan_counts_json(const struct orphan_counts *counts, json_t *list);
 void orphan_counts_from_json(const json_t *from, struct orphan_counts *out);
 
-/* Of an open volume, for the two above. NULL: they are at a service. */
+/* --- Both, for a volume in use */
+
+struct meta_examine {
+    bool gc;                 /* meta_find_orphans; else meta_check_bucket */
+    bool deep;               /* check */
+    bool remove, strays;     /* gc */
+    uint64_t older_than_ms;  /* gc */
+    bool (*stop)(void *arg); /* asked now and then: ends early with -ECANCELED */
+    void *arg;
+};
+/* *out: what the commands show, with the first 1,000 findings. The volume of a service is examined
+ * by the service (server_examine.c): -EACCES without the right for it, -EBUSY while it examines the
+ * volume for somebody else. */
+int meta_examine(struct meta *meta, const struct meta_examine *what, json_t **out,
+                 struct error *error);
+
+/* Of an open volume. NULL: it is at a service. */
 struct engine *meta_engine(struct meta *meta);
-struct store *meta_store(struct meta *meta);
 
 #endif
