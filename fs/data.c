@@ -13,6 +13,7 @@
 #include "cache/cache.h"
 #include "durability.h"
 #include "file.h"
+#include "inlined.h"
 #include "passthrough.h"
 #include "staging.h"
 #include "upload.h"
@@ -120,6 +121,8 @@ void file_put(struct file *file)
         return;
     }
     HASH_DEL(data->files, file);
+    if (!file->unlinked)
+        inlined_put(data->inlined, file->ino, file->extents);
     atomic_fetch_sub_explicit(&data->file_count, 1, memory_order_release);
     if (!file->cache_stale)
         *kept_slot(data, file->ino) = (struct data_kept){

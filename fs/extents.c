@@ -2,10 +2,12 @@
  * them. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <utlist.h>
 
 #include "base/cleanup.h"
 #include "file.h"
+#include "inlined.h"
 
 struct file_extents *file_extents_ref(struct file_extents *extents)
 {
@@ -62,6 +64,40 @@ void data_handle_extents(struct data_handle *handle, struct meta_reply *reply, u
     if (wanted)
         file->extents = extents_from(reply);
     pthread_mutex_unlock(&file->lock);
+}
+
+void data_handle_kept(struct data_handle *handle, uint64_t since)
+{
+    struct file *file = handle->file;
+    struct data *data = file->data;
+    pthread_mutex_lock(&file->lock);
+    /* What was pushed since the attributes were looked at found no open file. */
+    if (!file->extents && !file->extents_asked && !file->upload &&
+        atomic_load(&data->changes) == since)
+        file->extents = inlined_get(data->inlined, file->ino, file->data_version);
+    pthread_mutex_unlock(&file->lock);
+}
+
+void file_extents_committed_locked(struct file *file, const struct meta_attr *attr,
+                                   const void *bytes, uint64_t length, uint64_t since)
+{
+    struct data *data = file->data;
+    if (!data->inlined || length == 0 || attr->size != length ||
+        attr->data_version != file->data_version || atomic_load(&data->changes) != since)
+        return;
+    struct meta_reply reply;
+    meta_reply_init(&reply);
+    reply.attr = *attr;
+    reply.extents = meta_reply_alloc(&reply, sizeof(*reply.extents));
+    void *copy = meta_reply_alloc(&reply, length);
+    if (reply.extents && copy) {
+        memcpy(copy, bytes, length);
+        reply.extents[0] =
+            (struct meta_extent){.kind = META_EXTENT_INLINE, .length = length, .data = copy};
+        reply.extent_count = 1;
+        file->extents = extents_from(&reply);
+    }
+    meta_reply_done(&reply);
 }
 
 void data_extents_ahead(struct data *data, struct meta_reply *reply, uint64_t since)

@@ -24,6 +24,7 @@ struct data_reads; /* the read side's own */
 struct buffers;    /* buffers.h */
 struct write_wait;
 struct written;
+struct inlined;          /* inlined.h */
 struct durability_rules; /* durability.c */
 struct pass;             /* passthrough.h: the kernel reads the file by itself */
 
@@ -53,6 +54,7 @@ struct data {
     struct written *written;        /* written.h; NULL: no cache */
     struct pool *sync_pool;         /* threads that wait for the local disk */
     struct durability_rules *rules; /* NULL: none */
+    struct inlined *inlined;        /* NULL: not a volume of a service */
     uint32_t inline_max;
     struct data_metrics {
         struct metric *flushes, *failures, *inline_commits, *objects, *uploaded_bytes, *waits;
@@ -213,6 +215,10 @@ struct file_extents_wait {
 int file_extents_get(struct file *file, struct file_extents_wait *wait);
 /* Forgets them (after a commit, a settle, an outside change). With file->lock held. */
 void file_extents_drop_locked(struct file *file);
+/* A commit of ours, submitted when data->changes was `since`, has made these bytes the whole
+ * content: they need not be asked for. The extents were dropped; with file->lock held. */
+void file_extents_committed_locked(struct file *file, const struct meta_attr *attr,
+                                   const void *bytes, uint64_t length, uint64_t since);
 /* What data_extents_ahead has of this file, if it is what the file has now. Under data->lock. */
 struct file_extents *file_extents_take_ahead_locked(struct data *data,
                                                     const struct meta_attr *attr);

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "buffers.h"
 #include "durability.h"
+#include "inlined.h"
 #include "passthrough.h"
 #include "staging.h"
 #include "tend.h"
@@ -72,6 +73,7 @@ static void make_metrics(struct data *data)
 static void data_free(struct data *data)
 {
     durability_close(data);
+    inlined_free(data->inlined);
     file_extents_unref(data->ahead);
     written_close(data->written);
     pool_free(data->pool);
@@ -252,6 +254,8 @@ static int open_parts(struct data *data, struct error *error)
     data->kept = calloc(DATA_KEPT_SLOTS, sizeof(*data->kept));
     if (!rc && !data->kept)
         rc = -ENOMEM;
+    if (!rc && meta_era(config->meta))
+        rc = inlined_new(&data->inlined);
     if (!rc)
         rc = reads_open(data);
     if (!rc && config->cache && !config->read_only)

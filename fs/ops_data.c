@@ -124,6 +124,8 @@ static void open_found(struct front_request *r)
         result = front_file_open(r, &r->meta.reply.attr, false);
     if (result == 0 && r->meta.op.kind == META_EXTENTS)
         data_handle_extents(r->file->handle, &r->meta.reply, r->offset);
+    else if (result == 0 && r->meta.op.flags & META_OPENING)
+        data_handle_kept(r->file->handle, r->offset);
     if (result < 0)
         front_reply_result(r, result);
     else

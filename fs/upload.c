@@ -375,6 +375,10 @@ static void commit_finish(struct upload *upload)
         pass_committed_locked(file, upload->inlined, upload->inline_total);
     file->committed_size = attr->size;
     file->data_version = MAX(file->data_version, attr->data_version);
+    if (upload->segment_count == 1 && upload->segments->kind == META_EXTENT_INLINE &&
+        upload->segments->offset == 0)
+        file_extents_committed_locked(file, attr, upload->inlined, upload->inline_total,
+                                      upload->changes);
     file->truncated_to = upload->truncated_since;
     if (file->mtime_ns == upload->mtime_ns)
         file->time_dirty = false;
@@ -497,6 +501,7 @@ static void commit(struct upload *upload, bool may_wait)
     upload->meta = (struct meta_request){
         .durable = true, .may_wait = may_wait, .done = commit_done, .arg = upload};
     int rc = build_extents(upload);
+    upload->changes = data_changes(upload->data);
     pthread_mutex_lock(&file->lock);
     if (upload->times_set)
         upload->mtime_ns = file->mtime_ns;

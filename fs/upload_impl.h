@@ -70,6 +70,7 @@ struct upload {
     struct meta_object object;
     char *upload_id;
     struct meta_request meta;
+    uint64_t changes; /* data_changes, when the commit was submitted */
     struct store_op op;
     struct meta_object_tags tags;
     unsigned tag_count;

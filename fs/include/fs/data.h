@@ -98,6 +98,9 @@ uint64_t data_changes(struct data *data);
 /* An answer to META_EXTENTS of the whole file, which was asked for when data_changes was `since`:
  * kept (and the answer empty then) if it is what the file has now, so that reads need not ask. */
 void data_handle_extents(struct data_handle *handle, struct meta_reply *reply, uint64_t since);
+/* The handle was just opened with attributes that the mount had itself: then reads need not ask for
+ * the bytes of a small file either, if they are kept. `since` as above. */
+void data_handle_kept(struct data_handle *handle, uint64_t since);
 /* The same for a file that will perhaps be opened next: one is kept. */
 void data_extents_ahead(struct data *data, struct meta_reply *reply, uint64_t since);
 /* The file was open some time ago, and is not now. */
