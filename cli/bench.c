@@ -1,6 +1,7 @@
 /* sluice bench: measures any directory. */
 #include "bench/bench.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,6 +19,7 @@ struct bench_command {
     uint32_t time_ms;
     bool drop_caches, json, json_lines, list;
     bool failed; /* a row, for another reason than that the filesystem lacks a call */
+    const struct bench_options *head; /* is still to be printed: rows of these options follow */
     json_t *rows;
     struct progress progress;
     char what[64];
@@ -96,9 +98,25 @@ static int parse_threads(const char *text, struct bench_options *options)
     return 0;
 }
 
+static void print_head(const struct bench_options *options)
+{
+    char size[32];
+    printf("%s: %u round%s of %u files a thread, %s of large files, at most %g s a row\n",
+           options->path, options->rounds, options->rounds > 1 ? "s" : "", options->files,
+           progress_bytes(options->size, size), options->time_ms / 1000.0);
+    if (options->rounds > 1)
+        printf("(rows are shown when the last round has come to them)\n");
+    printf("\n%-46s %-9s %10s %-5s %7s %10s %10s %10s %10s\n", "what", "threads", "rate", "",
+           options->rounds > 1 ? "next" : "", "mean", "median", "99 %", "longest");
+    fflush(stdout);
+}
+
 static void row_began(void *arg, const struct bench_row *row)
 {
     struct bench_command *command = arg;
+    if (command->head)
+        print_head(command->head);
+    command->head = NULL;
     snprintf(command->what, sizeof(command->what), "%u of %u: %s, %u thread%s", row->rounds + 1,
              command->rounds, row->name, row->threads, row->threads > 1 ? "s" : "");
     progress_init(&command->progress, command->what, false);
@@ -184,16 +202,18 @@ static void row_ended(void *arg, const struct bench_row *row)
     bench_print_row(command->rows, row_json(row), command->json_lines);
 }
 
-static void print_head(const struct bench_options *options)
+/* Whoever was killed could not remove its directory, and nobody else may know that it is of no
+ * use any more. */
+static void note_leftovers(const char *path)
 {
-    char size[32];
-    printf("%s: %u round%s of %u files a thread, %s of large files, at most %g s a row\n",
-           options->path, options->rounds, options->rounds > 1 ? "s" : "", options->files,
-           progress_bytes(options->size, size), options->time_ms / 1000.0);
-    if (options->rounds > 1)
-        printf("(rows are shown when the last round has come to them)\n");
-    printf("\n%-46s %-9s %10s %-5s %7s %10s %10s %10s %10s\n", "what", "threads", "rate", "",
-           options->rounds > 1 ? "next" : "", "mean", "median", "99 %", "longest");
+    DIR *dir = opendir(path);
+    for (struct dirent *entry; dir && (entry = readdir(dir));)
+        if (strncmp(entry->d_name, "sluice-bench.", 13) == 0)
+            fprintf(stderr,
+                    "note: %s/%s is of a run that is not over, or was killed; then remove it\n",
+                    path, entry->d_name);
+    if (dir)
+        closedir(dir);
 }
 
 static int run(struct bench_command *command, const char *path)
@@ -224,8 +244,8 @@ static int run(struct bench_command *command, const char *path)
     options.ended = row_ended;
     options.arg = command;
     command->rows = json_array();
-    if (!command->json && !command->json_lines)
-        print_head(&options);
+    command->head = command->json || command->json_lines ? NULL : &options;
+    note_leftovers(path);
     int result = bench_run(&options, &error);
     progress_end(&command->progress);
     if (result == 0 && command->json) {

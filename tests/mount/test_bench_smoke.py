@@ -153,13 +153,23 @@ class BenchCommand(unittest.TestCase):
         self.assertIn("interrupted", output)
         self.assertEqual(os.listdir(self.volume.path()), [])
 
+    def test_what_a_killed_run_left_is_named_and_not_touched(self):
+        with tempfile.TemporaryDirectory() as directory:
+            left = os.path.join(directory, "sluice-bench.abc123", "work0")
+            os.makedirs(left)
+            done = sluice("bench", "--only", "create", "--threads", "1", "--rounds", "1", "--files", "2", directory)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn("sluice-bench.abc123", done.stderr)
+            self.assertTrue(os.path.isdir(left))
+
     def test_bad_input_is_one_line(self):
         for arguments in (["--only", "nonsense"], ["--threads", "0"], ["--threads", "1,x"], ["--size", "1"], ["--files", "-1"],
                           ["--size", "9999T"]):
             done = sluice("bench", *arguments, self.volume.path())
             self.assertIn(done.returncode, (1, 2), arguments)
             self.assertLessEqual(done.stderr.count("\n"), 2, done.stderr)
-        self.assertNotEqual(sluice("bench", self.volume.path("absent")).returncode, 0)
+        done = sluice("bench", self.volume.path("absent"))
+        self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (1, "", 1), done.stderr)
         self.assertEqual(sluice("bench").returncode, 2)
         self.assertEqual(os.listdir(self.volume.path()), [])
 
