@@ -243,5 +243,5 @@ void front_op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse
     if (!r)
         return;
     r->ino = ino;
-    front_sync(r, 0, fsyncdir_done);
+    front_sync_inode(r, fsyncdir_done);
 }

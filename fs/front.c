@@ -213,6 +213,27 @@ void front_sync(struct front_request *r, uint64_t sequence, void (*step)(struct 
     meta_sync(r->fs->meta, &r->task);
 }
 
+static void sync_if_changed(struct front_request *r)
+{
+    if (r->result == 0 && meta_is_synced_at(r->fs->meta, r->meta.reply.attr.ctime_ns))
+        r->after_sync(r);
+    else
+        front_sync(r, 0, r->after_sync);
+}
+
+void front_sync_inode(struct front_request *r, void (*step)(struct front_request *r))
+{
+    /* With writeback the kernel sets times of change; those of a service's volume are its own. */
+    bool own_times = !r->fs->config.writeback && !r->fs->config.shared;
+    if (!own_times || meta_is_synced(r->fs->meta, 0)) {
+        front_sync(r, 0, step);
+        return;
+    }
+    r->after_sync = step;
+    front_meta_again(r, META_GETATTR)->ino = r->ino;
+    front_meta(r, sync_if_changed);
+}
+
 bool front_name(struct front_request *r, unsigned which, const char *name, struct meta_name *out)
 {
     size_t len = strnlen(name, META_NAME_MAX + 1);

@@ -122,6 +122,7 @@ struct front_request {
     struct fs *fs;
     fuse_req_t req;
     void (*step)(struct front_request *r);
+    void (*after_sync)(struct front_request *r); /* front_sync_inode */
     enum front_op op;
     int result;
     uint64_t start_ns;
@@ -176,6 +177,8 @@ void front_data_result(struct front_request *r, int result);
 /* All that was applied (up to a change's sequence; 0: all) is made to survive a power loss, if it
  * does not yet; then `step`. */
 void front_sync(struct front_request *r, uint64_t sequence, void (*step)(struct front_request *r));
+/* The same of r->ino alone: others' changes are not waited for. */
+void front_sync_inode(struct front_request *r, void (*step)(struct front_request *r));
 /* Copies a name into the request (which = 0 or 1). False: it was too long, and answered. */
 bool front_name(struct front_request *r, unsigned which, const char *name, struct meta_name *out);
 

@@ -416,8 +416,10 @@ static void fsync_flushed(struct front_request *r)
 {
     if (r->result < 0)
         front_reply_result(r, r->result);
-    else
+    else if (data_handle_is_local(r->file->handle))
         front_sync(r, 0, synced);
+    else
+        front_sync_inode(r, synced);
 }
 
 void front_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)

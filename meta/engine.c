@@ -275,6 +275,11 @@ uint64_t engine_sequence(struct engine *engine)
     return atomic_load(&engine->applied);
 }
 
+uint64_t engine_last_ns(struct engine *engine)
+{
+    return atomic_load(&engine->applied_ns);
+}
+
 int engine_sync(struct engine *engine)
 {
     return engine->read_only ? 0 : engine_db_sync(engine);

@@ -109,6 +109,7 @@ struct engine {
     struct meta_volume volume;
     struct meta_contents contents; /* as of engine_open */
     _Atomic uint64_t applied;
+    _Atomic uint64_t applied_ns; /* its time; set after it */
     _Atomic uint64_t inodes;
     int synced_fd; /* a note of what was synced: see engine_db.c */
     struct engine_queue queues[ENGINE_QUEUE_COUNT];

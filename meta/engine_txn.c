@@ -451,6 +451,7 @@ int engine_txn_commit(struct engine_txn *t)
     note_queued(t);
     engine->counters = t->counters;
     atomic_store(&engine->applied, t->counters.applied);
+    atomic_store(&engine->applied_ns, t->time_ns);
     atomic_store(&engine->inodes, t->counters.inodes);
     return 0;
 }

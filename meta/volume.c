@@ -71,12 +71,13 @@ void meta_contents(const struct meta *meta, struct meta_contents *out)
         engine_contents(meta->engine, out);
 }
 
-/* The time is taken under the lock, so that it never steps back from one change to the next. */
+/* The time is taken under the lock, and each change has one of its own: an inode's ctime says
+ * whether its last change was before a sync. */
 static int apply(struct meta *meta, struct meta_op *op, struct meta_reply *reply,
                  uint64_t *sequence)
 {
     pthread_mutex_lock(&meta->write_lock);
-    op->time_ns = meta_time_ns(meta);
+    op->time_ns = MAX(meta_time_ns(meta), engine_last_ns(meta->engine) + 1);
     uint64_t gone[META_GONE_MAX];
     unsigned gone_count = 0;
     int rc = engine_apply(meta->engine, op, reply);
@@ -380,6 +381,11 @@ static void init_task(struct meta_task *task)
 bool meta_is_synced(struct meta *meta, uint64_t sequence)
 {
     return !meta->remote && syncer_is_synced(meta->syncer, sequence);
+}
+
+bool meta_is_synced_at(struct meta *meta, uint64_t ctime_ns)
+{
+    return !meta->remote && syncer_is_synced_at(meta->syncer, ctime_ns);
 }
 
 void meta_sync(struct meta *meta, struct meta_task *task)

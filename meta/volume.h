@@ -135,6 +135,8 @@ void syncer_request(struct syncer *syncer, struct meta_request *request);
 void syncer_task(struct syncer *syncer, struct meta_task *task);
 /* Whether all up to the sequence (0: up to now) survives a power loss already. Any thread. */
 bool syncer_is_synced(const struct syncer *syncer, uint64_t sequence);
+/* The same of the change of that time. */
+bool syncer_is_synced_at(const struct syncer *syncer, uint64_t ctime_ns);
 
 /* Whether the last sync took a time for which a loop may stand still. Any thread. */
 bool syncer_is_quick(const struct syncer *syncer);

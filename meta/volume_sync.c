@@ -35,6 +35,7 @@ struct syncer {
     _Atomic bool asleep;        /* the thread waits without an end: somebody must wake it */
     _Atomic uint64_t took_ns;   /* the last sync */
     _Atomic uint64_t synced_to; /* the engine's sequence up to which all survives a power loss */
+    _Atomic uint64_t synced_ns; /* the time of a change up to which all does; 0: not known */
 
     pthread_mutex_t lock;
     pthread_cond_t wake; /* monotonic clock */
@@ -100,6 +101,7 @@ static int sync_now(struct syncer *syncer)
     static struct log_limit limit = LOG_LIMIT(1, 60000);
     uint64_t start = clock_monotonic_ns();
     syncer->dirty = false;
+    uint64_t last_ns = engine_last_ns(syncer->engine); /* before the sequence */
     uint64_t sequence = engine_sequence(syncer->engine);
     int rc = engine_sync(syncer->engine);
     uint64_t end = clock_monotonic_ns();
@@ -108,8 +110,10 @@ static int sync_now(struct syncer *syncer)
     metric_observe_ns(syncer->duration, end - start);
     if (rc)
         log_limited(&limit, LOG_ERROR, "metadata sync failed", "error=%d", -rc);
-    else
+    if (!rc) {
         syncer->synced_to = sequence;
+        syncer->synced_ns = last_ns;
+    }
     return rc;
 }
 
@@ -234,6 +238,11 @@ void syncer_note(struct syncer *syncer)
 bool syncer_is_synced(const struct syncer *syncer, uint64_t sequence)
 {
     return (sequence ? sequence : engine_sequence(syncer->engine)) <= syncer->synced_to;
+}
+
+bool syncer_is_synced_at(const struct syncer *syncer, uint64_t ctime_ns)
+{
+    return ctime_ns <= syncer->synced_ns;
 }
 
 bool syncer_is_quick(const struct syncer *syncer)

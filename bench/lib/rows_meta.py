@@ -12,7 +12,8 @@ from process import cpu_s
 from results import Row
 
 NULL_FDATASYNC = "null_fuse + fdatasync"
-# More syncs for each call than this are not those that come every --sync-interval.
+CHANGES = ("create", "rename", "unlink", "small", "small_replace", "small_unlink")
+# More syncs for each change than this are not those that come every --sync-interval.
 SYNCS = 0.3
 TITLES = {
     "create": "create and close an empty file",
@@ -108,14 +109,14 @@ def metadata(machine, out):
                 rows[op].add(NULL_FDATASYNC, with_fdatasync(rate, threads, sync_s))
             out.used_fdatasync(sync_s)
         for op, row in rows.items():
-            waited = syncs.get(op, 0) > SYNCS
+            waited = op in CHANGES and syncs.get(op, 0) > SYNCS
             reach = (">=", REACH[op]) if op in REACH else None
             if waited:
                 row.note("waits for the disk, so its reference has that wait added")
             row.ratio("sluice", NULL_FDATASYNC if waited else "null_fuse", reach)
             if waited:
                 row.ratio("sluice", "null_fuse")
-            row.ratio("sluice --sync=always", NULL_FDATASYNC if op in ("create", "rename", "unlink", "small", "small_replace", "small_unlink") else "null_fuse")
+            row.ratio("sluice --sync=always", NULL_FDATASYNC if op in CHANGES else "null_fuse")
             out.rows.append(row)
 
 

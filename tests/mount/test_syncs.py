@@ -75,6 +75,28 @@ class Syncs(unittest.TestCase):
         os.fchmod(fd, 0o600)
         self.assertSyncs(1, lambda: os.fsync(fd))
 
+    def test_fsync_of_what_was_not_changed_does_not_sync_what_others_changed(self):
+        os.mkdir(self.volume.path("still"))
+        fd = os.open(self.volume.path("unchanged"), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+        self.addCleanup(os.close, fd)
+        other = os.open(self.volume.path("still"), os.O_RDONLY)
+        self.addCleanup(os.close, other)
+        os.fsync(fd)
+        for change, changed in ((lambda: os.mkdir(self.volume.path("by others")), ()),
+                                (lambda: os.link(self.volume.path("unchanged"), self.volume.path("second name")), (fd,)),
+                                (lambda: os.write(fd, b"x"), (fd,)),
+                                (lambda: os.setxattr(fd, "user.a", b"x"), (fd,)),
+                                (lambda: os.utime(fd, (1, 1)), (fd,)),
+                                (lambda: os.unlink(self.volume.path("second name")), (fd,)),
+                                (lambda: os.mkdir(self.volume.path("still", "sub")), (other,)),
+                                (lambda: os.rmdir(self.volume.path("still", "sub")), (other,))):
+            change()
+            for one in (fd, other):
+                if one not in changed:
+                    self.assertSyncs(0, lambda one=one: os.fsync(one))
+            for one in changed:
+                self.assertSyncs(1, lambda one=one: os.fsync(one))
+
     def test_rename_syncs_once(self):
         self.create("from")
         self.assertSyncs(1, lambda: os.rename(self.volume.path("from"), self.volume.path("to")))

@@ -57,6 +57,9 @@ int engine_read(struct engine *engine, const struct meta_op *op, uint64_t import
 /* A number that steps with each apply; engine_sync returns when all up to it survives a power loss.
  * Any thread; may run beside applies. */
 uint64_t engine_sequence(struct engine *engine);
+/* The time of the last apply since the engine was opened, 0: there was none. What was applied by
+ * then is below an engine_sequence that is read after it. Any thread. */
+uint64_t engine_last_ns(struct engine *engine);
 int engine_sync(struct engine *engine);
 
 /* Where a directory was imported from: the prefix in the bucket whose listing gives its entries, or

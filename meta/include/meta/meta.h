@@ -234,6 +234,8 @@ void meta_quota_ask(struct meta *meta, struct meta_quota_ask *ask);
 /* Whether the change with this sequence (0: every change) and all before it survive a power loss
  * already, so that meta_sync need not be called. Any thread; never waits. */
 bool meta_is_synced(struct meta *meta, uint64_t sequence);
+/* The same of an inode whose ctime this is, unless somebody set its ctime (META_SET_CTIME). */
+bool meta_is_synced_at(struct meta *meta, uint64_t ctime_ns);
 /* All that was applied before (task->sequence: up to that change) survives a power loss. */
 void meta_sync(struct meta *meta, struct meta_task *task);
 /* Lists an imported directory (or asks for one file's key) again now; recursive for directories

@@ -368,6 +368,11 @@ bool syncer_is_synced(const struct syncer *s, uint64_t sequence)
     return false;
 }
 
+bool syncer_is_synced_at(const struct syncer *s, uint64_t ctime_ns)
+{
+    return false;
+}
+
 uint64_t sim_synced_to(void)
 {
     return sim.synced_to;
