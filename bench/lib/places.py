@@ -134,19 +134,8 @@ class Sluice(Volume):
             shutil.rmtree(os.path.join(self.gateway.buckets, self.bucket), ignore_errors=True)
 
     def request(self, **request):
-        """One request to the control file."""
-        handle = os.open(self.path(".sluice", "ctl"), os.O_RDWR)
-        try:
-            os.write(handle, json.dumps(request).encode())
-            reply = b""
-            while True:
-                data = os.read(handle, 1 << 20)
-                if not data:
-                    break
-                reply += data
-        finally:
-            os.close(handle)
-        reply = json.loads(reply)
+        """A question to the control file that must have an answer."""
+        reply = self.ask(**request)
         if not reply.get("ok"):
             raise RuntimeError("%s: %s" % (request, reply.get("message")))
         return reply

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import places
-from places import Sluice, Used, run
+from places import Sluice, run
 from process import cpu_s
 from results import Row
 

@@ -7,7 +7,7 @@ import sys
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from volume import Volume, wait_until
+from volume import Volume, fill_disk, wait_until
 
 SIZE = "160M"
 
@@ -25,15 +25,7 @@ class DiskFull(unittest.TestCase):
         self.v.mount()
 
     def fill(self):
-        """A file that takes all the space that is left."""
-        fd = os.open(os.path.join(self.disk, "ballast"), os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
-        for size in (1 << 20, 4096, 1):
-            try:
-                while True:
-                    os.write(fd, b"b" * size)
-            except OSError as e:
-                self.assertEqual(e.errno, errno.ENOSPC)
-        os.close(fd)
+        fill_disk(os.path.join(self.disk, "ballast"))
 
     def drain(self):
         os.unlink(os.path.join(self.disk, "ballast"))

@@ -4,7 +4,6 @@ SLUICE_CRASH_ROUNDS (default 6) random kills for each store.
 """
 
 import glob
-import json
 import os
 import random
 import shutil
@@ -59,16 +58,6 @@ def forget_boot(volume):
 
 def data_of(volume):
     return volume.status()["mount"]["data"]
-
-
-def metric(volume, name):
-    fd = os.open(volume.path(".sluice", "ctl"), os.O_RDWR)
-    try:
-        os.write(fd, b'{"op":"metrics"}')
-        text = json.loads(b"".join(iter(lambda: os.read(fd, 65536), b"")))["text"]
-    finally:
-        os.close(fd)
-    return next(int(float(line.split()[1])) for line in text.splitlines() if line.startswith(name + " "))
 
 
 class Durability:
@@ -182,14 +171,14 @@ class Durability:
         backlog = data_of(v)["backlog"]
         self.assertEqual((backlog["files"], backlog["bytes"]), (2, 2 * len(data) + 4))
         self.assertIn("backlog", v.sluice("status", v.mountpoint).stdout)
-        self.assertEqual(metric(v, "sluice_data_backlog_files"), 2)
+        self.assertEqual(v.metric("sluice_data_backlog_files"), 2)
         # Settle has had its time: it makes no empty objects of them.
         time.sleep(1)
         self.assertEqual(v.keys(), [])
         # Nothing was sent so far, and nothing is ever sent of what is gone.
-        self.assertEqual(metric(v, "sluice_data_objects_total"), 0)
+        self.assertEqual(v.metric("sluice_data_objects_total"), 0)
         self.settled(v, want)
-        self.assertEqual(metric(v, "sluice_data_objects_total"), 2)
+        self.assertEqual(v.metric("sluice_data_objects_total"), 2)
         self.unmounted(v)
 
     def test_umount_waits_and_keep_does_not(self):
@@ -226,7 +215,7 @@ class Durability:
         v.write("kept", data)
         self.compare(v, {"tmp-1/a": data, "tmp-1/other": data, "tmp-1/small": b"abc", "tmp-1/empty": b""})
         self.assertEqual(data_of(v)["scratch"]["files"], 4)
-        self.assertEqual(metric(v, "sluice_data_scratch_bytes"), 2 * len(data) + 3)
+        self.assertEqual(v.metric("sluice_data_scratch_bytes"), 2 * len(data) + 3)
         v.settle()
         self.assertEqual(v.keys(), ["kept"])
         self.unmounted(v)
@@ -342,7 +331,7 @@ class OnS3(Durability, unittest.TestCase):
         try:
             thread = self.write_all(v, names, data)
             wait_until("the bound", lambda: data_of(v)["staged_bytes"] >= 64 * MIB)
-            wait_until("a writer that waits", lambda: metric(v, "sluice_data_write_waits_total") > 0)
+            wait_until("a writer that waits", lambda: v.metric("sluice_data_write_waits_total") > 0)
             self.assertLess(data_of(v)["staged_bytes"], 68 * MIB)
             self.assertTrue(thread.is_alive())
             self.compare(v, {name: data for name in names[:self.written]})
@@ -363,7 +352,7 @@ class OnS3(Durability, unittest.TestCase):
             v.write("d/first", data)
             wait_until("an old backlog", lambda: data_of(v)["backlog"]["writers_wait"])
             thread = self.write_all(v, ["d/second"], data)
-            wait_until("a writer that waits", lambda: metric(v, "sluice_data_write_waits_total") > 0)
+            wait_until("a writer that waits", lambda: v.metric("sluice_data_write_waits_total") > 0)
             self.assertTrue(thread.is_alive())
         finally:
             self.gateway.start()

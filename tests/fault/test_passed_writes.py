@@ -7,14 +7,14 @@ import sys
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from test_durability import data_of, forget_boot, metric, noise
+from test_durability import data_of, forget_boot, noise
 from volume import Volume, wait_until
 
 MIB = 1 << 20
 
 
 def requests(volume, op):
-    return metric(volume, 'sluice_fs_request_seconds_count{op="%s"}' % op)
+    return volume.metric('sluice_fs_request_seconds_count{op="%s"}' % op)
 
 
 def switches(volume, name):
@@ -223,10 +223,7 @@ class PassedWrites(unittest.TestCase):
         fd = self.open(v, "f")
         data = noise(MIB, 6)
         os.write(fd, data)
-        ctl = os.open(v.path(".sluice", "ctl"), os.O_RDWR)
-        os.write(ctl, b'{"op":"flush"}')
-        self.assertIn(b'"ok"', os.read(ctl, 65536))
-        os.close(ctl)
+        self.assertTrue(v.ask(op="flush")["ok"])
         self.assertEqual(v.object("f"), data)
         os.pwrite(fd, b"changed", 1000)
         os.close(fd)

@@ -8,7 +8,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from service import Service, ServiceVolume
-from volume import wait_until
+from volume import fill_disk, wait_until
 
 SIZE = "96M"
 
@@ -32,14 +32,7 @@ class ServiceDisk(unittest.TestCase):
             mount.mount()
 
     def fill(self):
-        fd = os.open(os.path.join(self.service.data, "ballast"), os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
-        for size in (1 << 20, 4096, 1):
-            try:
-                while True:
-                    os.write(fd, b"b" * size)
-            except OSError as error:
-                self.assertEqual(error.errno, errno.ENOSPC)
-        os.close(fd)
+        fill_disk(os.path.join(self.service.data, "ballast"))
 
     def write_until_full(self):
         """Small files until one is refused; the acknowledged ones, and why it was."""

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import threading
 
+from started import Started
 from volume import WAIT_S, binary, is_mounted, wait_until
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -46,7 +47,7 @@ class Client:
         self.process.stdout.close()
 
 
-class Driver:
+class Driver(Started):
     def __init__(self, gateway=None, options=(), parameters=None, directory=None):
         self.gateway = gateway
         self.options = list(options)
@@ -185,16 +186,6 @@ class Driver:
             os.kill(pid, signal.SIGKILL)
         wait_until("the daemons' end", lambda: not self.daemons())
         shutil.rmtree(self.directory, ignore_errors=True)
-
-    def __enter__(self):
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(self, *_):
-        self.close()
 
 
 __all__ = [n for n in dir() if not n.startswith("_")]

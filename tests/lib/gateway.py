@@ -25,6 +25,8 @@ import time
 import urllib.parse
 import xml.etree.ElementTree
 
+from started import Started
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WAIT_S = 120
 
@@ -160,7 +162,7 @@ class Client:
         ]
 
 
-class Gateway(Client):
+class Gateway(Started, Client):
     """The server as a context manager. `directory`: where buckets live (kept); default a new
     temporary one (removed). `port`: fixed port, so that a test may stop and start it again."""
 
@@ -256,16 +258,6 @@ class Gateway(Client):
         self.stop()
         if self.own_directory:
             shutil.rmtree(self.directory, ignore_errors=True)
-
-    def __enter__(self):
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(self, *_):
-        self.close()
 
 
 def main(arguments):

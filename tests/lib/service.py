@@ -18,10 +18,11 @@ import subprocess
 import tempfile
 import urllib.request
 
+from started import Started
 from volume import Volume, WAIT_S, binary, wait_until
 
 
-class Service:
+class Service(Started):
     def __init__(self, options=(), env=None, scheme="sluice", host="127.0.0.1", prefix=()):
         self.directory = tempfile.mkdtemp(prefix="sluice-serve.")
         os.chmod(self.directory, 0o711)
@@ -118,16 +119,6 @@ class Service:
             self.process.kill()
             self.process.wait(timeout=WAIT_S)
         shutil.rmtree(self.directory, ignore_errors=True)
-
-    def __enter__(self):
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(self, *_):
-        self.close()
 
 
 class ServiceVolume(Volume):

@@ -9,6 +9,7 @@
 Everything lives in one temporary directory, which is removed at the end, mounted or not.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -50,6 +51,19 @@ def is_zombie(pid):
             return stat.read().rsplit(")", 1)[1].split()[0] == "Z"
     except FileNotFoundError:
         return True
+
+
+def fill_disk(path):
+    """A file that takes all the space that is left."""
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    for size in (1 << 20, 4096, 1):
+        try:
+            while True:
+                os.write(fd, b"b" * size)
+        except OSError as e:
+            if e.errno != errno.ENOSPC:
+                raise
+    os.close(fd)
 
 
 class Volume:
@@ -122,6 +136,13 @@ class Volume:
             return json.loads(reply)
         finally:
             os.close(fd)
+
+    def metric(self, name):
+        """One line of the metrics."""
+        for line in self.ask(op="metrics")["text"].splitlines():
+            if line.startswith(name + " "):
+                return int(float(line.split()[1]))
+        raise AssertionError("there is no " + name)
 
     def output(self):
         text = ""

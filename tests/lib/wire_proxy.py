@@ -5,6 +5,7 @@
         proxy.cut()                              # all connections end; new ones are let through
         proxy.hold("to_service")                 # nothing more goes that way, and nobody is told ("to_client", "both")
         proxy.let_go()
+        proxy.seen                               # all bytes of both ways, if it was made with keep=True
         proxy.frames                             # [(direction, type)] of what went through, if it was made with count=True
 
 `oldest=True` makes the client behind it one that speaks the first version of the protocol only. `lie=True` makes the client behind it a stale one: invalidations never reach it, and the service is told that it has confirmed them.
@@ -81,6 +82,8 @@ class Link:
 
     def take(self, direction, data):
         proxy = self.proxy
+        if proxy.seen is not None:
+            proxy.seen.append(data)
         due = time.monotonic() + proxy.delay_s
         if not proxy.looks:
             self.queues[direction].put((due, data))
@@ -128,8 +131,9 @@ class Link:
 
 
 class WireProxy:
-    def __init__(self, target, lie=False, count=False, oldest=False):
+    def __init__(self, target, lie=False, count=False, oldest=False, keep=False):
         self.target, self.lie, self.count, self.oldest = target, lie, count, oldest
+        self.seen = [] if keep else None
         self.looks = lie or count or oldest
         self.delay_s = 0.0
         self.frames = collections.deque()

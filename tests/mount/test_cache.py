@@ -31,33 +31,14 @@ def noise(length, seed):
     return random.Random(seed).randbytes(length)
 
 
-def control(volume, **request):
-    fd = os.open(volume.path(".sluice", "ctl"), os.O_RDWR)
-    try:
-        os.write(fd, json.dumps(request).encode())
-        reply = b""
-        while part := os.read(fd, 65536):
-            reply += part
-        return json.loads(reply)
-    finally:
-        os.close(fd)
-
-
-def metric(volume, name):
-    for line in control(volume, op="metrics")["text"].splitlines():
-        if line.startswith(name + " "):
-            return int(float(line.split()[1]))
-    raise AssertionError("there is no " + name)
-
-
 def gets(volume):
     """GETs that reads have made since the mount."""
-    return metric(volume, "sluice_fetch_requests_total")
+    return volume.metric("sluice_fetch_requests_total")
 
 
 def fetched(volume):
     """Bytes of these."""
-    return metric(volume, "sluice_fetch_bytes_total")
+    return volume.metric("sluice_fetch_bytes_total")
 
 
 def cache(volume):
@@ -326,13 +307,13 @@ class CacheTest(unittest.TestCase):
         v.write("f", data)
         # When close has returned, not later.
         self.assertEqual(cache(v)["bytes"], -(-len(data) // 4096) * 4096)
-        self.assertIn(adopted % 1, control(v, op="metrics")["text"])
+        self.assertIn(adopted % 1, v.ask(op="metrics")["text"])
         # Backwards, in odd pieces; a page is written twice.
         with open(v.path("g"), "wb", buffering=0) as f:
             for offset in reversed(range(0, len(data), 300001)):
                 os.pwrite(f.fileno(), data[offset:offset + 300001], offset)
             os.pwrite(f.fileno(), data[500:1000], 500)
-        self.assertIn(adopted % 2, control(v, op="metrics")["text"])
+        self.assertIn(adopted % 2, v.ask(op="metrics")["text"])
         for _ in range(2):
             done = v.sluice("cache", "verify", "--json", v.mountpoint)
             self.assertEqual(json.loads(done.stdout)["corrupt_pages"], 0)
@@ -537,15 +518,15 @@ class CacheTest(unittest.TestCase):
         done = json.loads(v.sluice("warm", "--json", "--wait", v.path("d", "*")).stdout)
         self.assertEqual((done["files"], gets(v)), (6, 0))
         self.assertIn("6 files pinned", v.sluice("pin", v.path("d")).stdout)
-        self.assertTrue(control(v, op="cached", path="/d/f0")["pinned"])
+        self.assertTrue(v.ask(op="cached", path="/d/f0")["pinned"])
         self.assertIn("6 files unpinned", v.sluice("unpin", v.path("d")).stdout)
-        self.assertFalse(control(v, op="cached", path="/d/f0")["pinned"])
+        self.assertFalse(v.ask(op="cached", path="/d/f0")["pinned"])
         names = os.path.join(v.directory, "names")
         with open(names, "w") as f:
             f.write(v.path("d/f0") + "\n" + v.path("d/f1") + "\n")
         self.assertIn("2 files evicted", v.sluice("evict", "--from-list", names).stdout)
-        self.assertEqual(control(v, op="cached", path="/d/f0")["cached_bytes"], 0)
-        self.assertEqual(control(v, op="cached", path="/d/f2")["cached_bytes"], 300002)
+        self.assertEqual(v.ask(op="cached", path="/d/f0")["cached_bytes"], 0)
+        self.assertEqual(v.ask(op="cached", path="/d/f2")["cached_bytes"], 300002)
         found = json.loads(v.sluice("cache", "verify", "--json", v.mountpoint).stdout)
         self.assertEqual((found["corrupt_pages"], found["unreadable_pages"], found["pages"]), (0, 0, 12))
         self.assertIn("cached", v.sluice("cache", "status", v.mountpoint).stdout)

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from gateway import Gateway
 from service import ServiceVolume
-from test_engines import control
 from volume import Volume
 
 TASKS, FILES = 8, 12
@@ -37,10 +36,10 @@ class Traps(unittest.TestCase):
         return os.path.join(self.dir, *names)
 
     def ask(self, op, path, **members):
-        return control(self.volume.mountpoint, {"op": op, "path": "/%s/%s" % (self._testMethodName, path), **members})
+        return self.volume.ask(op=op, path="/%s/%s" % (self._testMethodName, path), **members)
 
     def failed_renames(self):
-        return control(self.volume.mountpoint, {"op": "status"})["mount"]["failed_renames"]
+        return self.volume.ask(op="status")["mount"]["failed_renames"]
 
     def test_no_rename_within_a_volume_crosses_devices(self):
         """Hadoop's local file system answers any failed rename with a copy that is no commit."""

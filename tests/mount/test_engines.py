@@ -10,18 +10,6 @@ import unittest
 import volume
 
 
-def control(mountpoint, request):
-    fd = os.open(mountpoint + "/.sluice/ctl", os.O_RDWR)
-    try:
-        os.write(fd, json.dumps(request).encode())
-        reply = b""
-        while part := os.read(fd, 65536):
-            reply += part
-        return json.loads(reply)
-    finally:
-        os.close(fd)
-
-
 class Engines(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -37,7 +25,7 @@ class Engines(unittest.TestCase):
         return os.path.join(self.dir, *names)
 
     def ask(self, op, **members):
-        return control(self.volume.mountpoint, {"op": op, **members})
+        return self.volume.ask(op=op, **members)
 
     def below(self, *names):
         return "/" + "/".join([self._testMethodName, *names])

@@ -3,15 +3,14 @@
 import os
 import re
 import signal
-import socket
 import sys
-import threading
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from gateway import Gateway
 from service import ServiceVolume
-from volume import WAIT_S, wait_until
+from volume import wait_until
+from wire_proxy import WireProxy
 
 
 class RequestIds(unittest.TestCase):
@@ -37,48 +36,11 @@ class RequestIds(unittest.TestCase):
 
     def test_the_store_is_told_which_session_it_is(self):
         with Gateway() as gateway:
-            seen, endpoint = self.relay(gateway.endpoint)
-            with ServiceVolume(gateway=gateway, options=["--endpoint", endpoint]) as v:
+            proxy = self.enterContext(WireProxy(gateway.port, keep=True))
+            with ServiceVolume(gateway=gateway, options=["--endpoint", "http://127.0.0.1:%d" % proxy.port]) as v:
                 v.write("f", os.urandom(1 << 20))
                 session = v.service.sessions("v")[0]["session"]
-            self.assertIn(b"(session %d)\r\n" % session, b"".join(seen))
-
-    def relay(self, endpoint):
-        """Passes bytes on and keeps what clients sent."""
-        seen = []
-        target = endpoint.split("//")[1].split(":")
-        listener = socket.create_server(("127.0.0.1", 0))
-        self.addCleanup(listener.close)
-
-        def copy(source, sink, keep):
-            while True:
-                try:
-                    data = source.recv(65536)
-                    if keep:
-                        seen.append(data)
-                    sink.sendall(data)
-                except OSError:
-                    data = b""
-                if not data:
-                    for s in (source, sink):
-                        try:
-                            s.shutdown(socket.SHUT_RDWR)
-                        except OSError:
-                            pass
-                    return
-
-        def run():
-            while True:
-                try:
-                    client = listener.accept()[0]
-                except OSError:
-                    return
-                server = socket.create_connection((target[0], int(target[1])), timeout=WAIT_S)
-                threading.Thread(target=copy, args=(client, server, True), daemon=True).start()
-                threading.Thread(target=copy, args=(server, client, False), daemon=True).start()
-
-        threading.Thread(target=run, daemon=True).start()
-        return seen, "http://127.0.0.1:%d" % listener.getsockname()[1]
+            self.assertIn(b"(session %d)\r\n" % session, b"".join(proxy.seen))
 
 
 if __name__ == "__main__":

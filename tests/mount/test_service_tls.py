@@ -15,6 +15,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from certs import Certs
 from service import Service, ServiceVolume
 from volume import WAIT_S, wait_until
+from wire_proxy import WireProxy
 
 
 class Tls(unittest.TestCase):
@@ -60,50 +61,15 @@ class Tls(unittest.TestCase):
 class Proofs(Tls):
     def test_mount_works_and_nothing_is_readable_between(self):
         service = self.serve()
-        seen, relay = self.relay(service.port)
+        proxy = self.enterContext(WireProxy(service.port, keep=True))
         v = self.volume(service, self.certs.client())
-        v.command = self.through(v, relay)
+        v.command = self.through(v, proxy.port)
         v.mount()
         v.write("name-to-look-for", b"content to look for")
         self.assertEqual(v.read("name-to-look-for"), b"content to look for")
         v.unmount()
-        self.assertGreater(sum(len(data) for data in seen), 1000)
-        self.assertNotIn(b"look", b"".join(seen))
-
-    def relay(self, port):
-        """Passes bytes on and keeps a copy."""
-        seen = []
-        listener = socket.create_server(("127.0.0.1", 0))
-        self.addCleanup(listener.close)
-
-        def copy(source, target):
-            while True:
-                try:
-                    data = source.recv(65536)
-                    seen.append(data)
-                    target.sendall(data)
-                except OSError:
-                    data = b""
-                if not data:
-                    for s in (source, target):
-                        try:
-                            s.shutdown(socket.SHUT_RDWR)
-                        except OSError:
-                            pass
-                    return
-
-        def run():
-            while True:
-                try:
-                    client = listener.accept()[0]
-                except OSError:
-                    return
-                server = socket.create_connection(("127.0.0.1", port))
-                for pair in ((client, server), (server, client)):
-                    threading.Thread(target=copy, args=pair, daemon=True).start()
-
-        threading.Thread(target=run, daemon=True).start()
-        return seen, listener.getsockname()[1]
+        self.assertGreater(sum(len(data) for data in proxy.seen), 1000)
+        self.assertNotIn(b"look", b"".join(proxy.seen))
 
     def through(self, v, port):
         command = v.command()
