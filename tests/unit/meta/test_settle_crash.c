@@ -3,13 +3,9 @@
  * as the bucket and is killed there; the next one must find every file whole, finish the work, and
  * leave nothing behind.
  */
-#include <errno.h>
-#include <signal.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #include "base/cleanup.h"
-#include "base/crash.h"
 #include "volume_lib.h"
 
 static char dir[4096];
@@ -65,22 +61,6 @@ static void work(void)
     bucket_put(&v, "new", "theirs");
     check_int(volume_settle(&v, META_ROOT_INO, NULL), 0);
     volume_leave(&v);
-}
-
-/* In a child process; what it died of. */
-static int work_until(const char *point)
-{
-    pid_t pid = fork();
-    if (!pid) {
-        if (crash_setup(point, NULL))
-            _exit(99);
-        work();
-        _exit(0);
-    }
-    int status = 0;
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    return status;
 }
 
 static bool file_is(struct volume *v, const char *name, const void *data, size_t len)
@@ -147,10 +127,8 @@ static bool is_parted(struct volume *v, const char *name, const void *data, size
 
 static void check_parted(const char *point)
 {
-    int status = work_until(point);
-    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
-        test_fail("%s: not reached (status %d)", point, status);
     static struct volume v;
+    volume_dies_at(point, NULL, work);
     configure(&v);
     volume_open(&v);
     check_int(volume_settle(&v, META_ROOT_INO, NULL), 0);
@@ -164,10 +142,8 @@ static void check_parted(const char *point)
 
 static void check_point(const char *point)
 {
-    int status = work_until(point);
-    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
-        test_fail("%s: not reached (status %d)", point, status);
     static struct volume v;
+    volume_dies_at(point, NULL, work);
     configure(&v);
     volume_open(&v);
     check_whole(&v);

@@ -4,13 +4,9 @@
  * and leave nothing behind in the store that files came from.
  */
 #include <errno.h>
-#include <signal.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/crash.h"
 #include "meta/stores.h"
 #include "s3/mux.h"
 #include "volume_lib.h"
@@ -118,22 +114,6 @@ static void work_detach(void)
     volume_leave(&v);
 }
 
-static int work_until(void (*work)(void), const char *point)
-{
-    pid_t pid = fork();
-    if (!pid) {
-        prepare();
-        if (crash_setup(point, NULL))
-            _exit(99);
-        work();
-        _exit(0);
-    }
-    int status = 0;
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    return status;
-}
-
 static void file_is(struct volume *v, uint64_t parent, const char *name, const char *data,
                     size_t len)
 {
@@ -162,13 +142,6 @@ static void open_whole(struct volume *v)
     volume_again(v);
 }
 
-static void must_die(void (*work)(void), const char *point)
-{
-    int status = work_until(work, point);
-    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
-        test_fail("%s: not reached (status %d)", point, status);
-}
-
 static bool is_there(const char *path)
 {
     char name[5000];
@@ -180,7 +153,7 @@ static bool is_there(const char *path)
 static void check_migrate(const char *point)
 {
     static struct volume v;
-    must_die(work_migrate, point);
+    volume_dies_at(point, prepare, work_migrate);
     open_whole(&v);
     migrate(&v);
     eventually(is_clean(&v));
@@ -200,7 +173,7 @@ static void check_detach(const char *point)
 {
     static struct volume v;
     struct error error = {0};
-    must_die(work_detach, point);
+    volume_dies_at(point, prepare, work_detach);
     open_whole(&v);
     int rc = meta_store_detach(v.meta, "third", &error);
     if (rc && rc != -ENOENT)

@@ -2,10 +2,14 @@
 
 #include <errno.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/crash.h"
 #include "late_store.h"
 #include "meta/engine.h"
 
@@ -573,4 +577,22 @@ void volume_fault(struct volume *v, struct store_fault_rule rule)
 void volume_no_fault(struct volume *v)
 {
     store_fault_set(v->store, NULL, 0);
+}
+
+void volume_dies_at(const char *point, void (*before)(void), void (*work)(void))
+{
+    pid_t pid = fork();
+    if (!pid) {
+        if (before)
+            before();
+        if (crash_setup(point, NULL))
+            _exit(99);
+        work();
+        _exit(0);
+    }
+    int status = 0;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+        test_fail("%s: not reached (status %d)", point, status);
 }

@@ -98,6 +98,10 @@ void volume_no_fault(struct volume *v);
 
 void sleep_ms(unsigned ms);
 
+/* In a child process: `before` (may be NULL), then `work`, which must be killed at the crash point
+ * ("name" or "name:n"), or the test fails. */
+void volume_dies_at(const char *point, void (*before)(void), void (*work)(void));
+
 /* Until the condition holds, or the deadline has passed (the test fails). */
 #define eventually(condition)                                                                      \
     do {                                                                                           \
