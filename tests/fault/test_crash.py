@@ -11,6 +11,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import crash_points
 from gateway import Gateway
 from volume import Volume, wait_until
 from workload import Workload
@@ -68,7 +69,7 @@ class Crash:
 
     def test_killed_at_every_crash_point(self):
         points = self.points_reached()
-        for name in EXPECTED_POINTS:
+        for name in self.expected:
             self.assertIn(name, points)
         for i, point in enumerate(points):
             with self.subTest(point=point):
@@ -113,12 +114,26 @@ class Crash:
             v.close()
 
 
+class Points(unittest.TestCase):
+    # Enumerated by running: rebuild in tests/mount/test_rebuild.py, the store on a directory here.
+    ENUMERATED = ("rebuild", "file")
+
+    def test_each_point_of_the_source_is_one_that_a_test_dies_at(self):
+        named = crash_points.named_by_tests()
+        left = [p for p in crash_points.of_source() if p not in named and p.split(".")[0] not in self.ENUMERATED]
+        self.assertEqual(left, [])
+
+
 class OnDirectory(Crash, unittest.TestCase):
+    expected = EXPECTED_POINTS + crash_points.of_source("file", "cache")
+
     def make(self, **options):
         return Volume(**options)
 
 
 class OnS3(Crash, unittest.TestCase):
+    expected = EXPECTED_POINTS
+
     @classmethod
     def setUpClass(cls):
         cls.gateway = cls.enterClassContext(Gateway())

@@ -45,12 +45,24 @@ static void work(void)
     check_int(file_write_object(&v, ino, half, big + half, half, true, false, NULL), 0);
     file_inline(&v, META_ROOT_INO, "renamed", "moves");
     file_inline(&v, META_ROOT_INO, "deleted", "goes");
+    file_object(&v, META_ROOT_INO, "left", big, sizeof(big), true);
+    file_object(&v, META_ROOT_INO, "right", big, sizeof(big), true);
     check_int(volume_settle(&v, META_ROOT_INO, NULL), 0);
     check_int(name_rename(&v, META_ROOT_INO, "renamed", META_ROOT_INO, "moved"), 0);
     check_int(name_unlink(&v, META_ROOT_INO, "deleted"), 0);
     check_int(file_write_inline(&v, name_ino(&v, META_ROOT_INO, "inline"), "second"), 0);
     /* Rename is durable, and all before it: so a power loss would not undo what is checked. */
     check_int(name_rename(&v, META_ROOT_INO, "joined", META_ROOT_INO, "whole"), 0);
+    check_int(volume_settle(&v, META_ROOT_INO, NULL), 0);
+    /* One of a ring leaves for an internal key: a copy of the whole object. */
+    struct meta_request exchange = {.op = {.kind = META_RENAME,
+                                           .parent = META_ROOT_INO,
+                                           .name = {"left", 4},
+                                           .new_parent = META_ROOT_INO,
+                                           .new_name = {"right", 5},
+                                           .flags = RENAME_EXCHANGE}};
+    check_int(meta_call(v.meta, &exchange), 0);
+    meta_reply_done(&exchange.reply);
     check_int(volume_settle(&v, META_ROOT_INO, NULL), 0);
     /* Others write the keys of a changed file and of a new one, before they are settled. */
     v.config.no_settle = true;
@@ -76,19 +88,19 @@ static bool file_is(struct volume *v, const char *name, const void *data, size_t
 /* Whatever exists is whole: its content is one that was acknowledged. */
 static void check_whole(struct volume *v)
 {
-    static const char *const names[] = {"copied", "joined",  "whole", "renamed",
-                                        "moved",  "deleted", "inline"};
+    static const char *const names[] = {"copied",  "joined", "whole",   "left",  "right",
+                                        "renamed", "moved",  "deleted", "inline"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         struct meta_attr attr;
         if (name_lookup(v, META_ROOT_INO, names[i], &attr) || !attr.size)
             continue;
         bool whole;
-        if (i < 3)
+        if (i < 5)
             whole = file_is(v, names[i], big, sizeof(big)) ||
                     file_is(v, names[i], big, sizeof(big) / 2);
-        else if (i < 5)
+        else if (i < 7)
             whole = file_is(v, names[i], "moves", 5) || file_is(v, names[i], "theirs", 6);
-        else if (i == 5)
+        else if (i == 7)
             whole = file_is(v, names[i], "goes", 4);
         else
             whole = file_is(v, names[i], "first", 5) || file_is(v, names[i], "second", 6);
@@ -178,6 +190,7 @@ CRASH_TEST(begun_later, "settle.begun:7")
 CRASH_TEST(putting, "settle.putting")
 CRASH_TEST(putting_later, "settle.putting:4")
 CRASH_TEST(created, "settle.created")
+CRASH_TEST(copying, "settle.copying")
 CRASH_TEST(copied, "settle.copied")
 CRASH_TEST(copied_later, "settle.copied:2")
 CRASH_TEST(completing, "settle.completing")
