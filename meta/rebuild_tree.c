@@ -116,7 +116,7 @@ static int level_flush(struct rebuild_tree *t, struct rebuild_level *level, bool
 {
     struct batch *b = &level->files;
     last = last && !t->asked_ns;
-    if (t->asked_ns)
+    if (t->asked_ns && b->count)
         drop_doubles(b);
     if (!level->ino || (!b->count && !last)) {
         batch_clear(b);
