@@ -123,7 +123,10 @@ static uint64_t retry_delay_ns(struct collector *c, uint64_t object)
         r->object = object;
         HASH_ADD(hh, c->retries, object, sizeof(r->object), r);
     }
-    return r ? MIN(RETRY_FIRST_NS << MIN(r->attempts++, 16u), RETRY_MAX_NS) : RETRY_MAX_NS;
+    if (!r)
+        return RETRY_MAX_NS;
+    unsigned attempts = r->attempts++;
+    return MIN(RETRY_FIRST_NS << MIN(attempts, 6u), RETRY_MAX_NS);
 }
 
 static void record_retry(struct collector *c, uint64_t object)
