@@ -141,6 +141,12 @@ TEST(inventory, what_changed_since_is_noticed, .init = init, .fini = fini)
     check_str(text, "second!");
 }
 
+static bool is_collected(void)
+{
+    cleanup(free_ptr) char *status = volume_status(&v);
+    return strstr(status, "\"garbage_objects\":0") != NULL;
+}
+
 TEST(inventory, what_is_known_already_stays, .init = init, .fini = fini)
 {
     uint64_t before = clock_wall_ns() / NS_PER_MS - 1000;
@@ -157,6 +163,7 @@ TEST(inventory, what_is_known_already_stays, .init = init, .fini = fini)
     check_int(name_lookup(&v, e, "h", NULL), 0);
     check_int(name_unlink(&v, e, "h"), 0);
     check_int(name_unlink(&v, d, "g"), 0);
+    eventually(is_collected()); /* their keys are free again */
     volume_close(&v);
     write_manifest("CSV", before);
     check_int(run(""), 0);
