@@ -102,12 +102,10 @@ class Shared(unittest.TestCase):
         self.assertEqual(os.statvfs(path).f_blocks * os.statvfs(path).f_frsize, 1 << 20)
 
         def fill():
-            fd = os.open(path + "/big", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            try:
-                os.write(fd, b"x" * (2 << 20))
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            with open(path + "/big", "wb", buffering=0) as f:
+                for _ in range(2):  # the one that does not fit is refused
+                    self.assertEqual(f.write(b"x" * (1 << 20)), 1 << 20)
+                os.fsync(f.fileno())
 
         with self.assertRaises(OSError) as raised:
             fill()
