@@ -112,6 +112,8 @@ def main():
     parser.add_argument("--limit", type=float, default=600, help="seconds for one test (%(default)s)")
     args = parser.parse_args()
 
+    # A shell has what it starts in the background ignore this; programs that are tested would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     faulthandler.enable()
     # Who ends this from outside sees where it hung.
     faulthandler.register(signal.SIGTERM, chain=True)
