@@ -115,8 +115,8 @@ class Crash:
 
 
 class Points(unittest.TestCase):
-    # Enumerated by running: rebuild in tests/mount/test_rebuild.py, the store on a directory here.
-    ENUMERATED = ("rebuild", "file")
+    # Enumerated by running: rebuild in tests/mount/test_rebuild.py, the inventory in test_inventory.py, the store on a directory here.
+    ENUMERATED = ("rebuild", "inventory", "file")
 
     def test_each_point_of_the_source_is_one_that_a_test_dies_at(self):
         named = crash_points.named_by_tests()
