@@ -1,6 +1,7 @@
 #include "list_plan.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
@@ -161,12 +162,8 @@ static char *behind(const struct list_plan *plan, const char *key)
 {
     size_t len = strlen(key);
     bool folder = plan->range.folders && len > plan->space.prefix_len && key[len - 1] == '/';
-    char *text = malloc(len + sizeof(LIST_BEHIND));
-    if (!text)
-        return NULL;
-    memcpy(text, key, len);
-    strcpy(text + len, folder ? LIST_BEHIND : "");
-    return text;
+    char *text;
+    return asprintf(&text, "%s%s", key, folder ? LIST_BEHIND : "") < 0 ? NULL : text;
 }
 
 bool list_plan_ask(struct list_plan *plan, struct list_page *page, const char **start_after,
