@@ -51,6 +51,12 @@ static unsigned next_random(void)
     return shuffle >> 16;
 }
 
+/* With the first `len` bytes of `with`. */
+static bool begins(const char *text, const char *with, size_t len)
+{
+    return strlen(text) >= len && memcmp(text, with, len) == 0;
+}
+
 static void serve(const struct list_range *range, struct request *r)
 {
     size_t prefix = strlen(range->prefix), at = 0;
@@ -62,7 +68,7 @@ static void serve(const struct list_range *range, struct request *r)
     while (at < key_count && !strncmp(keys[at], range->prefix, prefix)) {
         const char *slash = range->folders ? strchr(keys[at] + prefix, '/') : NULL;
         size_t len = slash ? (size_t)(slash - keys[at]) + 1 : strlen(keys[at]);
-        bool again = slash && !strncmp(after, keys[at], len) && (r->token || !shows_prefix_again);
+        bool again = slash && begins(after, keys[at], len) && (r->token || !shows_prefix_again);
         if (!again && r->answer.count == PAGE) {
             r->answer.next_token = strdup(r->answer.entries[PAGE - 1].name);
             return;
@@ -73,7 +79,7 @@ static void serve(const struct list_range *range, struct request *r)
                 (struct store_entry){.name = name, .is_prefix = slash};
         }
         size_t same = at++;
-        while (slash && at < key_count && !strncmp(keys[at], keys[same], len))
+        while (slash && at < key_count && begins(keys[at], keys[same], len))
             at++;
     }
 }
