@@ -112,7 +112,8 @@ void bucket_list_init(struct bucket_list *list, struct store *store, enum store_
     *list = (struct bucket_list){.store = store, .kind = kind};
     pthread_mutex_init(&list->lock, NULL);
     pthread_cond_init(&list->came, NULL);
-    int rc = list_plan_init(&list->plan, range, kind == STORE_LIST ? LIST_STREAMS : 1);
+    bool divided = kind == STORE_LIST && store_caps_at(store, range->prefix)->lists_at_once;
+    int rc = list_plan_init(&list->plan, range, divided ? LIST_STREAMS : 1);
     if (rc)
         fail(list, rc, NULL);
     ask(list);

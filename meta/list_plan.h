@@ -16,7 +16,7 @@
 #include "base/error.h"
 #include "list_space.h"
 
-#define LIST_STREAMS 8
+#define LIST_STREAMS 8 /* of a store whose listings do not hold each other up */
 
 struct list_part;
 

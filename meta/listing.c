@@ -533,10 +533,18 @@ static void fetch_page(struct listing *l, struct page *page)
     import_fetch_submit(l->importer, fetch);
 }
 
-/* As many pages as there may be: all listings share the streams of one. */
+/* All listings share the streams of one. */
+static unsigned streams_of(const struct listing *l)
+{
+    if (!store_caps_at(l->meta->store, l->prefix)->lists_at_once)
+        return 1;
+    return MAX(LIST_STREAMS / MAX(l->importer->running, 1), 1);
+}
+
+/* As many pages as there may be. */
 static void ask(struct listing *l)
 {
-    l->plan.streams = MAX(LIST_STREAMS / MAX(l->importer->running, 1), 1);
+    l->plan.streams = streams_of(l);
     while (!l->failed) {
         const char *start_after = NULL, *token = NULL;
         struct page *page = calloc(1, sizeof(*page));
@@ -704,7 +712,7 @@ static void start(struct listing *l)
     l->from_len = 0;
     l->asked_ns = meta_time_ns(l->meta);
     names_hidden_reset(l->importer->hidden, l->ino);
-    int rc = list_plan_init(&l->plan, &range, LIST_STREAMS);
+    int rc = list_plan_init(&l->plan, &range, streams_of(l));
     if (rc)
         set_failed(l, rc, NULL);
     advance(l);

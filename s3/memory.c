@@ -668,6 +668,7 @@ int store_memory_new(struct loop *loop, struct store **out)
         .copy_if_match = true,
         .file_beside_directory = true,
         .server_copy = true,
+        .lists_at_once = true,
         .part_min = 5 * 1024 * 1024,
         .part_max = 5 * GIB,
         .part_count_max = 10000,

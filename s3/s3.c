@@ -109,6 +109,7 @@ static const struct store_caps s3_caps = {
     .copy_if_match = true,
     .file_beside_directory = true,
     .server_copy = true,
+    .lists_at_once = true,
     .part_min = 5 * MIB,
     .part_max = 5 * GIB,
     .part_count_max = 10000,

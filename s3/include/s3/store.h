@@ -208,6 +208,7 @@ struct store_caps {
     bool copy_if_match;          /* source conditions honoured by COPY and PART_COPY */
     bool file_beside_directory;  /* `a` and `a/b` may both be keys */
     bool server_copy;            /* COPY and PART_COPY exist */
+    bool lists_at_once;          /* several listings of one prefix take the time of one */
     uint64_t part_min, part_max; /* bytes; the last part may be smaller than part_min */
     uint32_t part_count_max;
     uint64_t put_max, copy_max;
