@@ -79,6 +79,27 @@ int bucket_init(struct bucket *bucket, const struct bucket_options *options, con
     return places_outside_bucket(&bucket->url, bucket->meta_dir, error);
 }
 
+void bucket_volume(const struct bucket *bucket, const struct bucket_options *options,
+                   struct meta_config *out)
+{
+    meta_config_init(out);
+    out->directory = bucket->meta_dir;
+    out->store = bucket->store;
+    out->prefix = bucket->url.prefix;
+    out->take_over = options->mount.take_over;
+    out->owner_text = bucket->owner;
+}
+
+int bucket_open_volume(const struct bucket *bucket, const struct bucket_options *options,
+                       struct meta **out, struct error *error)
+{
+    struct meta_config config;
+    bucket_volume(bucket, options, &config);
+    config.no_settle = true;
+    config.must_exist = true;
+    return meta_open(&config, out, error);
+}
+
 int bucket_has_metadata(const struct bucket *bucket, struct error *error)
 {
     cleanup(free_ptr) char *current = NULL;

@@ -51,6 +51,12 @@ int bucket_init(struct bucket *bucket, const struct bucket_options *options, con
 int bucket_open(struct bucket *bucket, const struct bucket_options *options, bool probe,
                 struct error *error);
 void bucket_close(struct bucket *bucket);
+/* The volume in it, opened by this process as its owner; everything is borrowed. */
+void bucket_volume(const struct bucket *bucket, const struct bucket_options *options,
+                   struct meta_config *out);
+/* One that is there, which does not settle meanwhile. meta_close it. */
+int bucket_open_volume(const struct bucket *bucket, const struct bucket_options *options,
+                       struct meta **out, struct error *error);
 /* -ENOENT with a sentence if no volume has its metadata there. */
 int bucket_has_metadata(const struct bucket *bucket, struct error *error);
 

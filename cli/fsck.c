@@ -194,21 +194,6 @@ static int check_bucket(struct fsck *f, const struct bucket *bucket, struct engi
     return rc;
 }
 
-static int open_volume(const struct bucket *bucket, const struct fsck_options *options,
-                       struct meta **meta, struct error *error)
-{
-    struct meta_config config;
-    meta_config_init(&config);
-    config.directory = bucket->meta_dir;
-    config.store = bucket->store;
-    config.prefix = bucket->url.prefix;
-    config.no_settle = true;
-    config.take_over = options->bucket.mount.take_over;
-    config.owner_text = bucket->owner;
-    config.must_exist = true;
-    return meta_open(&config, meta, error);
-}
-
 static void print_result(const struct fsck *f, const char *place, const struct check_counts *c,
                          bool with_bucket)
 {
@@ -256,7 +241,7 @@ static int check_url(struct fsck *f, struct bucket *bucket, struct error *error)
                        "the records themselves are damaged; repair changes nothing then");
     if (rc == 0 && o->repair) {
         engine_close(TAKE_PTR(engine));
-        rc = open_volume(bucket, o, &meta, error);
+        rc = bucket_open_volume(bucket, &o->bucket, &meta, error);
     } else if (rc == 0 && with_bucket)
         rc = meta_check_connect(engine, bucket->store, error);
     if (rc == 0 && with_bucket)

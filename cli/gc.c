@@ -186,16 +186,7 @@ static int run(struct gc *g, struct bucket *bucket, struct error *error)
         engine_close(engine);
     } else if (rc == 0) {
         struct meta *meta = NULL;
-        struct meta_config config;
-        meta_config_init(&config);
-        config.directory = bucket->meta_dir;
-        config.store = bucket->store;
-        config.prefix = bucket->url.prefix;
-        config.no_settle = true;
-        config.take_over = o->bucket.mount.take_over;
-        config.owner_text = bucket->owner;
-        config.must_exist = true;
-        rc = meta_open(&config, &meta, error);
+        rc = bucket_open_volume(bucket, &o->bucket, &meta, error);
         if (rc == 0)
             rc = hunt(g, bucket, meta_engine(meta), error);
         meta_close(meta);

@@ -131,13 +131,8 @@ static int import(const struct import_options *options, struct bucket *bucket, s
     if (rc == 0)
         rc = mount_options_format(&options->bucket.mount, &format, error);
     if (rc == 0) {
-        meta_config_init(&config.volume);
-        config.volume.directory = bucket->meta_dir;
-        config.volume.store = bucket->store;
-        config.volume.prefix = bucket->url.prefix;
+        bucket_volume(bucket, &options->bucket, &config.volume);
         config.volume.format = &format;
-        config.volume.take_over = options->bucket.mount.take_over;
-        config.volume.owner_text = bucket->owner;
         json_t *hidden = json_object();
         progress_init(&progress, "importing", true);
         rc = meta_import_inventory(&config, &counts, hidden, error);
