@@ -9,6 +9,10 @@
 #include "places.h"
 #include "s3/mux.h"
 
+const char *const bucket_format_options[] = {
+    "take-over", "settle-delay", "gc-delay", "inline-max", "staging-patterns", NULL,
+};
+
 static const struct option_spec *mount_row(const char *name)
 {
     for (size_t i = 0; i < mount_option_set.count; i++)

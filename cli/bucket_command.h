@@ -38,6 +38,9 @@ struct bucket_command {
                                  and meta-dir; ended by NULL; may be NULL */
 };
 
+/* For `mount`: of commands that may make the volume, as a first mount does. */
+extern const char *const bucket_format_options[];
+
 /* Returns as options_parse; bucket_options_free in every case. */
 int bucket_options_parse(struct bucket_options *options, const struct bucket_command *command,
                          int argc, char **argv, struct option_result *result);

@@ -26,10 +26,6 @@ static const struct option_spec specs[] = {
      "The inventory has only keys that begin so: other directories are listed as always"},
 };
 
-static const char *const mount_rows[] = {
-    "take-over", "settle-delay", "gc-delay", "inline-max", "staging-patterns", NULL,
-};
-
 static const char doc[] =
     "Reads the names of a large bucket from its inventory, so that a mount need not list it. The "
     "volume must not be mounted. The bucket is not changed."
@@ -48,7 +44,7 @@ static const struct bucket_command command = {
     .doc = doc,
     .own = specs,
     .own_count = ARRAY_LEN(specs),
-    .mount = mount_rows,
+    .mount = bucket_format_options,
 };
 
 static void show(void *arg, const struct inventory_counts *counts)

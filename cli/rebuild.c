@@ -22,10 +22,6 @@ static const struct option_spec specs[] = {
      "Names, sizes and content only: one request for 1,000 files in place of one for each"},
 };
 
-static const char *const mount_rows[] = {
-    "take-over", "settle-delay", "gc-delay", "inline-max", "staging-patterns", NULL,
-};
-
 static const char doc[] =
     "Makes the metadata of a volume anew from what is in the bucket: every settled file with its "
     "mode, owner and time. For when the metadata directory is lost. The bucket's files are not "
@@ -42,7 +38,7 @@ static const struct bucket_command command = {
     .doc = doc,
     .own = specs,
     .own_count = ARRAY_LEN(specs),
-    .mount = mount_rows,
+    .mount = bucket_format_options,
 };
 
 static void show(void *arg, const struct rebuild_counts *counts)
