@@ -11,6 +11,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -68,33 +69,56 @@ static void rename_process(void)
     memcpy((char *)start, NAME, sizeof(NAME)); /* NOLINT(performance-no-int-to-ptr) */
 }
 
-/* The number of the mount's device. false: the other end is closed, so every thread of the process
- * is gone and the kernel has ended the connection itself. */
-static bool read_device(int pipe, int *abort_fd)
+/* One byte with a descriptor beside it. */
+union passed {
+    char room[CMSG_SPACE(sizeof(int))];
+    struct cmsghdr align;
+};
+
+/* The mount's file comes. false: the other end is closed, so every thread of the process is gone
+ * and the kernel has ended the connection itself. */
+static bool receive(int link, int *abort_fd)
 {
-    unsigned device;
-    ssize_t n = read(pipe, &device, sizeof(device));
-    if (n == (ssize_t)sizeof(device)) {
+    char byte;
+    union passed passed;
+    struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+    struct msghdr msg = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &passed, .msg_controllen = sizeof(passed)};
+    ssize_t n = recvmsg(link, &msg, MSG_CMSG_CLOEXEC);
+    struct cmsghdr *head = n == 1 ? CMSG_FIRSTHDR(&msg) : NULL;
+    if (head && head->cmsg_type == SCM_RIGHTS && head->cmsg_len == CMSG_LEN(sizeof(int))) {
         close_fd(abort_fd);
-        *abort_fd = open_abort(device);
-        return true;
+        memcpy(abort_fd, CMSG_DATA(head), sizeof(int));
     }
-    return n < 0 && errno == EINTR;
+    return n > 0 || (n < 0 && errno == EINTR);
 }
 
-/* The process died, or is dying: as long as the pipe is open a thread of it is there. */
-static void end_connection(int pipe, int abort_fd)
+static void hand_over(int link, int abort_fd)
 {
-    struct pollfd p = {.fd = pipe, .events = POLLIN};
+    union passed passed = {0};
+    struct iovec iov = {.iov_base = (char[]){0}, .iov_len = 1};
+    struct msghdr msg = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &passed, .msg_controllen = sizeof(passed)};
+    struct cmsghdr *head = CMSG_FIRSTHDR(&msg);
+    *head = (struct cmsghdr){
+        .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+    memcpy(CMSG_DATA(head), &abort_fd, sizeof(int));
+    (void)!sendmsg(link, &msg, MSG_NOSIGNAL); /* the watcher may have been killed */
+}
+
+/* The process died, or is dying: as long as the link is open a thread of it is there. */
+static void end_connection(int link, int abort_fd)
+{
+    struct pollfd p = {.fd = link, .events = POLLIN};
     for (int i = 0; i < TRIES; i++) {
-        if (poll(&p, 1, GRACE_MS) > 0 && !read_device(pipe, &abort_fd))
+        if (poll(&p, 1, GRACE_MS) > 0 && !receive(link, &abort_fd))
             return;
         if (abort_fd >= 0)
             (void)!write(abort_fd, "1", 1);
     }
 }
 
-static void __attribute__((noreturn)) watch(int pipe, pid_t parent)
+static void __attribute__((noreturn)) watch(int link, pid_t parent)
 {
     sigset_t all;
     int abort_fd = -1;
@@ -105,7 +129,7 @@ static void __attribute__((noreturn)) watch(int pipe, pid_t parent)
     rename_process();
     (void)!chdir("/");
     int null = open("/dev/null", O_RDWR);
-    int kept = fcntl(pipe, F_DUPFD, 3);
+    int kept = fcntl(link, F_DUPFD, 3);
     for (int fd = 0; fd < 3; fd++)
         dup2(null, fd);
     dup2(kept, 3);
@@ -117,7 +141,7 @@ static void __attribute__((noreturn)) watch(int pipe, pid_t parent)
     while (getppid() == parent) { /* else it died before it could be asked for a signal */
         if (poll(fds, ARRAY_LEN(fds), -1) < 0)
             continue;
-        if (fds[0].revents && !read_device(3, &abort_fd))
+        if (fds[0].revents && !receive(3, &abort_fd))
             _exit(0);
         if (fds[1].revents)
             break;
@@ -130,8 +154,8 @@ int mount_watch_start(struct mount_watch *w)
 {
     int fds[2];
     pid_t parent = getpid();
-    *w = (struct mount_watch){.pipe = -1};
-    if (pipe2(fds, O_CLOEXEC) < 0)
+    *w = (struct mount_watch){.link = -1};
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
         return -errno;
     pid_t pid = fork();
     int code = -errno;
@@ -142,7 +166,7 @@ int mount_watch_start(struct mount_watch *w)
         close(fds[1]);
         return code;
     }
-    *w = (struct mount_watch){.pid = pid, .pipe = fds[1]};
+    *w = (struct mount_watch){.pid = pid, .link = fds[1]};
     return 0;
 }
 
@@ -152,8 +176,9 @@ void mount_watch_mounted(struct mount_watch *w, const char *mountpoint)
     if (!w->pid || statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &st) < 0 ||
         st.stx_dev_major != 0)
         return;
-    unsigned device = st.stx_dev_minor;
-    (void)!write(w->pipe, &device, sizeof(device));
+    cleanup(close_fd) int fd = open_abort(st.stx_dev_minor);
+    if (fd >= 0)
+        hand_over(w->link, fd);
 }
 
 void mount_watch_stop(struct mount_watch *w)
@@ -161,7 +186,7 @@ void mount_watch_stop(struct mount_watch *w)
     if (!w->pid)
         return;
     kill(w->pid, SIGKILL);
-    close(w->pipe);
+    close(w->link);
     while (waitpid(w->pid, NULL, 0) < 0 && errno == EINTR)
         ;
     w->pid = 0;

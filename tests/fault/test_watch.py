@@ -3,11 +3,14 @@
 Such a thread cannot be killed, and holds the connection open; cli/mount_watch.c breaks it.
 """
 
+import ctypes
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -16,6 +19,8 @@ sys.path.insert(0, os.path.join(HERE, "..", "tools"))
 from fault_proxy import FaultProxy
 from gateway import Gateway
 from volume import WAIT_S, Volume, binary, is_mounted, wait_until
+
+PIDFD_GETFD = 438  # asm-generic/unistd.h
 
 
 def stat_of(path):
@@ -31,6 +36,30 @@ def stat_of(path):
 def watchers(pid):
     every = (int(p) for p in os.listdir("/proc") if p.isdigit())
     return [p for p in every if stat_of("/proc/%d/stat" % p)[::2] == ("fuse-watch", pid)]
+
+
+def link_of(path):
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:
+        return ""
+
+
+def end_of_process(pid, watcher):
+    """A copy of the process's end of what connects the two."""
+    theirs = re.fullmatch(r"socket:\[(\d+)\]", os.readlink("/proc/%d/fd/3" % watcher)).group(1)
+    every = subprocess.run(["ss", "-xaH"], check=True, capture_output=True, text=True, timeout=WAIT_S).stdout
+    [peer] = [f[7] for f in map(str.split, every.splitlines()) if len(f) > 7 and f[5] == theirs]
+    mine = "/proc/%d/fd" % pid
+    [number] = [int(n) for n in os.listdir(mine) if os.readlink(os.path.join(mine, n)) == "socket:[%s]" % peer]
+    process = os.pidfd_open(pid)
+    try:
+        fd = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, process, number, 0)
+        if fd < 0:
+            raise OSError(ctypes.get_errno(), "pidfd_getfd")
+        return fd
+    finally:
+        os.close(process)
 
 
 def calls_to_write(pid):
@@ -77,16 +106,21 @@ class Watch(unittest.TestCase):
 
     def test_the_next_mount_with_the_same_device_number_is_left_alone(self):
         """The mount is taken away while its process still dies: its watcher must not break who has the number now."""
-        a = self.volume()
-        device = os.stat(a.mountpoint).st_dev
+        a = Volume()
+        self.addCleanup(a.close)
+        mounting = threading.Thread(target=a.mount)
+        mounting.start()
+        while not (a.process and watchers(a.process.pid)):
+            pass
         [watcher] = watchers(a.process.pid)
-        pipe = os.readlink("/proc/%d/fd/3" % watcher)
-        mine = "/proc/%d/fd" % a.process.pid
-        [number] = [n for n in os.listdir(mine) if os.readlink(os.path.join(mine, n)) == pipe]
+        # Before there is a mount, where that can be had: what it is told then it learns when all is over.
+        wait_until("the watcher", lambda: link_of("/proc/%d/fd/4" % watcher) == "anon_inode:[signalfd]")
+        os.kill(watcher, signal.SIGSTOP)
+        mounting.join()
+        device = os.stat(a.mountpoint).st_dev
         # As long as this is open the process seems to be there.
-        held = os.open(os.path.join(mine, number), os.O_WRONLY)
+        held = end_of_process(a.process.pid, watcher)
         try:
-            os.kill(watcher, signal.SIGSTOP)
             a.kill()
             b = self.volume()
             while os.stat(b.mountpoint).st_dev != device:  # the lowest free one is given: soon it is this
@@ -110,7 +144,7 @@ class Watch(unittest.TestCase):
             self.assertEqual(f.read().rstrip(b"\0"), b"fuse-watch")
         self.assertNotEqual(os.getsid(found[0]), os.getsid(pid))
         self.assertEqual({os.path.basename(os.readlink(folder + "fd/" + fd)).split(":")[0] for fd in os.listdir(folder + "fd")},
-                         {"null", "pipe", "anon_inode", "abort"})
+                         {"null", "socket", "anon_inode", "abort"})
         os.kill(found[0], signal.SIGTERM)  # as systemd does with all of a unit
         os.kill(found[0], signal.SIGINT)
         v.write("file", b"x")
