@@ -24,7 +24,8 @@ struct refresh {
     struct meta_task *task;
     struct import_wait wait;
     struct refresh_dir *todo; /* directories whose turn is to come */
-    uint64_t dir;             /* the one that is being listed */
+    uint64_t dir;             /* the one that is being listed, or whose name is asked for */
+    bool is_file;
 };
 
 static void refresh_next(struct refresh *r);
@@ -139,14 +140,20 @@ static void refresh_asked(struct import_wait *wait, int rc, const struct error *
         refresh_next(r);
 }
 
+static bool has_origin(struct meta *meta, uint64_t dir)
+{
+    char prefix[META_KEY_MAX + 1];
+    uint64_t listed_ns;
+    return !engine_origin(meta->engine, dir, prefix, &listed_ns);
+}
+
 /* Asks for the name of `ino` in its directory, if that was imported: true, and `wait` comes. */
 static bool ask_for(struct refresh *r, uint64_t ino)
 {
     struct meta *meta = r->meta;
-    char name[META_NAME_MAX + 1], prefix[META_KEY_MAX + 1];
-    uint64_t parent, listed_ns;
-    if (find_link(meta, ino, &parent, name) ||
-        engine_origin(meta->engine, parent, prefix, &listed_ns))
+    char name[META_NAME_MAX + 1];
+    uint64_t parent;
+    if (find_link(meta, ino, &parent, name) || !has_origin(meta, parent))
         return false;
     struct meta_name asked = {name, strlen(name)};
     import_ask(meta->importer, parent, &asked, &r->wait);
@@ -196,6 +203,54 @@ static void refresh_file_done(struct import_wait *wait, int rc, const struct err
     refresh_end(container_of(wait, struct refresh, wait), rc, error);
 }
 
+static void refresh_found(struct refresh *r)
+{
+    int rc = 0;
+    if (r->is_file) {
+        r->wait.done = refresh_file_done;
+        if (ask_for(r, r->task->ino))
+            return;
+    } else {
+        rc = push_dir(r, r->task->ino);
+        if (!rc) {
+            refresh_next(r);
+            return;
+        }
+    }
+    refresh_end(r, rc, NULL);
+}
+
+static void refresh_way(struct refresh *r);
+
+static void refresh_way_asked(struct import_wait *wait, int rc, const struct error *error)
+{
+    struct refresh *r = container_of(wait, struct refresh, wait);
+    if (rc || r->task->cancel)
+        refresh_end(r, rc ? rc : -ECANCELED, error);
+    else if (has_origin(r->meta, r->dir))
+        refresh_way(r);
+    else
+        refresh_found(r); /* the bucket has nothing there */
+}
+
+/* Directories that were made here have no origin. On the way from one that has down to what is to
+ * be refreshed each name is asked for: if the bucket has keys below it, it gets one. */
+static void refresh_way(struct refresh *r)
+{
+    struct meta *meta = r->meta;
+    char name[META_NAME_MAX + 1];
+    uint64_t ino = r->task->ino, parent;
+    r->dir = 0;
+    while (ino != META_ROOT_INO && !find_link(meta, ino, &parent, name) && !has_origin(meta, ino)) {
+        if (ino != r->task->ino || !r->is_file)
+            r->dir = ino;
+        ino = parent;
+    }
+    r->wait.done = refresh_way_asked;
+    if (!r->dir || !ask_for(r, r->dir))
+        refresh_found(r);
+}
+
 static void refresh_start(struct loop_task *start)
 {
     struct refresh *r = container_of(start, struct refresh, start);
@@ -204,20 +259,12 @@ static void refresh_start(struct loop_task *start)
     struct meta_op op = {.kind = META_GETATTR, .ino = r->task->ino};
     struct meta_reply reply;
     int rc = volume_read(meta, &op, &reply);
-    bool is_dir = !rc && S_ISDIR(reply.attr.mode);
+    r->is_file = !S_ISDIR(reply.attr.mode);
     meta_reply_done(&reply);
-    if (!rc && is_dir) {
-        rc = push_dir(r, r->task->ino);
-        if (!rc) {
-            refresh_next(r);
-            return;
-        }
-    } else if (!rc) {
-        r->wait.done = refresh_file_done;
-        if (ask_for(r, r->task->ino))
-            return;
-    }
-    refresh_end(r, rc, NULL);
+    if (rc)
+        refresh_end(r, rc, NULL);
+    else
+        refresh_way(r);
 }
 
 void importer_refresh(struct meta *meta, struct meta_task *task)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "meta/engine.h"
 #include "model.h"
 #include "sim.h"
@@ -51,6 +52,8 @@ static struct {
         size_t len;
     } written[WRITTEN_MAX];
     bool dead, calm;
+    unsigned refuse, refused;
+    uint64_t refused_ns;
 } b;
 
 /* The memory store, now */
@@ -306,6 +309,13 @@ static void run(void *arg, unsigned which)
         answer(take(which));
         return;
     }
+    if (b.refuse & 1u << h->op->kind) {
+        b.refused++;
+        b.refused_ns = clock_monotonic_ns();
+        h->done = true;
+        fail(h, -EACCES);
+        return;
+    }
     bool faults = !b.calm && !(h->op->key && is_control(h->op->key));
     if (faults && sim_below(FAIL_ONE_IN) == 0) {
         h->done = true;
@@ -363,6 +373,17 @@ void bucket_calm(bool calm)
 bool bucket_idle(void)
 {
     return !b.held_count;
+}
+
+void bucket_refuse(unsigned kinds)
+{
+    b.refuse = kinds;
+}
+
+unsigned bucket_refused(uint64_t *last_ns)
+{
+    *last_ns = b.refused_ns;
+    return b.refused;
 }
 
 void bucket_engine(struct engine *engine)

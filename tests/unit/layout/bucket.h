@@ -50,6 +50,10 @@ void bucket_alive(void);
 /* No more faults and lost answers. */
 void bucket_calm(bool calm);
 bool bucket_idle(void);
+/* Requests of this kind (a bit for each) are refused. */
+void bucket_refuse(unsigned kinds);
+/* How many were, and when the last one was (clock_monotonic_ns). */
+unsigned bucket_refused(uint64_t *last_ns);
 
 const struct bucket_object *bucket_find(const char *key);
 struct bucket_object *bucket_all(void);

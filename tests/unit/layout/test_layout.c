@@ -651,20 +651,32 @@ static void run(uint64_t seed, uint64_t steps, enum bucket_fault fault, bool no_
     fflush(NULL);
 }
 
-/* In a process of its own: its exit code. */
-static int child(uint64_t seed, uint64_t steps, enum bucket_fault fault, bool no_syncs)
+static int wait_for(pid_t pid)
 {
-    fflush(NULL);
-    pid_t pid = fork();
-    if (!pid) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        run(seed, steps, fault, no_syncs);
-        _exit(0);
-    }
     int status = 0;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static pid_t fork_child(void)
+{
+    fflush(NULL);
+    pid_t pid = fork();
+    if (!pid)
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+    return pid;
+}
+
+/* In a process of its own: its exit code. */
+static int child(uint64_t seed, uint64_t steps, enum bucket_fault fault, bool no_syncs)
+{
+    pid_t pid = fork_child();
+    if (!pid) {
+        run(seed, steps, fault, no_syncs);
+        _exit(0);
+    }
+    return wait_for(pid);
 }
 
 static uint64_t number_from(const char *name, uint64_t otherwise)
@@ -713,4 +725,50 @@ TEST(layout, notices_writes_and_deletes_without_if_match)
 TEST(layout, notices_what_is_not_synced)
 {
     check(is_noticed(BUCKET_HEALTHY, true));
+}
+
+/* What the store refuses to delete is tried again after 1, 2, 4 … 64 s, then each 64 s. */
+static void refuse_deletes(void)
+{
+    static const unsigned after_s[] = {1, 2, 4, 8, 16, 32, 64, 64};
+    begin(1, BUCKET_HEALTHY);
+    bucket_calm(true);
+    struct meta_attr attr = {0};
+    struct meta_name name = name_of("a");
+    struct meta_op make = {.kind = META_MKNOD,
+                           .parent = META_ROOT_INO,
+                           .name = name,
+                           .attr = {.mode = S_IFREG | 0644}};
+    struct meta_op unlink = {.kind = META_UNLINK, .parent = META_ROOT_INO, .name = name};
+    if (simple(&make, &attr, NULL))
+        sim_violation("cannot make a file");
+    write_object(attr.ino, 0, true);
+    bucket_refuse(1u << STORE_DELETE | 1u << STORE_DELETE_MANY);
+    if (!w.commits || simple(&unlink, &attr, NULL))
+        sim_violation("cannot remove the file");
+    drop(attr.ino);
+    uint64_t before = 0, now;
+    for (unsigned i = 0; i <= ARRAY_LEN(after_s); i++) {
+        while (bucket_refused(&now) == i)
+            sim_step();
+        uint64_t ms = (now - before) / NS_PER_MS, wanted = i ? after_s[i - 1] * 1000 : 0;
+        if (i && (ms < wanted || ms > wanted + 100))
+            sim_violation("try %u came %llu ms after the one before", i, (unsigned long long)ms);
+        before = now;
+    }
+    bucket_refuse(0);
+    bucket_engine(NULL);
+    model_engine(NULL);
+    meta_close(w.meta);
+    test_dir_remove(w.dir);
+}
+
+TEST(layout, gc_tries_again_later_and_later)
+{
+    pid_t pid = fork_child();
+    if (!pid) {
+        refuse_deletes();
+        _exit(0);
+    }
+    check_int(wait_for(pid), 0);
 }

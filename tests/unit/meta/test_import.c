@@ -221,6 +221,49 @@ TEST(import, refresh_finds_what_changed, .init = init, .fini = fini)
     check_str(text, "22");
 }
 
+/* They have no origin: nothing asks the bucket for what is below them by itself. */
+TEST(import, refresh_of_a_directory_that_was_made_here, .init = init, .fini = fini)
+{
+    uint64_t dir, below, empty;
+    volume_open(&v);
+    check_list(META_ROOT_INO, "");
+    check_int(name_mkdir(&v, META_ROOT_INO, "dir", &dir), 0);
+    check_int(name_mkdir(&v, dir, "below", &below), 0);
+    check_int(name_mkdir(&v, META_ROOT_INO, "empty", &empty), 0);
+    uint64_t ours = file_inline(&v, below, "ours", "1");
+    check_int(volume_settle(&v, META_ROOT_INO, NULL), 0);
+    bucket_put(&v, "dir/below/theirs", "22");
+    bucket_put(&v, "dir/below/deep/theirs", "22");
+    check_int(volume_refresh_now(&v, below), 0);
+    check_list(below, "deep/,ours,theirs");
+    check(event_seen(&v, "theirs;"));
+    check_uint(name_ino(&v, below, "ours"), ours);
+    check_list(name_ino(&v, below, "deep"), "theirs");
+    /* Where the bucket has nothing it stays so: no request is ever needed. */
+    check_int(volume_refresh_now(&v, empty), 0);
+    uint64_t lists = seen(STORE_LIST), heads = seen(STORE_HEAD);
+    check_list(empty, "");
+    check_int(name_lookup(&v, empty, "x", NULL), -ENOENT);
+    check_uint(seen(STORE_LIST), lists);
+    check_uint(seen(STORE_HEAD), heads);
+    check_int(name_rmdir(&v, META_ROOT_INO, "empty"), 0);
+}
+
+TEST(import, refresh_of_a_file_below_directories_that_were_made_here, .init = init, .fini = fini)
+{
+    uint64_t dir, below;
+    struct meta_attr attr;
+    volume_open(&v);
+    check_int(name_mkdir(&v, META_ROOT_INO, "dir", &dir), 0);
+    check_int(name_mkdir(&v, dir, "below", &below), 0);
+    uint64_t file = file_inline(&v, below, "file", "1");
+    check_int(volume_settle(&v, META_ROOT_INO, NULL), 0);
+    bucket_put(&v, "dir/below/file", "4444");
+    check_int(volume_refresh_now(&v, file), 0);
+    check_int(name_lookup(&v, below, "file", &attr), 0);
+    check_uint(attr.size, 4);
+}
+
 TEST(import, refresh_of_one_file_asks_for_its_key, .init = init, .fini = fini)
 {
     bucket_put(&v, "dir/a", "1");
