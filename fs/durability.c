@@ -326,15 +326,14 @@ int data_renamed(struct data *data, uint64_t ino, struct data_request *request)
 
 /* ---- local ---- */
 
-int durability_sync(struct file *file)
+/* What the staging knows of. */
+static int sync_staged(struct file *file)
 {
     for (;;) {
         struct staging_sync sync;
         pthread_mutex_lock(&file->lock);
         bool needed = file->staging && !file->unlinked;
-        int rc = needed ? pass_take_locked(file) : 0;
-        if (!rc || rc == -EDQUOT)
-            rc = needed ? staging_sync_begin(file->staging, &sync) : 0;
+        int rc = needed ? staging_sync_begin(file->staging, &sync) : 0;
         pthread_mutex_unlock(&file->lock);
         if (!needed || rc)
             return rc;
@@ -357,6 +356,14 @@ int durability_sync(struct file *file)
     }
 }
 
+int durability_sync(struct file *file)
+{
+    pthread_mutex_lock(&file->lock);
+    int rc = pass_take_bytes_locked(file);
+    pthread_mutex_unlock(&file->lock);
+    return rc && rc != -EDQUOT ? rc : sync_staged(file);
+}
+
 struct sync_task {
     struct pool_task task;
     struct file *file; /* a reference */
@@ -365,7 +372,7 @@ struct sync_task {
 
 static int sync_and_say(struct file *file)
 {
-    int rc = durability_sync(file);
+    int rc = sync_staged(file);
     if (rc)
         log_error("written data cannot be synced to the local disk", "ino=%llu error=%s",
                   (unsigned long long)file->ino, strerror(-rc));
@@ -404,7 +411,7 @@ static int flush_local(struct file *file, struct data_request *request)
 int durability_flush(struct file *file, struct data_request *request)
 {
     pthread_mutex_lock(&file->lock);
-    int rc = pass_take_locked(file);
+    int rc = pass_take_bytes_locked(file);
     bool none = !file->staging || file->unlinked || file->durability == DATA_SCRATCH ||
                 pass_is_clean_locked(file);
     /* A few bytes go into the metadata, which is on this disk, too. */

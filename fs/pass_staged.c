@@ -71,9 +71,9 @@ bool pass_staged_begin_locked(struct data_handle *handle, bool *new)
     }
     *pass = (struct pass){
         .file = file, .view = view, .fd = staging_view_fd(view), .id = id, .size = file->size};
-    struct stat st;
-    if (fstat(pass->fd, &st) == 0)
-        pass->seen = st.st_mtim;
+    struct staging_look look;
+    if (staging_view_look(view, true, &look) == 0)
+        pass->seen_ns = look.mtime_ns;
     file->pass = pass;
     return true;
 }
@@ -83,29 +83,42 @@ bool pass_staged_begin_locked(struct data_handle *handle, bool *new)
 void pass_look_locked(struct file *file)
 {
     struct pass *pass = staged(file);
-    struct stat st;
-    if (!pass || fstat(pass->fd, &st))
+    struct staging_look look;
+    if (!pass || staging_view_look(pass->view, true, &look))
         return;
-    bool newer = st.st_mtim.tv_sec != pass->seen.tv_sec || st.st_mtim.tv_nsec != pass->seen.tv_nsec;
-    if (!newer && (uint64_t)st.st_size == file->size)
+    if (look.mtime_ns == pass->seen_ns && look.size == file->size)
         return;
-    pass->seen = st.st_mtim;
-    file->size = (uint64_t)st.st_size;
-    file->mtime_ns = file->ctime_ns =
-        (uint64_t)st.st_mtim.tv_sec * NS_PER_S + (uint64_t)st.st_mtim.tv_nsec;
+    pass->seen_ns = look.mtime_ns;
+    file->size = look.size;
+    file->mtime_ns = file->ctime_ns = look.mtime_ns;
     file->time_dirty = true;
     file->last_write_ns = clock_monotonic_ns();
 }
 
-int pass_take_locked(struct file *file)
+static int take(struct file *file)
 {
-    pass_look_locked(file);
     if (!staged(file) || !file->staging)
         return 0;
     /* A quota that came while the file was open. */
     int rc = file->size > file->quota_size ? file_quota_grow_locked(file, file->size) : 0;
     int taken = staging_take(file->staging, file->mtime_ns, file->time_dirty);
     return taken ? taken : rc;
+}
+
+int pass_take_locked(struct file *file)
+{
+    pass_look_locked(file);
+    return take(file);
+}
+
+int pass_take_bytes_locked(struct file *file)
+{
+    struct pass *pass = staged(file);
+    struct staging_look look;
+    if (pass && (!file->time_dirty || staging_view_look(pass->view, false, &look) ||
+                 look.size != file->size))
+        pass_look_locked(file);
+    return take(file);
 }
 
 /* The checksum of the file's bytes; false if they cannot be read. */

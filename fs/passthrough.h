@@ -34,11 +34,14 @@ void pass_look_locked(struct file *file);
 /* The same, and what was written is dirty. 0; -EDQUOT: it is, but there is no quota for it; or what
  * the local disk said. */
 int pass_take_locked(struct file *file);
+/* For a sync: as pass_take_locked, but the time is asked for only if nobody knows yet that it
+ * changed, or the size did (staging_view_look says why). The next pass_take_locked has it. */
+int pass_take_bytes_locked(struct file *file);
 bool pass_is_staged_locked(const struct file *file);
 /* A commit has these bytes as the whole content. */
 void pass_committed_locked(struct file *file, const void *bytes, uint64_t size);
 bool pass_was_committed_locked(const struct file *file);
-/* After pass_take_locked: nothing is there that was not committed. May read up to inline_max. */
+/* After one of them: nothing is there that was not committed. May read up to inline_max. */
 bool pass_is_clean_locked(const struct file *file);
 
 /* The content is not what it was, by other hands: who has it open keeps what he sees. */

@@ -25,8 +25,8 @@ struct pass {
     struct timespec changed; /* ctime after our own last change */
     bool suspicious;         /* somebody else has changed it since it was looked at */
     /* a staging */
-    struct timespec seen; /* its mtime when it was last looked at */
-    bool committed;       /* whole, inline: so many bytes with this checksum */
+    uint64_t seen_ns; /* its mtime when it was last looked at */
+    bool committed;   /* whole, inline: so many bytes with this checksum */
     uint64_t committed_size;
     uint32_t committed_crc;
     /* lingers: under data->lock */

@@ -40,6 +40,18 @@ int staging_unshare(struct staging *staging)
     return staging_set_flags(staging, staging->flags & ~(uint32_t)STAGING_SHARED);
 }
 
+int staging_view_look(const struct staging_view *view, bool time, struct staging_look *out)
+{
+    struct statx st;
+    unsigned wanted = STATX_SIZE | STATX_BLOCKS | (time ? STATX_MTIME : 0);
+    if (statx(view->fd, "", AT_EMPTY_PATH, wanted, &st))
+        return -errno;
+    out->size = st.stx_size;
+    out->allocated = st.stx_blocks * 512;
+    out->mtime_ns = time ? (uint64_t)st.stx_mtime.tv_sec * NS_PER_S + st.stx_mtime.tv_nsec : 0;
+    return 0;
+}
+
 /* The data segments of the file. -E2BIG: too many. */
 static int find_segments(const struct staging *staging, uint64_t size, struct ranges *out)
 {
@@ -75,13 +87,14 @@ static bool same_ranges(const struct ranges *a, const struct ranges *b)
 
 int staging_take(struct staging *staging, uint64_t mtime_ns, bool time_dirty)
 {
-    struct stat st;
-    if (fstat(staging->file->fd, &st))
-        return -errno;
-    uint64_t size = (uint64_t)st.st_size;
+    struct staging_look look;
+    int rc = staging_view_look(staging->file, false, &look);
+    if (rc)
+        return rc;
+    uint64_t size = look.size;
     struct ranges found = {0};
-    int rc = -E2BIG;
-    if ((uint64_t)st.st_blocks * 512 < size)
+    rc = -E2BIG;
+    if (look.allocated < size)
         rc = find_segments(staging, size, &found);
     if (rc == -E2BIG) {
         ranges_done(&found);
@@ -171,11 +184,11 @@ int staging_part_from_others(struct staging *staging)
 
 int staging_take_left(struct staging *staging, bool other_boot)
 {
-    struct stat st;
-    if (fstat(staging->file->fd, &st))
-        return -errno;
-    uint64_t size = (uint64_t)st.st_size;
-    int rc = 0;
+    struct staging_look look;
+    int rc = staging_view_look(staging->file, true, &look);
+    if (rc)
+        return rc;
+    uint64_t size = look.size;
     if (other_boot) {
         /* What was synced counts, but not what was cut since. */
         if (size < staging->size) {
@@ -185,10 +198,9 @@ int staging_take_left(struct staging *staging, bool other_boot)
         staging->flags &= ~(uint32_t)STAGING_SHARED;
         return rc;
     }
-    uint64_t changed_ns = (uint64_t)st.st_mtim.tv_sec * NS_PER_S + (uint64_t)st.st_mtim.tv_nsec;
-    bool newer = size != staging->size || changed_ns > staging->mtime_ns;
-    rc =
-        staging_take(staging, newer ? changed_ns : staging->mtime_ns, newer || staging->time_dirty);
+    bool newer = size != staging->size || look.mtime_ns > staging->mtime_ns;
+    rc = staging_take(staging, newer ? look.mtime_ns : staging->mtime_ns,
+                      newer || staging->time_dirty);
     /* Programs that outlived their mount may write on. */
     if (!rc && !staging_view_is_alone(staging->file))
         rc = staging_part_from_others(staging);
