@@ -22,7 +22,7 @@ LIMITS = {
     "random-read": "the store's client: HTTP, signing, copies; the way from the kernel and back",
     "random-read-bytes": "nothing is read that was not asked for",
     "cache": "with passthrough the disk; without, one change of threads for each read",
-    "local": "two waits for the disk for each fsync; streams go through the daemon",
+    "local": "one request of the kernel (two changes of threads) beside the one fdatasync of each fsync; the disk",
     "commit": "a conditional PUT and a HEAD for each file",
     "write-requests": "one PUT for each file",
     "extract": "the kernel: 20 requests for each file; 85 PUTs that a close waits for",

@@ -87,6 +87,20 @@ class PassedWrites(unittest.TestCase):
             os.close(fd)
             v.unmount()
 
+    def test_the_time_of_an_overwrite_survives_a_kill_though_fsync_does_not_ask_for_it(self):
+        v = self.local()
+        fd = self.open(v, "f")
+        os.write(fd, noise(MIB, 1))
+        os.fsync(fd)
+        before = os.fstat(fd).st_mtime_ns
+        os.pwrite(fd, noise(4096, 2), 8192)
+        os.fsync(fd)
+        v.kill()
+        os.close(fd)
+        v.mount()
+        self.assertGreater(os.stat(v.path("f")).st_mtime_ns, before)
+        self.settled(v, {"f": noise(MIB, 1)[:8192] + noise(4096, 2) + noise(MIB, 1)[12288:]})
+
     def test_no_passthrough_gives_the_same(self):
         v = self.local("--no-passthrough")
         before = requests(v, "write")
