@@ -4,6 +4,7 @@ import mmap
 import os
 import random
 import sys
+import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -93,10 +94,11 @@ class PassedWrites(unittest.TestCase):
         os.write(fd, noise(MIB, 1))
         os.fsync(fd)
         before = os.fstat(fd).st_mtime_ns
+        wait_until("a tick of the clock", lambda: time.clock_gettime_ns(time.CLOCK_REALTIME_COARSE) > before)
         os.pwrite(fd, noise(4096, 2), 8192)
         os.fsync(fd)
         v.kill()
-        os.close(fd)
+        self.close(fd)
         v.mount()
         self.assertGreater(os.stat(v.path("f")).st_mtime_ns, before)
         self.settled(v, {"f": noise(MIB, 1)[:8192] + noise(4096, 2) + noise(MIB, 1)[12288:]})
