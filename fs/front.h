@@ -104,6 +104,7 @@ struct fs {
     atomic_size_t waiting_bytes;  /* copies of writes that wait for room */
     atomic_uint reading;          /* threads that may be waiting for the local disk */
     atomic_ullong failed_renames; /* of the kernel: some programs copy then */
+    atomic_uint empty_closes;     /* in a row, of files that were just made (front_op_create) */
     pthread_mutex_t idle_lock;
     pthread_cond_t idle; /* in_flight is 0 while draining */
     atomic_bool draining;
@@ -209,12 +210,17 @@ struct front_opened {
 void front_opened_add(struct fs *fs, struct front_opened *opened);
 void front_opened_remove(struct fs *fs, struct front_opened *opened);
 
+/* So many files that were made were closed empty, one after the other: the next one will be, too.
+ */
+#define FRONT_EMPTY_CLOSES 3
+
 struct front_file {
     struct front_opened opened;
     struct data_handle *handle;
     uint64_t ino;
     bool writable;
     bool created;        /* by this open, */
+    bool synced;         /* and that survives a power loss; */
     uint64_t sequence;   /* with this change */
     atomic_bool written; /* by this handle: its flush commits, with all that was before */
     atomic_bool may_have_caps;

@@ -9,7 +9,7 @@
 
 #include "file.h"
 
-#define INLINED_BYTES_MAX (8u << 20) /* with what each file costs; the longest unused goes */
+#define INLINED_BYTES_MAX (32u << 20) /* with what each file costs; the longest unused goes */
 
 struct inlined;
 int inlined_new(struct inlined **out);

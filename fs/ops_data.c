@@ -39,6 +39,7 @@ int front_file_open(struct front_request *r, const struct meta_attr *attr, bool 
     file->ino = attr->ino;
     file->writable = access != O_RDONLY;
     file->created = created;
+    file->synced = created && r->meta.durable;
     file->sequence = r->meta.sequence;
     atomic_store(&file->may_have_caps, file->writable && attr->has_xattr);
     /* With the kernel's write-back cache any handle may be asked for what it has to fill a page
@@ -375,8 +376,14 @@ static void flush_synced(struct front_request *r)
 
 static void flushed(struct front_request *r)
 {
+    struct fs *fs = r->fs;
+    bool empty = r->file->created && !atomic_load(&r->file->written);
+    if (r->file->created && !empty)
+        atomic_store(&fs->empty_closes, 0);
+    else if (empty && atomic_load(&fs->empty_closes) < FRONT_EMPTY_CLOSES)
+        atomic_fetch_add(&fs->empty_closes, 1);
     /* A new file that nothing was written to: its name must survive its close too. */
-    bool unsynced = r->file->created && !atomic_load(&r->file->written);
+    bool unsynced = empty && !r->file->synced;
     /* Its bytes are on the disk; so its name has to be. */
     bool local = atomic_load(&r->file->written) && data_handle_is_local(r->file->handle);
     if (r->result == 0 && (unsynced || local)) {

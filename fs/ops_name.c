@@ -277,6 +277,10 @@ void front_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
     if (!r)
         return;
     r->fi = *fi;
+    /* The close of an empty file would ask the service to sync its name: that is one request with
+     * this one. A file that is written then, in spite of what was closed before, costs a sync. */
+    r->meta.durable =
+        r->fs->config.shared && atomic_load(&r->fs->empty_closes) >= FRONT_EMPTY_CLOSES;
     front_meta(r, create_done);
 }
 

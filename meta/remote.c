@@ -111,6 +111,20 @@ static bool send_locked(struct remote *remote, struct remote_call *call)
     return true;
 }
 
+/* What this client knows already, and what the change will make of that. */
+static void note_asked_locked(struct remote *remote, struct remote_call *call)
+{
+    struct meta_attr attr;
+    const struct meta_op *op = &call->request->op;
+    if (op->kind == META_RENAME)
+        call->moved = remote_names_find(&remote->names, op->parent, &op->name);
+    if (call->moved && !remote_attrs_find(&remote->attrs, call->moved, &attr))
+        call->moved = 0;
+    remote_attrs_asked(&remote->attrs, op);
+    call->touches = remote->attrs.touches;
+    call->names = remote_names_asked(&remote->names, op);
+}
+
 /* 0, or why it cannot be: then the call is freed. */
 int remote_call(struct remote *remote, struct remote_call *call)
 {
@@ -132,10 +146,7 @@ int remote_call(struct remote *remote, struct remote_call *call)
     call->id = remote->next_id++;
     call->since_ms = clock_monotonic_ms();
     if (call->request)
-        remote_attrs_asked(&remote->attrs, &call->request->op);
-    call->touches = remote->attrs.touches;
-    if (call->request)
-        call->names = remote_names_asked(&remote->names, &call->request->op);
+        note_asked_locked(remote, call);
     HASH_ADD(hh, remote->calls, id, sizeof(call->id), call);
     DL_APPEND(remote->order, call);
     bool sent = !remote->unsent && send_locked(remote, call);
@@ -151,18 +162,22 @@ int remote_call(struct remote *remote, struct remote_call *call)
     return 0;
 }
 
-/* A name that this client knows not to be there. */
-static bool is_absent(struct remote *remote, struct meta_request *request)
+/* A name that this client knows not to be there, or whose it is, with the attributes. */
+static bool is_known(struct remote *remote, struct meta_request *request)
 {
+    struct meta_attr attr;
     const struct meta_op *op = &request->op;
     pthread_mutex_lock(&remote->lock);
     bool absent = remote->online && remote_names_absent(&remote->names, op->parent, &op->name);
+    uint64_t ino = remote->online ? remote_names_find(&remote->names, op->parent, &op->name) : 0;
+    bool found = ino && remote_attrs_find(&remote->attrs, ino, &attr);
     pthread_mutex_unlock(&remote->lock);
-    if (!absent)
-        return false;
-    request->reply.whole = true;
-    request->result = -ENOENT;
-    return true;
+    if (found)
+        request->reply.attr = attr;
+    else if (absent)
+        request->reply.whole = true;
+    request->result = absent ? -ENOENT : 0;
+    return absent || found;
 }
 
 /* From what the service gave before, if it may still be used. */
@@ -171,7 +186,7 @@ static bool is_answered_here(struct remote *remote, struct meta_request *request
     struct meta_attr attr;
     if (request->op.kind == META_LOOKUP)
         return !atomic_load(&remote->fenced) && remote_cache_ms(remote) &&
-               is_absent(remote, request);
+               is_known(remote, request);
     bool attributes = request->op.kind == META_GETATTR;
     if (!attributes &&
         (request->op.kind != META_GETXATTR || engine_xattr_is_virtual(&request->op.name)))
@@ -567,6 +582,22 @@ static void answer_names_locked(struct remote *remote, struct remote_call *call)
         request->reply.whole = false;
     remote_names_answered(&remote->names, &request->op, request->result, &request->reply,
                           call->names);
+    const struct meta_op *op = &request->op;
+    if (op->kind == META_LOOKUP && request->result == 0 &&
+        !remote_attrs_touched(&remote->attrs, op->parent, call->touches))
+        remote_names_found(&remote->names, op->parent, &op->name, request->reply.attr.ino);
+}
+
+static void answer_attrs_locked(struct remote *remote, const struct remote_call *call)
+{
+    const struct meta_request *request = call->request;
+    const struct meta_attr *attr = &request->reply.attr;
+    /* The service still notes that they are known here. */
+    bool moved = call->moved && call->moved == attr->ino &&
+                 !remote_attrs_touched(&remote->attrs, attr->ino, call->touches);
+    remote_attrs_answered(&remote->attrs, &request->op, &request->reply, call->touches);
+    if (moved)
+        remote_attrs_keep(&remote->attrs, attr, remote->attrs.touches);
 }
 
 static int answer_request(struct remote *remote, const uint8_t *data, size_t len)
@@ -586,7 +617,7 @@ static int answer_request(struct remote *remote, const uint8_t *data, size_t len
     }
     pthread_mutex_lock(&remote->lock);
     if (request->result == 0)
-        remote_attrs_answered(&remote->attrs, &request->op, &request->reply, call->touches);
+        answer_attrs_locked(remote, call);
     answer_names_locked(remote, call);
     pthread_mutex_unlock(&remote->lock);
     note_objects(remote, request);

@@ -20,8 +20,6 @@ void remote_attrs_touch(struct remote_attrs *attrs, uint64_t ino)
 void remote_attrs_touch_all(struct remote_attrs *attrs)
 {
     attrs->floor = ++attrs->touches;
-    for (size_t i = 0; i < REMOTE_ATTRS; i++)
-        attrs->places[i].attr.ino = 0;
 }
 
 bool remote_attrs_touched(const struct remote_attrs *attrs, uint64_t ino, uint64_t since)
@@ -31,14 +29,18 @@ bool remote_attrs_touched(const struct remote_attrs *attrs, uint64_t ino, uint64
 
 void remote_attrs_keep(struct remote_attrs *attrs, const struct meta_attr *attr, uint64_t since)
 {
-    if (attr->ino && !remote_attrs_touched(attrs, attr->ino, since))
-        attrs->places[place_of(attr->ino)].attr = *attr;
+    if (!attr->ino || remote_attrs_touched(attrs, attr->ino, since))
+        return;
+    size_t at = place_of(attr->ino);
+    attrs->places[at].attr = *attr;
+    attrs->places[at].kept = attrs->touches;
 }
 
 bool remote_attrs_find(const struct remote_attrs *attrs, uint64_t ino, struct meta_attr *out)
 {
-    const struct meta_attr *attr = &attrs->places[place_of(ino)].attr;
-    if (!ino || attr->ino != ino)
+    size_t at = place_of(ino);
+    const struct meta_attr *attr = &attrs->places[at].attr;
+    if (!ino || attr->ino != ino || attrs->places[at].kept < attrs->floor)
         return false;
     *out = *attr;
     return true;

@@ -11,13 +11,14 @@
 
 #include "meta/op.h"
 
-#define REMOTE_ATTRS 4096
+#define REMOTE_ATTRS 65536 /* memory only for those that are used */
 
 struct remote_attrs {
     uint64_t touches; /* so far */
     uint64_t floor;   /* of the touch of all */
     struct {
         uint64_t touched;
+        uint64_t kept;         /* when there were so many touches: none from before `floor` */
         struct meta_attr attr; /* ino 0: none */
     } places[REMOTE_ATTRS];
 };

@@ -51,6 +51,7 @@ struct remote_call {
     bool sent, cancel;
     uint64_t touches; /* of attributes, when it was submitted */
     struct names_mark names;
+    uint64_t moved;    /* RENAME: the inode, if its attributes were known; else 0 */
     uint64_t since_ms; /* offline, or when it was submitted: monotonic */
     UT_hash_handle hh;
     struct remote_call *prev, *next;

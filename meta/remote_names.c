@@ -9,7 +9,10 @@
 
 struct names_name {
     UT_hash_handle hh;
-    uint32_t times; /* that it may be there */
+    uint64_t ino;     /* 0: not known */
+    uint32_t times;   /* that it may be there */
+    uint32_t changes; /* of it under way */
+    bool crossed;     /* they were not one after the other */
     char bytes[];
 };
 
@@ -61,34 +64,40 @@ void remote_names_drop_all(struct remote_names *names)
         drop(names, names->order);
 }
 
-/* False: there is no room; then nothing is known of the directory. */
-static bool add(struct remote_names *names, struct names_dir *dir, const char *bytes, size_t len)
+static struct names_name *find_name(const struct names_dir *dir, const char *bytes, size_t len)
 {
-    struct names_name *name;
-    HASH_FIND(hh, dir->names, bytes, len, name);
+    struct names_name *name = NULL;
+    if (dir)
+        HASH_FIND(hh, dir->names, bytes, len, name);
+    return name;
+}
+
+/* NULL: there is no room; then nothing is known of the directory. */
+static struct names_name *add(struct remote_names *names, struct names_dir *dir, const char *bytes,
+                              size_t len)
+{
+    struct names_name *name = find_name(dir, bytes, len);
     if (name) {
         name->times++;
-        return true;
+        return name;
     }
     while (names->count >= REMOTE_NAMES_MAX && names->order != dir)
         drop(names, names->order);
     name = names->count < REMOTE_NAMES_MAX ? malloc(sizeof(*name) + len) : NULL;
     if (!name) {
         drop(names, dir);
-        return false;
+        return NULL;
     }
-    name->times = 1;
+    *name = (struct names_name){.times = 1};
     memcpy(name->bytes, bytes, len);
     HASH_ADD_KEYPTR(hh, dir->names, name->bytes, len, name);
     names->count++;
-    return true;
+    return name;
 }
 
 static void take(struct remote_names *names, struct names_dir *dir, const struct meta_name *of)
 {
-    struct names_name *name = NULL;
-    if (dir)
-        HASH_FIND(hh, dir->names, of->bytes, of->len, name);
+    struct names_name *name = find_name(dir, of->bytes, of->len);
     if (!name || --name->times)
         return;
     HASH_DEL(dir->names, name);
@@ -112,14 +121,16 @@ void remote_names_begin(struct remote_names *names, uint64_t ino, const struct m
     dir->number = ++names->begun;
     HASH_ADD(hh, names->dirs, ino, sizeof(dir->ino), dir);
     DL_APPEND(names->order, dir);
-    for (size_t i = 0; i < count; i++)
-        if (!add(names, dir, entries[i].name, entries[i].name_len))
+    for (size_t i = 0; i < count; i++) {
+        struct names_name *name = add(names, dir, entries[i].name, entries[i].name_len);
+        if (!name)
             return;
+        name->ino = entries[i].ino;
+    }
 }
 
 bool remote_names_absent(struct remote_names *names, uint64_t ino, const struct meta_name *of)
 {
-    struct names_name *name = NULL;
     struct names_dir *dir = find(names, ino);
     if (!dir)
         return false;
@@ -127,8 +138,48 @@ bool remote_names_absent(struct remote_names *names, uint64_t ino, const struct 
         DL_DELETE(names->order, dir);
         DL_APPEND(names->order, dir);
     }
-    HASH_FIND(hh, dir->names, of->bytes, of->len, name);
-    return !name;
+    return !find_name(dir, of->bytes, of->len);
+}
+
+uint64_t remote_names_find(const struct remote_names *names, uint64_t ino,
+                           const struct meta_name *of)
+{
+    const struct names_name *name = find_name(find(names, ino), of->bytes, of->len);
+    return name ? name->ino : 0;
+}
+
+void remote_names_found(struct remote_names *names, uint64_t ino, const struct meta_name *of,
+                        uint64_t found)
+{
+    struct names_name *name = find_name(find(names, ino), of->bytes, of->len);
+    if (name && name->changes == 0)
+        name->ino = found;
+}
+
+static void change_begins(const struct names_dir *dir, const struct meta_name *of)
+{
+    struct names_name *name = find_name(dir, of->bytes, of->len);
+    if (!name)
+        return;
+    name->crossed |= name->changes++ > 0;
+    name->ino = 0;
+}
+
+/* `now`: whose name it is, or 0. A directory that was begun anew meanwhile does not know of the
+ * change. */
+static void change_ends(const struct remote_names *names, uint64_t ino, uint64_t mark,
+                        const struct meta_name *of, uint64_t now)
+{
+    const struct names_dir *dir = find(names, ino);
+    struct names_name *name = find_name(dir, of->bytes, of->len);
+    if (!name)
+        return;
+    bool alone = dir->number == mark && name->changes == 1 && !name->crossed;
+    name->ino = alone ? now : 0;
+    if (dir->number != mark || name->changes == 0)
+        return;
+    if (--name->changes == 0)
+        name->crossed = false;
 }
 
 static uint64_t number_of(const struct names_dir *dir)
@@ -155,10 +206,13 @@ struct names_mark remote_names_asked(struct remote_names *names, const struct me
         if (dir && add(names, dir, op->new_name.bytes, op->new_name.len))
             mark.new_parent = dir->number;
         mark.parent = number_of(find(names, op->parent));
+        change_begins(find(names, op->new_parent), &op->new_name);
         break;
     default:
-        break;
+        return mark;
     }
+    if (!(op->flags & META_NAMELESS))
+        change_begins(find(names, op->parent), &op->name);
     return mark;
 }
 
@@ -185,9 +239,24 @@ static void failed(struct remote_names *names, const struct meta_op *op, struct 
         take(names, find_marked(names, op->new_parent, mark.new_parent), &op->new_name);
 }
 
+/* What is known of the names now, before those that went are taken away. */
+static void changes_end(struct remote_names *names, const struct meta_op *op, int result,
+                        const struct meta_reply *reply, struct names_mark mark)
+{
+    bool made = (op->kind == META_MKNOD || op->kind == META_LINK) && !(op->flags & META_NAMELESS);
+    if (made)
+        change_ends(names, op->parent, mark.parent, &op->name, result < 0 ? 0 : reply->attr.ino);
+    else if (op->kind == META_UNLINK || op->kind == META_RENAME)
+        change_ends(names, op->parent, mark.parent, &op->name, 0);
+    if (op->kind == META_RENAME)
+        change_ends(names, op->new_parent, mark.new_parent, &op->new_name,
+                    result < 0 || op->flags & RENAME_EXCHANGE ? 0 : reply->attr.ino);
+}
+
 void remote_names_answered(struct remote_names *names, const struct meta_op *op, int result,
                            const struct meta_reply *reply, struct names_mark mark)
 {
+    changes_end(names, op, result, reply, mark);
     if (result < 0) {
         failed(names, op, mark);
         return;

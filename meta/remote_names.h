@@ -5,6 +5,8 @@
  *
  * Names may be counted that are not there (then the service is asked), never the other way round: a
  * name counts from the moment that it is asked for, and until the service has said that it is gone.
+ * Whose name it is, is not known while changes of it are under way, nor after several that were
+ * under way at once.
  * Bounded: the directory that was not used for the longest time is forgotten first. No clock, no
  * I/O, no lock.
  */
@@ -35,6 +37,12 @@ void remote_names_begin(struct remote_names *names, uint64_t ino, const struct m
                         size_t count);
 /* The name is surely not there. */
 bool remote_names_absent(struct remote_names *names, uint64_t ino, const struct meta_name *name);
+/* Its inode, or 0: not known. */
+uint64_t remote_names_find(const struct remote_names *names, uint64_t ino,
+                           const struct meta_name *name);
+/* The service has said so, and the directory has not changed since it was asked. */
+void remote_names_found(struct remote_names *names, uint64_t ino, const struct meta_name *name,
+                        uint64_t found);
 /* A change is submitted. */
 struct names_mark remote_names_asked(struct remote_names *names, const struct meta_op *op);
 /* The service has answered. */

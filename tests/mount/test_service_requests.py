@@ -81,14 +81,15 @@ class Requests(unittest.TestCase):
             self.assertLessEqual(got[0], requests + 0.5)
             self.assertLessEqual(got[1], tasks)
 
-        write("g", 0, b"")
-        check(lambda i: write("e", i, b""), 1, 1)        # make it; sync it. That there is none is known
+        for i in range(3):  # who has closed some empty files makes more of them
+            write("g", i, b"")
+        check(lambda i: write("e", i, b""), 1)           # make it, durable. That there is none is known
         check(lambda i: write("f", i, b"x" * 4096), 1 + 1)  # make it; its bytes, durable
         check(lambda i: os.stat(name("f", i)), 0)
         check(lambda i: self.assertFalse(os.path.exists(name("none", i))), 0)
         check(read, 0)  # what this mount has written
         check(lambda i: os.rename(name("e", i), name("r", i)), 1)
-        check(lambda i: os.rename(name("f", i), name("r", i)), 2)
+        check(lambda i: os.rename(name("f", i), name("r", i)), 1)  # the kernel looks the target up before
         check(lambda i: os.unlink(name("r", i)), 1)
 
     def is_asked(self, mount, directory, new="none"):

@@ -155,6 +155,79 @@ TEST(remote_names, an_answer_of_before_a_listing_takes_nothing_from_it)
     remote_names_drop_all(&names);
 }
 
+static uint64_t whose(struct remote_names *names, const char *text)
+{
+    struct meta_name of = name(text);
+    return remote_names_find(names, 9, &of);
+}
+
+TEST(remote_names, knows_whose_a_name_is_after_its_own_changes)
+{
+    struct remote_names names = {0};
+    struct meta_op create = {.kind = META_MKNOD, .parent = 9, .name = name("a")};
+    struct meta_op rename = {.kind = META_RENAME,
+                             .parent = 9,
+                             .name = name("a"),
+                             .new_parent = 9,
+                             .new_name = name("b")};
+    struct meta_op unlink = {.kind = META_UNLINK, .parent = 9, .name = name("b")};
+    struct meta_entry entries[] = {{.name = "a", .name_len = 1, .ino = 41},
+                                   {.name = "b", .name_len = 1, .ino = 42}};
+    struct meta_op list = {.kind = META_READDIR, .ino = 9};
+    struct meta_reply listed = {.entries = entries, .entry_count = 2, .whole = true};
+    struct meta_reply over = {.attr = {.ino = 41, .mode = S_IFREG, .nlink = 1},
+                              .replaced = {.ino = 42}};
+    done(&names, &list, 0, &listed);
+    check(whose(&names, "a") == 41 && whose(&names, "b") == 42 && whose(&names, "c") == 0);
+    struct names_mark mark = remote_names_asked(&names, &rename);
+    check(whose(&names, "a") == 0 && whose(&names, "b") == 0);
+    remote_names_answered(&names, &rename, 0, &over, mark);
+    check(absent(&names, 9, "a") && whose(&names, "b") == 41);
+    done(&names, &unlink, -EBUSY, NULL); /* who has failed may ask again */
+    check(!absent(&names, 9, "b") && whose(&names, "b") == 0);
+    remote_names_found(&names, 9, &unlink.name, 41);
+    check_uint(whose(&names, "b"), 41);
+    done(&names, &create, 0, &file);
+    check_uint(whose(&names, "a"), 50);
+    remote_names_drop_all(&names);
+}
+
+TEST(remote_names, does_not_know_whose_a_name_is_after_changes_that_crossed)
+{
+    struct remote_names names = {0};
+    struct meta_op first = {.kind = META_RENAME,
+                            .parent = 9,
+                            .name = name("a"),
+                            .new_parent = 9,
+                            .new_name = name("c")};
+    struct meta_op second = first;
+    second.name = name("b");
+    struct meta_reply one = {.attr = {.ino = 41, .mode = S_IFREG, .nlink = 1}}, two = one;
+    struct meta_entry entries[] = {{.name = "a", .name_len = 1, .ino = 41},
+                                   {.name = "b", .name_len = 1, .ino = 42}};
+    struct meta_op list = {.kind = META_READDIR, .ino = 9};
+    struct meta_reply listed = {.entries = entries, .entry_count = 2, .whole = true};
+    two.attr.ino = 42;
+    two.replaced.ino = 41;
+    done(&names, &list, 0, &listed);
+    struct names_mark a = remote_names_asked(&names, &first);
+    struct names_mark b = remote_names_asked(&names, &second);
+    /* The answers may come in another order than the changes were made. */
+    remote_names_answered(&names, &second, 0, &two, b);
+    remote_names_found(&names, 9, &first.new_name, 42); /* one is under way */
+    check_uint(whose(&names, "c"), 0);
+    remote_names_answered(&names, &first, 0, &one, a);
+    check(!absent(&names, 9, "c") && whose(&names, "c") == 0);
+    /* Nor after one that was asked for before the directory was listed. */
+    done(&names, &list, 0, &listed);
+    a = remote_names_asked(&names, &first);
+    done(&names, &list, 0, &listed);
+    check_uint(whose(&names, "a"), 41);
+    remote_names_answered(&names, &first, 0, &one, a);
+    check_uint(whose(&names, "a"), 0);
+    remote_names_drop_all(&names);
+}
+
 TEST(remote_names, is_bounded)
 {
     struct remote_names names = {0};
