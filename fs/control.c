@@ -10,7 +10,8 @@
 #include "front_control.h"
 #include "front_dir.h"
 
-#define POOL_THREADS 2
+/* As many renames share one sync of the disk, and long requests leave room for short ones. */
+#define POOL_THREADS 8
 
 struct control {
     struct fs *fs;

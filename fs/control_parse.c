@@ -164,17 +164,26 @@ static int take_number(json_t *root, const char *key, uint64_t min, uint64_t max
     return 1;
 }
 
+static int take_flag(json_t *root, const char *key, bool *out, struct error *error)
+{
+    const json_t *flag = json_object_get(root, key);
+    if (flag && !json_is_boolean(flag))
+        return error_set(error, -EINVAL, "%s must be true or false", key);
+    *out = json_is_true(flag);
+    return 0;
+}
+
 static int take_list(json_t *root, struct control_request *out, struct error *error)
 {
     uint64_t limit = CONTROL_LIST_DEFAULT;
     int result = take_number(root, "limit", 1, CONTROL_LIST_MAX, &limit, error);
+    if (result >= 0)
+        result = take_flag(root, "cached", &out->cached, error);
+    if (result == 0)
+        result = take_flag(root, "rows", &out->rows, error);
     if (result < 0)
         return result;
     out->limit = (uint32_t)limit;
-    json_t *cached = json_object_get(root, "cached");
-    if (cached && !json_is_boolean(cached))
-        return error_set(error, -EINVAL, "cached must be true or false");
-    out->cached = json_is_true(cached);
     struct control_text after = {0};
     result = take_bytes(root, "after", META_NAME_MAX, &after, error);
     if (result <= 0)
@@ -221,7 +230,7 @@ static int take_text(json_t *root, const char *key, size_t max, char **out, stru
 static int take_store(json_t *root, struct control_request *out, struct error *error)
 {
     bool attach = out->op == CONTROL_STORE_ATTACH;
-    json_t *options = json_object_get(root, "options"), *flag = json_object_get(root, "read_only");
+    json_t *options = json_object_get(root, "options");
     int result = take_text(root, "url", META_STORE_TEXT_MAX, &out->url, error);
     if (result == 0)
         result = take_text(root, "name", META_STORE_NAME_MAX, &out->name, error);
@@ -231,9 +240,9 @@ static int take_store(json_t *root, struct control_request *out, struct error *e
         return error_set(error, -EINVAL, "url is missing");
     if (!attach && !out->name)
         return error_set(error, -EINVAL, "name is missing");
-    if (flag && !json_is_boolean(flag))
-        return error_set(error, -EINVAL, "read_only must be true or false");
-    out->read_only = json_is_true(flag);
+    result = take_flag(root, "read_only", &out->read_only, error);
+    if (result < 0)
+        return result;
     out->has_path = json_object_get(root, "path") || json_object_get(root, "path64");
     if (options && !json_is_object(options))
         return error_set(error, -EINVAL, "options must be an object");
@@ -339,15 +348,6 @@ static int take_acl(json_t *root, struct control_request *out, struct error *err
 }
 
 #define OLDER_THAN_MS 86400000 /* what is younger is left alone */
-
-static int take_flag(json_t *root, const char *key, bool *out, struct error *error)
-{
-    const json_t *flag = json_object_get(root, key);
-    if (flag && !json_is_boolean(flag))
-        return error_set(error, -EINVAL, "%s must be true or false", key);
-    *out = json_is_true(flag);
-    return 0;
-}
 
 static int take_check(json_t *root, struct control_request *out, struct error *error)
 {

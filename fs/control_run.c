@@ -1,6 +1,5 @@
 #include <errno.h>
 #include <jansson.h>
-#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -75,6 +74,16 @@ static int get_attr(struct fs *fs, uint64_t ino, struct meta_attr *attr)
     return result;
 }
 
+int control_step(struct control_handle *h, const struct meta_attr *dir, struct meta_name name,
+                 struct meta_attr *attr)
+{
+    if (!S_ISDIR(dir->mode))
+        return -ENOTDIR;
+    if (!control_may(&h->caller, dir, CONTROL_MAY_EXEC))
+        return -EACCES;
+    return lookup(h->fs, dir->ino, name, attr);
+}
+
 int control_walk(struct control_handle *h, const struct control_text *path, struct meta_attr *attr)
 {
     int result = get_attr(h->fs, META_ROOT_INO, attr);
@@ -82,23 +91,18 @@ int control_walk(struct control_handle *h, const struct control_text *path, stru
     const char *end = path->bytes + path->len;
     while (result == 0 && at < end) {
         struct meta_name name = control_path_next(&at);
-        if (!S_ISDIR(attr->mode))
-            result = -ENOTDIR;
-        else if (!control_may(&h->caller, attr, CONTROL_MAY_EXEC))
-            result = -EACCES;
-        else
-            result = lookup(h->fs, attr->ino, name, attr);
+        result = control_step(h, attr, name, attr);
     }
     return result;
 }
 
-static int walk_readable(struct control_handle *h, struct meta_attr *attr)
+int control_walk_readable(struct control_handle *h, struct meta_attr *attr)
 {
     int result = control_walk(h, &h->request.path, attr);
+    if (result < 0)
+        return result;
     unsigned need = CONTROL_MAY_READ | (S_ISDIR(attr->mode) ? CONTROL_MAY_EXEC : 0);
-    if (result == 0 && !control_may(&h->caller, attr, need))
-        result = -EACCES;
-    return result;
+    return control_may(&h->caller, attr, need) ? 0 : -EACCES;
 }
 
 /* --- status, metrics */
@@ -155,7 +159,7 @@ static void run_metrics(struct control_handle *h)
     buf_done(&text);
 }
 
-/* --- usage, drift, path, list */
+/* --- usage, drift, path */
 static void run_usage(struct control_handle *h)
 {
     struct meta_attr attr;
@@ -186,7 +190,7 @@ static void run_usage(struct control_handle *h)
 static void run_drift(struct control_handle *h)
 {
     struct meta_attr attr;
-    int result = walk_readable(h, &attr);
+    int result = control_walk_readable(h, &attr);
     struct meta_request request = {.op = {.kind = META_DRIFT, .ino = attr.ino}};
     if (result == 0) {
         result = meta_call(h->fs->meta, &request);
@@ -228,60 +232,6 @@ static void run_path(struct control_handle *h)
         control_fail(h, result, NULL);
 }
 
-static json_t *entry_json(struct fs *fs, const struct meta_entry *entry, bool with_cached)
-{
-    struct meta_attr attr = entry->attr;
-    if (S_ISREG(attr.mode))
-        data_overlay(fs->data, &attr);
-    json_t *out =
-        json_pack("{s:I,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "ino", (json_int_t)attr.ino, "mode",
-                  (int)attr.mode, "uid", (json_int_t)attr.uid, "gid", (json_int_t)attr.gid, "nlink",
-                  (json_int_t)attr.nlink, "size", (json_int_t)attr.size, "mtime_ns",
-                  (json_int_t)attr.mtime_ns, "ctime_ns", (json_int_t)attr.ctime_ns, "atime_ns",
-                  (json_int_t)attr.atime_ns);
-    struct data_cached cached;
-    if (out && with_cached && S_ISREG(attr.mode) &&
-        data_cached(fs->data, attr.ino, DATA_CACHED_LOOK, &cached) == 0)
-        json_object_set_new(out, "cached_bytes", json_integer((json_int_t)cached.cached_bytes));
-    if (out)
-        control_set_name(out, "name", entry->name, entry->name_len);
-    return out;
-}
-
-static void run_list(struct control_handle *h)
-{
-    struct meta_attr attr;
-    int result = walk_readable(h, &attr);
-    if (result == 0 && !S_ISDIR(attr.mode))
-        result = -ENOTDIR;
-    if (result < 0) {
-        control_fail(h, result, NULL);
-        return;
-    }
-    struct meta_request request = {
-        .op = {.kind = META_READDIR,
-               .ino = attr.ino,
-               .name = {.bytes = h->request.after, .len = h->request.after_len},
-               .count = h->request.limit,
-               .plus = true},
-    };
-    result = meta_call(h->fs->meta, &request);
-    json_t *entries = json_array();
-    for (size_t i = 0; result == 0 && i < request.reply.entry_count; i++)
-        if (json_array_append_new(
-                entries, entry_json(h->fs, &request.reply.entries[i], h->request.cached)) < 0)
-            result = -ENOMEM;
-    if (result == 0) {
-        control_put_json(&h->reply, json_pack("{s:b,s:b,s:o}", "ok", 1, "end",
-                                              (int)request.reply.end, "entries", entries));
-    } else {
-        json_decref(entries);
-        control_fail(h, result, NULL);
-    }
-    meta_reply_done(&request.reply);
-}
-
-/* --- rename without replacing: Java and the shell have no call for it */
 int control_may_remove(struct control_handle *h, const struct meta_attr *parent,
                        const struct meta_attr *attr)
 {
@@ -291,76 +241,6 @@ int control_may_remove(struct control_handle *h, const struct meta_attr *parent,
     if ((parent->mode & S_ISVTX) && uid != 0 && uid != parent->uid && uid != attr->uid)
         return -EPERM;
     return 0;
-}
-
-/* The kernel did not see this rename. It asks again for both names, and for the attributes of who
- * took part. Not a FUSE thread and not a volume's: it may wait here for the kernel's locks. */
-static void tell_kernel(struct fs *fs, const struct meta_op *op, uint64_t moved)
-{
-    struct fuse_session *se = fs->session;
-    bool expire = fs->capabilities & FUSE_CAP_EXPIRE_ONLY;
-    int (*forget_name)(struct fuse_session *, fuse_ino_t, const char *, size_t) =
-        expire ? fuse_lowlevel_notify_expire_entry : fuse_lowlevel_notify_inval_entry;
-    forget_name(se, op->parent, op->name.bytes, op->name.len);
-    forget_name(se, op->new_parent, op->new_name.bytes, op->new_name.len);
-    fuse_lowlevel_notify_inval_inode(se, op->parent, 0, 0);
-    fuse_lowlevel_notify_inval_inode(se, op->new_parent, 0, 0);
-    fuse_lowlevel_notify_inval_inode(se, moved, -1, 0);
-}
-
-static int rename_noreplace(struct control_handle *h)
-{
-    struct control_text parent_path;
-    struct control_text new_parent_path;
-    struct meta_request request = {.op = {.kind = META_RENAME, .flags = RENAME_NOREPLACE}};
-    struct meta_op *op = &request.op;
-    control_path_split(&h->request.path, &parent_path, &op->name);
-    control_path_split(&h->request.to, &new_parent_path, &op->new_name);
-    if (op->name.len == 0 || op->new_name.len == 0)
-        return -EBUSY; /* the root */
-    if (h->fs->config.read_only)
-        return -EROFS;
-    struct meta_attr parent;
-    struct meta_attr new_parent;
-    struct meta_attr attr;
-    int result = control_walk(h, &parent_path, &parent);
-    if (result == 0)
-        result = control_walk(h, &new_parent_path, &new_parent);
-    if (result == 0)
-        result = control_walk(h, &h->request.path, &attr);
-    if (result == 0)
-        result = control_may_remove(h, &parent, &attr);
-    if (result == 0 && !S_ISDIR(new_parent.mode))
-        result = -ENOTDIR;
-    if (result == 0 && !control_may(&h->caller, &new_parent, CONTROL_MAY_EXEC | CONTROL_MAY_WRITE))
-        result = -EACCES;
-    if (result == 0 && S_ISDIR(attr.mode) && parent.ino != new_parent.ino &&
-        !control_may(&h->caller, &attr, CONTROL_MAY_WRITE))
-        result = -EACCES;
-    if (result == 0 && new_parent.ino == META_ROOT_INO &&
-        op->new_name.len == strlen(FRONT_CONTROL_DIR) &&
-        memcmp(op->new_name.bytes, FRONT_CONTROL_DIR, op->new_name.len) == 0)
-        result = -EPERM;
-    if (result < 0)
-        return result;
-    op->parent = parent.ino;
-    op->new_parent = new_parent.ino;
-    result = meta_call(h->fs->meta, &request);
-    meta_reply_done(&request.reply);
-    if (result == 0) {
-        tell_kernel(h->fs, op, attr.ino);
-        data_renamed(h->fs->data, S_ISREG(attr.mode) ? attr.ino : 0, NULL);
-    }
-    return result;
-}
-
-static void run_rename(struct control_handle *h)
-{
-    int result = rename_noreplace(h);
-    if (result < 0)
-        control_fail(h, result, NULL);
-    else
-        control_put_json(&h->reply, json_pack("{s:b}", "ok", 1));
 }
 
 static void run_remove(struct control_handle *h)
@@ -415,7 +295,7 @@ static bool run_task(struct control_handle *h, void (*start)(struct meta *, stru
     if (h->request.op == CONTROL_NOTIFY)
         result = owner ? 0 : -EPERM; /* the path need not be there */
     else
-        result = h->request.op == CONTROL_REFRESH ? walk_readable(h, &attr)
+        result = h->request.op == CONTROL_REFRESH ? control_walk_readable(h, &attr)
                                                   : control_walk(h, &h->request.path, &attr);
     if (result < 0) {
         control_fail(h, result, NULL);
@@ -556,13 +436,13 @@ void control_run(struct control_handle *h)
         run_usage(h);
         break;
     case CONTROL_RENAME:
-        run_rename(h);
+        control_run_rename(h);
         break;
     case CONTROL_REMOVE:
         run_remove(h);
         break;
     case CONTROL_LIST:
-        run_list(h);
+        control_run_list(h);
         break;
     case CONTROL_DRIFT:
         run_drift(h);

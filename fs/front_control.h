@@ -48,6 +48,11 @@ struct control_handle {
 /* control_run.c: what stands at the path, with the caller's rights. Symbolic links are not
  * followed: a caller has the real path. On a thread of the pool. */
 int control_walk(struct control_handle *h, const struct control_text *path, struct meta_attr *attr);
+/* One name further: what `name` is in the directory `dir`. `attr` may be `dir`. */
+int control_step(struct control_handle *h, const struct meta_attr *dir, struct meta_name name,
+                 struct meta_attr *attr);
+/* h->request.path, which the caller may read, and search if it is a directory. */
+int control_walk_readable(struct control_handle *h, struct meta_attr *attr);
 /* Whether the caller may take `attr`'s inode out of its directory `parent`: 0, -EACCES, -EPERM. */
 int control_may_remove(struct control_handle *h, const struct meta_attr *parent,
                        const struct meta_attr *attr);
@@ -68,6 +73,10 @@ void control_fail(struct control_handle *handle, int result, const char *text);
 void control_put_json(struct buf *out, json_t *json);
 /* A name as `key`, or where it is not UTF-8 as `key`64. */
 void control_set_name(json_t *object, const char *key, const char *bytes, size_t len);
+/* control_list.c */
+void control_run_list(struct control_handle *handle);
+/* control_rename.c */
+void control_run_rename(struct control_handle *handle);
 /* control_cache.c */
 void control_run_cached(struct control_handle *handle);
 void control_run_cache(struct control_handle *handle);

@@ -81,7 +81,7 @@ struct control_request {
     /* Stores: owned, NULL where not given. */
     char *url, *name, *options;
     bool has_path, read_only;
-    bool cached;                   /* a listing that says what the cache has */
+    bool cached, rows;             /* a listing: what the cache has, too; as rows */
     struct control_acl_entry *acl; /* owned */
     size_t acl_count;
     enum meta_migrate migrate;

@@ -155,6 +155,39 @@ class Engines(unittest.TestCase):
         (entry,) = self.ask("list", path=self.below())["entries"]
         self.assertEqual((entry["atime_ns"], entry["mtime_ns"]), (1_000_000_000, 2_000_000_001))
 
+    def test_list_as_rows_says_what_objects_say(self):
+        names = ["f", 'q"\\', "\x01\n", "gr\u00fcn", "\U0001d11e", os.fsdecode(b"\xff\xfe")]
+        for name in names:
+            with open(self.p(name), "w") as file:
+                file.write("x" * len(name))
+        os.mkdir(self.p("d"))
+        entries = self.ask("list", path=self.below())["entries"]
+        rows = self.ask("list", path=self.below(), rows=True, cached=True)["entries"]
+        self.assertEqual([len(row) for row in rows if row[0] == "d"], [7])
+        members = ("mode", "uid", "gid", "size", "mtime_ns", "atime_ns")
+        self.assertEqual([row[:7] for row in rows], [
+            [e["name"] if "name" in e else {"name64": e["name64"]}, *(e[m] for m in members)] for e in entries])
+        self.assertEqual({e["name64"] for e in entries if "name64" in e}, {"//4="})
+        self.assertEqual({e["name"] for e in entries if "name" in e}, {"d", *names[:-1]})
+
+    def test_rename_by_the_control_file_is_seen_by_who_knew_the_directories(self):
+        for at, asked in enumerate((False, True)):
+            old, new = f"{at}.old", f"{at}.new"
+            self.fill(old, "f")
+            self.fill(new, "other")
+            self.assertEqual(os.listdir(self.p(new)), ["other"])
+            if asked:  # the kernel has the name, as one that is not there
+                self.assertFalse(os.path.exists(self.p(new, "g")))
+            before = os.stat(self.p(old)).st_mtime_ns, os.stat(self.p(new)).st_mtime_ns
+            reply = self.ask("rename", path=self.below(old, "f"), to=self.below(new, "g"))
+            self.assertEqual(reply, {"ok": True})
+            self.assertGreater(os.stat(self.p(old)).st_mtime_ns, before[0])
+            self.assertGreater(os.stat(self.p(new)).st_mtime_ns, before[1])
+            self.assertFalse(os.path.exists(self.p(old, "f")))
+            self.assertEqual((os.listdir(self.p(old)), sorted(os.listdir(self.p(new)))), ([], ["g", "other"]))
+            with open(self.p(new, "g")) as file:
+                self.assertEqual(file.read(), f"{old}/f")
+
     def doctor(self, engine, text):
         conf = os.path.join(self.volume.directory, "conf")
         with open(conf, "w") as file:

@@ -131,6 +131,10 @@ TEST(control_parse, lists_a_thousand_names_unless_told)
     check_int(parse("{\"op\":\"list\"}", &request, NULL), 0);
     check_uint(request.limit, CONTROL_LIST_DEFAULT);
     check_uint(request.after_len, 0);
+    check(!request.rows && !request.cached);
+    control_request_done(&request);
+    check_int(parse("{\"op\":\"list\",\"rows\":true,\"cached\":false}", &request, NULL), 0);
+    check(request.rows && !request.cached);
     control_request_done(&request);
 }
 
@@ -167,6 +171,7 @@ TEST(control_parse, refuses_with_a_reason)
         {"{\"op\":\"list\",\"limit\":0}", "limit must be a number"},
         {"{\"op\":\"list\",\"limit\":10001}", "limit must be a number"},
         {"{\"op\":\"list\",\"cached\":1}", "cached must be"},
+        {"{\"op\":\"list\",\"rows\":\"yes\"}", "rows must be"},
         {"{\"op\":\"acl-get\"}", "path is missing"},
         {"{\"op\":\"acl-set\",\"path\":\"d\"}", "entries must be"},
         {"{\"op\":\"acl-set\",\"path\":\"d\",\"entries\":[1]}", "is no entry"},
