@@ -105,10 +105,18 @@ void front_count(struct front_request *r)
     r->counted = true;
 }
 
+void front_use(struct front_request *r, size_t bytes)
+{
+    r->used = true;
+    meta_use_begin(r->fs->meta, r->start_ns, bytes);
+}
+
 void front_end(struct front_request *r)
 {
     struct fs *fs = r->fs;
     front_count(r);
+    if (r->used)
+        meta_use_end(fs->meta);
     if (r->has_reply)
         meta_reply_done(&r->meta.reply);
     free(r->heap);

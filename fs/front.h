@@ -134,7 +134,7 @@ struct front_request {
     struct front_file *file;
     struct stat stat;
     int to_set;
-    bool plus, has_reply, remove_caps, counted;
+    bool plus, has_reply, remove_caps, counted, used;
     bool nameless; /* O_TMPFILE */
     size_t size;
     uint64_t offset;
@@ -154,6 +154,8 @@ struct front_request {
 /* NULL: was answered with ENOMEM. Zeroes everything but names and meta.reply. */
 struct front_request *front_begin(struct fs *fs, fuse_req_t req, enum front_op op);
 void front_end(struct front_request *r); /* after the reply */
+/* Until then a user is at work, who reads or writes so many bytes. Once, after front_begin. */
+void front_use(struct front_request *r, size_t bytes);
 /* Counts the request and its time now, where front_end would: who got the reply finds it counted.
  */
 void front_count(struct front_request *r);

@@ -204,6 +204,7 @@ void front_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     struct front_request *r = front_begin(front_fs(req), req, FRONT_READ);
     if (!r)
         return;
+    front_use(r, size);
     r->ino = ino;
     struct fs *fs = r->fs;
     struct data_request *data = front_data_prepare(r, read_done);
@@ -338,6 +339,7 @@ void front_op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, 
     struct front_request *r = front_begin(fs, req, FRONT_WRITE);
     if (!r)
         return;
+    front_use(r, fuse_buf_size(in));
     r->ino = ino;
     r->file = file_of(fi);
     if (!atomic_load_explicit(&r->file->written, memory_order_relaxed))
@@ -409,6 +411,7 @@ void front_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct front_request *r = front_begin(front_fs(req), req, FRONT_FLUSH);
     if (!r)
         return;
+    front_use(r, 0);
     r->ino = ino;
     r->fi = *fi;
     r->file = file_of(fi);
@@ -438,6 +441,7 @@ void front_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_fi
     struct front_request *r = front_begin(front_fs(req), req, FRONT_FSYNC);
     if (!r)
         return;
+    front_use(r, 0);
     r->ino = ino;
     r->file = file_of(fi);
     flush(r, fsync_flushed);
@@ -477,6 +481,7 @@ void front_op_copy(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_
     struct front_request *r = front_begin(front_fs(req), req, FRONT_COPY);
     if (!r)
         return;
+    front_use(r, len < COPY_MAX ? len : COPY_MAX);
     r->ino = ino_out;
     r->file = file_of(fi_out);
     atomic_store(&r->file->written, true);

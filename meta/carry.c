@@ -18,6 +18,7 @@
 #include "base/crash.h"
 #include "base/log.h"
 #include "carry_entry.h"
+#include "pacer.h"
 #include "volume.h"
 
 #define PARALLEL 8
@@ -114,7 +115,7 @@ static void submit(struct carry_job *job, void (*done)(struct work_op *work))
     job->op.op.priority = STORE_BACKGROUND;
     job->op.done = done;
     job->op.arg = job;
-    work_op_submit(job->meta, &job->op);
+    pacer_submit(job->meta, &job->op, 0);
 }
 
 /* Removing */

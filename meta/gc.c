@@ -20,6 +20,7 @@
 #include "base/crash.h"
 #include "base/log.h"
 #include "s3/mux.h"
+#include "pacer.h"
 #include "volume.h"
 
 #define ROUND_MAX STORE_DELETE_MANY_MAX
@@ -184,7 +185,7 @@ static void submit(struct item *item, void (*done)(struct work_op *work))
     item->op.op.priority = STORE_BACKGROUND;
     item->op.done = done;
     item->op.arg = item;
-    work_op_submit(item->collector->meta, &item->op);
+    pacer_submit(item->collector->meta, &item->op, 0);
 }
 
 /* A natural key: look, compare, delete */
@@ -381,7 +382,7 @@ static void start_batch(struct collector *c)
                                     .key_count = c->batch_count};
     c->batch.done = batch_deleted;
     c->batch.arg = c;
-    work_op_submit(c->meta, &c->batch);
+    pacer_submit(c->meta, &c->batch, 0);
 }
 
 /* Rounds */

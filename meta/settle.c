@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "import.h"
+#include "pacer.h"
 
 #define DUE_STEP 256
 #define SUBTREE_STEP 256
@@ -236,19 +237,6 @@ static void start_job(struct settler *settler, uint64_t ino)
     settle_job_start(job);
 }
 
-/* How many files may be in work now. 0: look again after *wait_ns. */
-static unsigned allowed_now(struct settler *settler, uint64_t now_ns, uint64_t *wait_ns)
-{
-    struct meta *meta = settler->meta;
-    unsigned parallel = meta->config.settle_parallel;
-    *wait_ns = 0;
-    if (settler->waits)
-        return parallel;
-    uint64_t delay_ns = (uint64_t)meta->format.settle_delay_ms * NS_PER_MS;
-    return settle_pace(&settler->pace, now_ns, atomic_load(&meta->load.busy_ns),
-                       SETTLE_PACE_DELAYS * delay_ns, parallel, wait_ns);
-}
-
 /* Starts what is due and not held. Sets when to look again (ns from now, 0: not before a kick).
  * True: a subtree was worked on, look again at once. */
 static bool start_due(struct settler *settler, uint64_t *look_again_ns)
@@ -279,7 +267,7 @@ static bool start_due(struct settler *settler, uint64_t *look_again_ns)
         }
         uint64_t wait_ns = 0;
         waiting = true;
-        if (settler->active >= allowed_now(settler, monotonic, &wait_ns)) {
+        if (settler->active >= pacer_files(meta->pacer, meta->config.settle_parallel, &wait_ns)) {
             if (wait_ns && (!*look_again_ns || wait_ns < *look_again_ns))
                 *look_again_ns = wait_ns;
             break;
@@ -291,7 +279,7 @@ static bool start_due(struct settler *settler, uint64_t *look_again_ns)
         start_job(settler, due[i].id);
     }
     if (!waiting)
-        settler->pace.held_ns = 0;
+        pacer_idle(meta->pacer);
     return false;
 }
 
@@ -406,29 +394,6 @@ void settler_kick(struct settler *settler)
 
 /* Limits */
 
-static void submit_due(struct settler *settler)
-{
-    uint64_t now = clock_monotonic_ns(), next = UINT64_MAX;
-    struct settle_job *job, *tmp;
-    DL_FOREACH_SAFE2(settler->paced, job, tmp, paced_next)
-    {
-        if (job->turn_ns > now && !settler->stopped) {
-            next = MIN(next, job->turn_ns);
-            continue;
-        }
-        DL_DELETE2(settler->paced, job, paced_prev, paced_next);
-        work_op_submit(settler->meta, &job->op);
-        work_end(settler->meta);
-    }
-    if (settler->paced)
-        loop_timer_start(&settler->pace_timer, (next - now) / NS_PER_MS + 1);
-}
-
-static void run_pace_timer(struct loop_timer *timer)
-{
-    submit_due(container_of(timer, struct settler, pace_timer));
-}
-
 static uint64_t bytes_of(const struct store_op *op)
 {
     uint64_t bytes = op->kind == STORE_GET ? op->length : 0;
@@ -443,15 +408,9 @@ void settle_job_pace(struct settle_job *job)
     uint64_t now = clock_monotonic_ns();
     uint64_t wait_ns =
         settler->stopped ? 0 : settle_rate_turn(&settler->rate, now, bytes_of(&job->op.op));
-    if (!wait_ns) {
-        work_op_submit(settler->meta, &job->op);
-        return;
-    }
-    metric_add(settler->paced_total, 1);
-    job->turn_ns = now + wait_ns;
-    work_begin(settler->meta);
-    DL_APPEND2(settler->paced, job, paced_prev, paced_next);
-    submit_due(settler);
+    if (wait_ns)
+        metric_add(settler->paced_total, 1);
+    pacer_submit(settler->meta, &job->op, now + wait_ns);
 }
 
 static void note_end(struct settle_job *job, enum settle_end end)
@@ -541,6 +500,7 @@ static void run_wait(struct loop_task *task)
     free(start);
     wait->impl = (void *)(uintptr_t)clock_monotonic_ns();
     LL_PREPEND(settler->waits, wait);
+    pacer_kick(settler->meta->pacer);
     if (settler->stopped) {
         wait_end(settler, wait, -ECANCELED, "settle: the volume is being closed");
         return;
@@ -572,7 +532,6 @@ static void init_timer(void *arg)
 {
     struct settler *settler = arg;
     loop_timer_init(settler->meta->work, &settler->timer, run_timer);
-    loop_timer_init(settler->meta->work, &settler->pace_timer, run_pace_timer);
 }
 
 int settler_new(struct meta *meta, struct settler **out)
@@ -620,8 +579,6 @@ void settler_stop(struct settler *settler)
 {
     settler->stopped = true;
     loop_timer_close(&settler->timer, NULL);
-    submit_due(settler); /* to be cancelled like the others */
-    loop_timer_close(&settler->pace_timer, NULL);
     check_waits(settler, true);
 }
 
@@ -670,14 +627,10 @@ void settler_status(struct settler *settler, json_t *out)
 {
     json_object_set_new(out, "running", json_integer(settler->active));
     json_object_set_new(out, "enabled", json_boolean(!settler->meta->config.no_settle));
-    json_object_set_new(out, "held_back", json_boolean(settler->pace.held_ns != 0));
-    unsigned paced = 0;
-    const struct settle_job *job;
-    DL_FOREACH2(settler->paced, job, paced_next) paced++;
+    pacer_status(settler->meta->pacer, out);
     json_object_set_new(out, "requests_per_s",
                         json_integer((json_int_t)settler->rate.requests_per_s));
     json_object_set_new(out, "bytes_per_s", json_integer((json_int_t)settler->rate.bytes_per_s));
-    json_object_set_new(out, "paced_requests", json_integer(paced));
     json_object_set_new(out, "paced_ms",
                         json_integer((json_int_t)(settler->rate.waited_ns / NS_PER_MS)));
     json_object_set_new(out, "settled", json_integer((json_int_t)settler->settled));

@@ -8,7 +8,6 @@
 #include <uthash.h>
 
 #include "base/tickets.h"
-#include "settle_pace.h"
 #include "settle_plan.h"
 #include "settle_rate.h"
 #include "volume.h"
@@ -36,10 +35,7 @@ struct settler {
     struct loop_timer timer;
     struct loop_task again; /* pump soon */
     bool again_posted, stopped;
-    struct settle_pace pace;
     struct settle_rate rate;
-    struct settle_job *paced; /* whose requests wait for their turn */
-    struct loop_timer pace_timer;
     struct metric *paced_total;
     struct tickets *memory; /* bytes of parts that go through us */
     uint64_t tagged;        /* stores, as bits, that were seen to keep our tags */
@@ -67,8 +63,6 @@ struct settle_job {
 
     struct work_call call;
     struct work_op op;
-    struct settle_job *paced_next, *paced_prev;
-    uint64_t turn_ns;           /* of op, while it waits; monotonic */
     struct loop_task unblocked; /* a key that gc was at is free */
     struct meta_settle plan;
     struct meta_object_tags tags;

@@ -182,7 +182,7 @@ static int submit(struct meta *meta, struct meta_request *request, bool internal
     if (!internal && (unsigned)request->op.kind < META_FORMAT)
         metric_add(meta->requests[request->op.kind], 1);
     if (!internal)
-        settle_load_operation(&meta->load, clock_monotonic_ns());
+        settle_load_operation(&meta->load, clock_monotonic_ns(), 0);
     if (!internal && request->op.kind > META_QUOTA_SET)
         refuse = -EINVAL;
     if (refuse) {
@@ -195,6 +195,17 @@ static int submit(struct meta *meta, struct meta_request *request, bool internal
 int volume_submit(struct meta *meta, struct meta_request *request, bool internal)
 {
     return submit(meta, request, internal, NULL);
+}
+
+void meta_use_begin(struct meta *meta, uint64_t now_ns, uint64_t bytes)
+{
+    atomic_fetch_add_explicit(&meta->load.waiting, 1, memory_order_relaxed);
+    settle_load_operation(&meta->load, now_ns, bytes);
+}
+
+void meta_use_end(struct meta *meta)
+{
+    atomic_fetch_sub_explicit(&meta->load.waiting, 1, memory_order_relaxed);
 }
 
 int volume_submit_here(struct meta *meta, struct meta_request *request,

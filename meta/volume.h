@@ -34,6 +34,7 @@ struct settler;
 struct collector;
 struct carrier;
 struct owner;
+struct pacer;
 struct remote;
 struct stores;
 
@@ -58,6 +59,7 @@ struct meta {
     struct collector *collector;
     struct carrier *carrier;
     struct owner *owner; /* NULL: read_only */
+    struct pacer *pacer;
     struct stores *stores;
     struct metric *requests[META_LAST_READ + 128], *imports;
 
@@ -154,6 +156,9 @@ struct work_op {
     struct loop_task back;
     struct work_op *next, *prev;
     bool ended; /* store loop */
+    /* pacer.c's own */
+    bool paced;
+    uint64_t not_before_ns, sent_ns; /* monotonic */
 };
 void work_op_submit(struct meta *meta, struct work_op *work);
 /* Asks all store requests in flight to end early. */

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "remote_impl.h"
 #include "stores.h"
+#include "pacer.h"
 #include "volume.h"
 
 #define SCRATCH "sluice-scratch-"
@@ -250,6 +251,8 @@ static int start_parts(struct meta *meta, struct error *error)
     if (!rc)
         rc = importer_new(meta, &meta->importer);
     if (!rc)
+        rc = pacer_new(meta, &meta->pacer);
+    if (!rc)
         rc = settler_new(meta, &meta->settler);
     if (!rc)
         rc = collector_new(meta, &meta->collector);
@@ -272,6 +275,7 @@ static void free_meta(struct meta *meta)
     settler_free(meta->settler);
     collector_free(meta->collector);
     carrier_free(meta->carrier);
+    pacer_free(meta->pacer);
     owner_free(meta->owner);
     engine_close(meta->engine);
     if (meta->config.read_only && meta->directory[0])
@@ -341,6 +345,7 @@ static void stop_work(void *arg)
     settler_stop(meta->settler);
     collector_stop(meta->collector);
     carrier_stop(meta->carrier);
+    pacer_stop(meta->pacer);
     if (meta->owner)
         owner_stop(meta->owner);
     stores_stop(meta->stores);

@@ -7,6 +7,7 @@
 #include <utlist.h>
 
 #include "base/cleanup.h"
+#include "pacer.h"
 #include "volume.h"
 
 void work_begin(struct meta *meta)
@@ -28,6 +29,8 @@ static void op_back(struct loop_task *task)
     struct work_op *work = container_of(task, struct work_op, back);
     struct meta *meta = work->meta;
     DL_DELETE(meta->ops, work);
+    if (work->paced)
+        pacer_ended(meta, work);
     work->done(work);
     work_end(meta);
 }

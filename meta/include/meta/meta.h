@@ -141,6 +141,11 @@ void meta_close(struct meta *meta);
  * the number of the session that it belongs to. Any thread. */
 uint64_t meta_era(const struct meta *meta);
 
+/* A user reads or writes so many bytes, flushes or syncs, from now (monotonic) until the end:
+ * background work keeps back beside it. Any thread. */
+void meta_use_begin(struct meta *meta, uint64_t now_ns, uint64_t bytes);
+void meta_use_end(struct meta *meta);
+
 /* Any thread. 0 or -errno: answered now (request->result says the same), `done` is not called.
  * -EINPROGRESS: `done` comes, exactly once. */
 int meta_submit(struct meta *meta, struct meta_request *request);
