@@ -21,7 +21,7 @@ struct import_options {
 
 static const struct option_spec specs[] = {
     {"inventory", 0, OPTION_STRING, offsetof(struct import_options, inventory), "MANIFEST",
-     "manifest.json of an S3 Inventory (CSV): s3://BUCKET/KEY, or a local file"},
+     "manifest.json of an S3 Inventory (CSV, Parquet, ORC): s3://BUCKET/KEY, or a local file"},
     {"filter", 0, OPTION_STRING, offsetof(struct import_options, filter), "PREFIX",
      "The inventory has only keys that begin so: other directories are listed as always"},
 };

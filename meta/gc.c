@@ -19,8 +19,8 @@
 #include "base/cleanup.h"
 #include "base/crash.h"
 #include "base/log.h"
-#include "s3/mux.h"
 #include "pacer.h"
+#include "s3/mux.h"
 #include "volume.h"
 
 #define ROUND_MAX STORE_DELETE_MANY_MAX

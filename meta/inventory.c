@@ -17,7 +17,7 @@
 
 #include "base/cleanup.h"
 #include "base/crash.h"
-#include "inventory_format.h"
+#include "inventory_convert.h"
 #include "names.h"
 #include "rebuild_state.h"
 #include "rebuild_tree.h"
@@ -32,7 +32,8 @@ struct inventory {
     const struct inventory_config *config;
     struct inventory_counts *counts;
     struct inventory_manifest manifest;
-    char sum[33]; /* of the manifest */
+    struct inventory_converter converter; /* if they are not CSV */
+    char sum[33];                         /* of the manifest */
     struct meta *meta;
     struct rebuild_tree tree;
     struct rebuild_state state;
@@ -301,6 +302,38 @@ static int read_rows(struct inventory *in, gzFile from)
     return rc;
 }
 
+/* Reads the rows and closes `from` (NULL: it could not be opened). */
+static int read_open(struct inventory *in, gzFile from, const char *path)
+{
+    if (!from)
+        return error_set(in->error, -errno, "%s: %s", path, strerror(errno));
+    int rc = read_rows(in, from);
+    int closed = gzclose_r(from);
+    if (!rc && closed != Z_OK)
+        rc = error_set(in->error, -EBADMSG, "ends too early");
+    return rc;
+}
+
+static int read_plain(struct inventory *in, const char *path)
+{
+    return read_open(in, gzopen(path, "rb"), path); /* also what is not compressed */
+}
+
+static int read_converted(struct inventory *in, const char *path)
+{
+    struct inventory_child child;
+    int fd = -1;
+    int rc = inventory_convert_begin(&in->converter, &in->manifest, path, &child, &fd, in->error);
+    if (rc)
+        return rc;
+    gzFile from = gzdopen(fd, "rb");
+    rc = read_open(in, from, path);
+    if (!from)
+        close(fd);
+    int end = inventory_convert_end(&child, !rc, in->error);
+    return rc ? rc : end;
+}
+
 static int read_file(struct inventory *in)
 {
     const struct inventory_file *file = &in->manifest.files[in->file];
@@ -309,13 +342,7 @@ static int read_file(struct inventory *in)
     int rc = bring(in, file, path);
     if (rc)
         return rc;
-    gzFile from = gzopen(path, "rb"); /* also what is not compressed */
-    if (!from)
-        return error_set(in->error, -errno, "%s: %s", path, strerror(errno));
-    rc = read_rows(in, from);
-    int closed = gzclose_r(from);
-    if (!rc && closed != Z_OK)
-        rc = error_set(in->error, -EBADMSG, "ends too early");
+    rc = in->manifest.format == INVENTORY_CSV ? read_plain(in, path) : read_converted(in, path);
     if (rc) {
         error_prefix(in->error, "%s, row %" PRIu64, file->key, in->row);
         return rc;
@@ -407,6 +434,8 @@ int meta_import_inventory(const struct inventory_config *config, struct inventor
                        config->manifest, in.manifest.bucket, config->bucket);
     for (size_t i = 0; !rc && i < in.manifest.file_count; i++)
         counts->all_bytes += in.manifest.files[i].size;
+    if (!rc && in.manifest.format != INVENTORY_CSV)
+        rc = inventory_converter_find(in.manifest.format, &in.converter, error);
     if (!rc)
         rc = load(&in);
     if (!rc)

@@ -39,6 +39,9 @@ static const struct {
     {"IsDeleteMarker", offsetof(struct inventory_manifest, deleted)},
 };
 
+static const char no_field[] = "the inventory has no Key, Size, LastModifiedDate or ETag: choose "
+                               "these fields for it";
+
 static int parse_schema(const char *schema, struct inventory_manifest *out, struct error *error)
 {
     cleanup(free_ptr) char *text = strdup(schema);
@@ -57,10 +60,60 @@ static int parse_schema(const char *schema, struct inventory_manifest *out, stru
             return error_set(error, -EBADMSG, "the inventory has too many columns");
     }
     if (out->key < 0 || out->size < 0 || out->etag < 0 || out->modified < 0)
-        return error_set(error, -EBADMSG,
-                         "the inventory has no Key, Size, LastModifiedDate or ETag: choose these "
-                         "fields for it");
+        return error_set(error, -EBADMSG, "%s", no_field);
     return 0;
+}
+
+static bool is_word(char c)
+{
+    return isalnum((unsigned char)c) || c == '_';
+}
+
+/* Whether a schema of Parquet or ORC, as text, has a column. */
+static bool has_column(const char *schema, const char *name)
+{
+    size_t len = strlen(name);
+    for (const char *at = strstr(schema, name); at; at = strstr(at + 1, name))
+        if ((at == schema || !is_word(at[-1])) && !is_word(at[len]))
+            return true;
+    return false;
+}
+
+/* Of what inventory_convert.c makes of the files. */
+static int parse_columns(const char *schema, struct inventory_manifest *out, struct error *error)
+{
+    static const char *const needed[] = {"key", "size", "last_modified_date", "e_tag"};
+    for (size_t i = 0; i < ARRAY_LEN(needed); i++)
+        if (!has_column(schema, needed[i]))
+            return error_set(error, -EBADMSG, "%s", no_field);
+    out->has_bucket = has_column(schema, "bucket");
+    out->has_latest = has_column(schema, "is_latest");
+    out->has_deleted = has_column(schema, "is_delete_marker");
+    out->of_bucket = 0;
+    out->key = 1;
+    out->size = 2;
+    out->modified = 3;
+    out->etag = 4;
+    out->latest = 5;
+    out->deleted = 6;
+    out->columns = 7;
+    return 0;
+}
+
+static int parse_format(const char *format, struct inventory_manifest *out, struct error *error)
+{
+    static const char *const names[] = {
+        [INVENTORY_CSV] = "CSV", [INVENTORY_PARQUET] = "Parquet", [INVENTORY_ORC] = "ORC"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        if (!strcmp(format, names[i])) {
+            out->format = (enum inventory_format)i;
+            return 0;
+        }
+    }
+    return error_set(error, -EOPNOTSUPP,
+                     "the inventory's files are %.20s: CSV, Parquet or ORC is "
+                     "wanted",
+                     format);
 }
 
 static int parse_files(const json_t *files, struct inventory_manifest *out)
@@ -97,21 +150,18 @@ static int parse_root(const json_t *root, struct inventory_manifest *out, struct
     uint64_t created_ms = 0;
     if (!format || !schema || !bucket || !json_is_array(files))
         return error_set(error, -EBADMSG, "this is no manifest of an inventory");
-    if (strcmp(format, "CSV") != 0)
-        return error_set(
-            error, -EOPNOTSUPP,
-            "the inventory's files are %.20s, not CSV. DuckDB makes CSV of them: duckdb -c \"COPY "
-            "(SELECT bucket, url_encode(key), size, strftime(last_modified_date, "
-            "'%%Y-%%m-%%dT%%H:%%M:%%SZ'), e_tag FROM 'FILES.parquet') TO "
-            "'inventory.csv' (HEADER false, FORCE_QUOTE *)\"; docs/import.md has the manifest for "
-            "it",
-            format);
+    int rc = parse_format(format, out, error);
+    if (rc)
+        return rc;
     if (!created || !parse_number(created, &created_ms) || created_ms > UINT64_MAX / NS_PER_MS ||
         !created_ms)
         return error_set(error, -EBADMSG, "the manifest does not say when the inventory was made");
     out->created_ns = created_ms * NS_PER_MS;
     out->bucket = strdup(bucket);
-    int rc = out->bucket ? parse_schema(schema, out, error) : -ENOMEM;
+    if (!out->bucket)
+        return -ENOMEM;
+    rc = out->format == INVENTORY_CSV ? parse_schema(schema, out, error)
+                                      : parse_columns(schema, out, error);
     if (!rc)
         rc = parse_files(files, out);
     if (rc == -EBADMSG && !error->code)

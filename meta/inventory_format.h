@@ -13,6 +13,8 @@
 #define INVENTORY_ROW_MAX 16384 /* bytes */
 #define INVENTORY_COLUMNS_MAX 64
 
+enum inventory_format { INVENTORY_CSV, INVENTORY_PARQUET, INVENTORY_ORC };
+
 struct inventory_file {
     char *key; /* owned */
     uint64_t size;
@@ -22,9 +24,11 @@ struct inventory_file {
 struct inventory_manifest {
     char *bucket; /* that the inventory is of; owned */
     uint64_t created_ns;
-    struct inventory_file *files; /* owned */
+    enum inventory_format format;
+    bool has_bucket, has_latest, has_deleted; /* not CSV: of the fields that may be missing */
+    struct inventory_file *files;             /* owned */
     size_t file_count;
-    /* Column of each field; -1: there is none. */
+    /* Column of each field; -1: there is none. Not CSV: those of inventory_convert.c. */
     int key, size, modified, etag, latest, deleted, of_bucket;
     int columns;
 };
@@ -37,7 +41,8 @@ struct inventory_row {
     bool skip; /* not the latest version, or a delete marker */
 };
 
-/* 0, with what inventory_manifest_done frees · -EBADMSG · -EOPNOTSUPP: not CSV; with a sentence. */
+/* 0, with what inventory_manifest_done frees · -EBADMSG · -EOPNOTSUPP: another format; with a
+ * sentence. */
 int inventory_manifest_parse(const void *data, size_t len, struct inventory_manifest *out,
                              struct error *error);
 void inventory_manifest_done(struct inventory_manifest *m);

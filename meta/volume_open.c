@@ -12,9 +12,9 @@
 #include "base/cleanup.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "pacer.h"
 #include "remote_impl.h"
 #include "stores.h"
-#include "pacer.h"
 #include "volume.h"
 
 #define SCRATCH "sluice-scratch-"

@@ -1,13 +1,16 @@
 """TPC-H in Parquet files, asked by DuckDB and read by pyarrow, on a cold and on a warm mount: the answers of the local disk, and no more bytes than they need."""
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 import unittest
 
 import engines
 import tpch
+from volume import binary
 
 PACKAGES = ("duckdb==1.1.3", "pyarrow==17.0.0")
 SCALE = "0.1"
@@ -41,6 +44,17 @@ with pa.BufferOutputStream() as sink:
         stream.write_table(table)
     print("ROWS" + json.dumps([table.num_rows, hashlib.sha256(sink.getvalue()).hexdigest()]))
 """
+
+REPORT = """
+import datetime, pyarrow as pa, pyarrow.orc, pyarrow.parquet, sys
+keys = sys.argv[3:]
+table = pa.table({"bucket": ["data"] * len(keys) + ["data"], "key": keys + ["gone"], "is_latest": [True] * len(keys) + [False],
+                  "size": pa.array([*range(len(keys)), None], pa.int64()), "e_tag": ["0123"] * (len(keys) + 1), "storage_class": ["STANDARD"] * (len(keys) + 1),
+                  "last_modified_date": pa.array([datetime.datetime(2026, 11, 20, 10, 11, 12, 345000)] * (len(keys) + 1), pa.timestamp("ms"))})
+(pa.parquet.write_table if sys.argv[1] == "Parquet" else pa.orc.write_table)(table, sys.argv[2])
+print("ROWS0")
+"""
+REPORT_SCHEMA = "message s3.inventory { bucket key is_latest size e_tag storage_class last_modified_date }"
 
 
 class Parquet(unittest.TestCase):
@@ -102,6 +116,23 @@ class Parquet(unittest.TestCase):
                 arrow = lambda directory: self.run_python(ARROW, os.path.join(directory, "lineitem.parquet"), *COLUMNS)
                 self.near(self.warm(v, arrow), asked, 1.2)
             v.check_end()
+
+    def test_inventories_of_parquet_and_orc(self):
+        keys = ["a/x y", "b%c", "d'e/f\"g", "\u00fc/\u00f6", "p+q"]
+        for kind in "Parquet", "ORC":
+            with self.subTest(kind), tempfile.TemporaryDirectory(prefix="inventory-") as directory:
+                os.mkdir(os.path.join(directory, "data"))
+                report, manifest = os.path.join(directory, "it's.report"), os.path.join(directory, "manifest.json")
+                self.run_python(REPORT, kind, report, *keys)
+                with open(report, "rb") as f:
+                    data = f.read()
+                with open(manifest, "w", encoding="utf-8") as f:
+                    json.dump({"sourceBucket": "data", "creationTimestamp": str(int(time.time() * 1000)), "fileFormat": kind, "fileSchema": REPORT_SCHEMA,
+                               "files": [{"key": "it's.report", "size": len(data), "MD5checksum": hashlib.md5(data).hexdigest()}]}, f)
+                _, text = engines.run([binary(), "import", "file://" + os.path.join(directory, "data"), "--inventory", manifest, "--json",
+                                       "--meta-dir", os.path.join(directory, "meta")], env=engines.environment({"PATH": os.path.dirname(self.python) + ":" + os.environ["PATH"]}))
+                said = json.loads(text[text.index("{"):])
+                self.assertEqual([said[name] for name in ("rows", "files", "skipped", "bytes")], [len(keys) + 1, len(keys), 1, sum(range(len(keys)))])
 
 
 if __name__ == "__main__":

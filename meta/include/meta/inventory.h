@@ -1,6 +1,7 @@
 /*
- * Names from an inventory of a bucket (S3 Inventory: manifest.json and CSV files) in place of
- * listings. docs/import.md tells what such a name is worth.
+ * Names from an inventory of a bucket (S3 Inventory: manifest.json and files of CSV, or of Parquet
+ * or ORC, which a program on PATH converts) in place of listings. docs/import.md tells what such a
+ * name is worth.
  */
 #ifndef SLUICE_META_INVENTORY_H
 #define SLUICE_META_INVENTORY_H
@@ -26,8 +27,8 @@ struct inventory_config {
 };
 
 /* Blocking; not on a store's loop thread. -EBADMSG: the inventory is damaged · -EOPNOTSUPP: its
- * format is not CSV · errors of meta_open, the stores and the disk. After an error, or the death of
- * the process, the same call goes on. */
+ * format is another, or nothing on PATH converts it · errors of meta_open, the stores and the disk.
+ * After an error, or the death of the process, the same call goes on. */
 int meta_import_inventory(const struct inventory_config *config, struct inventory_counts *counts,
                           json_t *hidden, struct error *error);
 

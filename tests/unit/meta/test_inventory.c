@@ -11,14 +11,22 @@
 
 #define HEAD                                                                                       \
     "{\"sourceBucket\":\"data\",\"creationTimestamp\":\"%llu\",\"fileFormat\":\"%s\","             \
-    "\"fileSchema\":\"Bucket, Key, IsLatest, IsDeleteMarker, Size, LastModifiedDate, ETag\","      \
-    "\"files\":[{\"key\":\"all/data/1.csv\",\"size\":%zu,\"MD5checksum\":\"%s\"}]}"
+    "\"fileSchema\":\"%s\",\"files\":[{\"key\":\"all/data/"                                        \
+    "1.csv\",\"size\":%zu,\"MD5checksum\":\"%s\"}]}"
+
+#define CSV_SCHEMA "Bucket, Key, IsLatest, IsDeleteMarker, Size, LastModifiedDate, ETag"
+#define PARQUET_SCHEMA                                                                             \
+    "message s3.inventory { required binary bucket (UTF8); required binary key (UTF8); "           \
+    "optional boolean is_latest; optional int64 size; optional binary e_tag (UTF8); "              \
+    "optional int64 last_modified_date (TIMESTAMP_MILLIS); }"
+#define ORC_SCHEMA                                                                                 \
+    "struct<key:string,size:bigint,last_modified_date:timestamp,e_tag:string,is_latest:boolean>"
 
 static struct volume v;
 static struct buf rows;
 static struct inventory_counts counts;
 static struct error error;
-static char manifest[4200], data[4200];
+static char manifest[4400], data[4400], path_before[4096];
 
 static void init(void)
 {
@@ -28,10 +36,12 @@ static void init(void)
     snprintf(manifest, sizeof(manifest), "%s/manifest.json", v.dir);
     snprintf(data, sizeof(data), "%s/1.csv", v.dir);
     buf_init(&rows, 0);
+    snprintf(path_before, sizeof(path_before), "%s", getenv("PATH"));
 }
 
 static void fini(void)
 {
+    setenv("PATH", path_before, 1);
     buf_done(&rows);
     volume_end(&v);
 }
@@ -42,6 +52,16 @@ static void write_text(const char *path, const char *text, size_t len)
     check(f != NULL);
     check_uint(fwrite(text, 1, len, f), len);
     fclose(f);
+}
+
+static char *read_text(const char *path)
+{
+    FILE *f = fopen(path, "r");
+    char *text = calloc(1, 20000);
+    check(f && text);
+    fread(text, 1, 19999, f);
+    fclose(f);
+    return text;
 }
 
 /* A row about a key that is in the bucket now, or not. `as` = the key as it is encoded. */
@@ -55,17 +75,22 @@ static void row(const char *as, const char *key)
     store_op_reset(&op);
 }
 
-static void write_manifest(const char *format, uint64_t created_ms)
+static void write_manifest_of(const char *format, const char *schema, uint64_t created_ms)
 {
     uint8_t raw[EVP_MAX_MD_SIZE];
     char md5[33], text[1024];
     EVP_Digest(rows.data, rows.len, raw, NULL, EVP_md5(), NULL);
     for (unsigned i = 0; i < 16; i++)
         snprintf(md5 + 2 * i, 3, "%02x", raw[i]);
-    int len =
-        snprintf(text, sizeof(text), HEAD, (unsigned long long)created_ms, format, rows.len, md5);
+    int len = snprintf(text, sizeof(text), HEAD, (unsigned long long)created_ms, format, schema,
+                       rows.len, md5);
     write_text(data, (const char *)rows.data, rows.len);
     write_text(manifest, text, (size_t)len);
+}
+
+static void write_manifest(const char *format, uint64_t created_ms)
+{
+    write_manifest_of(format, CSV_SCHEMA, created_ms);
 }
 
 static int run(const char *filter)
@@ -214,9 +239,12 @@ TEST(inventory, damage_is_refused, .init = init, .fini = fini)
     write_manifest("CSV", 1);
     check_int(run(""), -EBADMSG);
     check(strstr(error_text(&error), "columns"));
-    write_manifest("Parquet", 1);
+    write_manifest("Avro", 1);
     check_int(run(""), -EOPNOTSUPP);
-    check(strstr(error_text(&error), "duckdb -c"));
+    check(strstr(error_text(&error), "CSV, Parquet or ORC"));
+    write_manifest("Parquet", 1);
+    check_int(run(""), -EBADMSG);
+    check(strstr(error_text(&error), "choose these fields"));
     buf_reset(&rows);
     buf_printf(&rows,
                "\"other\",\"f\",\"true\",\"false\",\"1\",\"2026-11-20T10:11:12.000Z\",\"e\"\n");
@@ -224,6 +252,87 @@ TEST(inventory, damage_is_refused, .init = init, .fini = fini)
     check_int(run(""), -EBADMSG);
     volume_open(&v);
     check_names(META_ROOT_INO, "");
+}
+
+/* A program on PATH, and nothing else of ours. Its arguments are in `said`. */
+static void put_program(const char *name, const char *script)
+{
+    char path[4300], text[9000];
+    snprintf(path, sizeof(path), "%s/bin", v.dir);
+    mkdir(path, 0700);
+    setenv("PATH", path, 1);
+    snprintf(path, sizeof(path), "%s/bin/%s", v.dir, name);
+    snprintf(text, sizeof(text),
+             "#!/bin/sh\nprintf '%%s\\n' \"$@\" >>'%s/said'\n[ $# = 3 ] && exit 0\n%s\n", v.dir,
+             script);
+    write_text(path, text, strlen(text));
+    check_int(chmod(path, 0700), 0);
+}
+
+#define PYTHON_ROWS                                                                                \
+    "echo '\"\",\"d/f\",\"1\",\"2026-11-20T10:11:12.000Z\",\"e\",\"true\",\"\"'\n"                 \
+    "echo '\"\",\"d/old\",\"1\",\"2026-11-20T10:11:12.000Z\",\"e\",\"false\",\"\"'"
+
+TEST(inventory, orc_is_read_by_a_program, .init = init, .fini = fini)
+{
+    char said[4300], wanted[9000];
+    put_program("python3", PYTHON_ROWS);
+    row("not", "read as it is");
+    write_manifest_of("ORC", ORC_SCHEMA, clock_wall_ns() / NS_PER_MS);
+    if (run(""))
+        test_fail("import: %s", error_text(&error));
+    check_uint(counts.rows, 2);
+    check_uint(counts.skipped, 1);
+    snprintf(said, sizeof(said), "%s/said", v.dir);
+    snprintf(wanted, sizeof(wanted), "\norc\n%s\n", data);
+    cleanup(free_ptr) char *text = read_text(said);
+    check(strstr(text, "importlib") != NULL); /* first it was asked whether it can */
+    check(strlen(text) > strlen(wanted));
+    check_str(text + strlen(text) - strlen(wanted), wanted);
+    volume_open(&v);
+    check_names(META_ROOT_INO, "d/");
+    check_names(name_ino(&v, META_ROOT_INO, "d"), "f");
+}
+
+TEST(inventory, names_of_files_are_no_sql, .init = init, .fini = fini)
+{
+    char said[4300], wanted[9000], odd[4300];
+    snprintf(odd, sizeof(odd), "%s/it's; x", v.dir);
+    check_int(mkdir(odd, 0700), 0);
+    snprintf(manifest, sizeof(manifest), "%s/manifest.json", odd);
+    snprintf(data, sizeof(data), "%s/1.csv", odd);
+    put_program("duckdb", "echo '\"data\",\"f\",\"1\",\"2026-11-20T10:11:12.0Z\",\"e\",,'");
+    write_manifest_of("Parquet", PARQUET_SCHEMA, clock_wall_ns() / NS_PER_MS);
+    if (run(""))
+        test_fail("import: %s", error_text(&error));
+    snprintf(said, sizeof(said), "%s/said", v.dir);
+    snprintf(wanted, sizeof(wanted),
+             "-init\n/dev/null\n-bail\n-c\nSET threads = 2; COPY (SELECT bucket, url_encode(key), "
+             "size, strftime(last_modified_date, '%%Y-%%m-%%dT%%H:%%M:%%S.%%gZ'), e_tag, "
+             "is_latest, NULL "
+             "FROM read_parquet('%s/it''s; x/1.csv')) TO '/dev/stdout' (FORMAT csv, HEADER false, "
+             "FORCE_QUOTE *)\n",
+             v.dir);
+    cleanup(free_ptr) char *text = read_text(said);
+    check_str(text, wanted);
+}
+
+TEST(inventory, a_program_that_fails_is_an_error, .init = init, .fini = fini)
+{
+    row("f", "f");
+    write_manifest_of("Parquet", PARQUET_SCHEMA, clock_wall_ns() / NS_PER_MS);
+    put_program("duckdb", PYTHON_ROWS "\necho first >&2\necho 'it is broken' >&2\nexit 3");
+    check_int(run(""), -EIO);
+    check(strstr(error_text(&error), "ended with 3: it is broken"));
+    put_program("duckdb", "while echo nonsense; do :; done"); /* it is ended */
+    check_int(run(""), -EBADMSG);
+    check(strstr(error_text(&error), "columns"));
+    put_program("duckdb", "kill -9 $$");
+    check_int(run(""), -EIO);
+    check(strstr(error_text(&error), "signal 9"));
+    setenv("PATH", "/nowhere", 1);
+    check_int(run(""), -EOPNOTSUPP);
+    check(strstr(error_text(&error), "pip install pyarrow"));
 }
 
 TEST(inventory, rows)
