@@ -414,6 +414,7 @@ static int open_data(struct mount *m, struct error *error)
     config.upload_parallel = m->options.upload_parallel;
     config.readahead_bytes = (uint32_t)m->options.readahead;
     config.read_only = m->options.read_only;
+    config.whole_pages = m->options.writeback;
     config.cache = m->cache;
     config.cache_by_name = m->options.read_only;
     config.changed = fs_data_changed;

@@ -116,8 +116,10 @@ static const struct option_spec specs[] = {
      "An object that nothing uses any more is deleted so much later (10s). New volumes",
      .max = 86400000, .group = GROUP_VOLUME},
     {"inline-max", 0, OPTION_SIZE, AT(inline_max), "SIZE",
-     "Files up to this size are committed with their metadata (128K). New volumes", .max = 1 << 20,
-     .group = GROUP_VOLUME},
+     "Files up to this size are committed with their metadata (512K); those over 128K while no "
+     "more "
+     "than some of them come. New volumes",
+     .max = 1 << 20, .group = GROUP_VOLUME},
     {"staging-patterns", 0, OPTION_STRING, AT(staging_patterns), "LIST",
      "Path components, divided by ':', whose files are not brought to their own keys "
      "(_temporary*:.hive-staging*:…). New volumes",
@@ -277,7 +279,7 @@ void mount_options_init(struct mount_options *options)
         .connections = 64,
         .deadline_ms = 60000,
         .hedge_after_ms = 500,
-        .inline_max = 128u << 10,
+        .inline_max = 512u << 10,
         .settle_delay_ms = META_SETTLE_DELAY_MS,
         .gc_delay_ms = META_GC_DELAY_MS,
         .sync_interval_ms = 100,

@@ -18,6 +18,9 @@
 #include "staging.h"
 #include "upload.h"
 
+/* So many pages in pieces: at its next open the kernel reads the file anew. */
+#define CUT_PAGES_MANY 2
+
 static void file_free(struct file *file)
 {
     assert(!file->pass && !file->staging && !file->upload && !file->flush_wanted &&
@@ -260,6 +263,17 @@ static void drop_unlinked(struct file *file)
         file_dirty_update(file);
 }
 
+/* Pages that the kernel has for none it would ask for one by one, between those that it has. If
+ * there are several, it is less to ask for the whole file: the next open lets go of its pages. */
+static void forget_pieces_locked(struct file *file)
+{
+    if (file->writers)
+        return;
+    if (file->cut_pages >= CUT_PAGES_MANY && !file->data->config.whole_pages)
+        file->cache_stale = true;
+    file->cut_pages = 0;
+}
+
 void data_file_release(struct data_handle *handle)
 {
     struct file *file = handle->file;
@@ -268,6 +282,7 @@ void data_file_release(struct data_handle *handle)
     pthread_mutex_lock(&file->lock);
     file->handles--;
     file->writers -= handle->writable;
+    forget_pieces_locked(file);
     bool flush = handle->writable && file->writers == 0 && file->staging && !file->unlinked;
     bool drop = file->unlinked && file->handles == 0;
     if (drop)

@@ -15,6 +15,7 @@
 
 #include "base/pool.h"
 #include "base/tickets.h"
+#include "burst.h"
 #include "fs/data.h"
 
 struct staging; /* staging.h: the dirty bytes of one file and which ranges they are */
@@ -39,6 +40,9 @@ struct data_kept {
     bool picks; /* file->picks */
 };
 
+/* See data->inline_max. */
+#define DATA_INLINE_ALWAYS (128u << 10)
+
 struct data {
     /* immutable after data_open */
     struct data_config config; /* staging_dir is not valid any more */
@@ -55,7 +59,8 @@ struct data {
     struct pool *sync_pool;         /* threads that wait for the local disk */
     struct durability_rules *rules; /* NULL: none */
     struct inlined *inlined;        /* NULL: not a volume of a service */
-    uint32_t inline_max;
+    uint32_t inline_max;  /* a file of at most so many bytes goes to the metadata, always */
+    uint32_t inline_most; /* so many: while data->burst has room (DATA_STORE). >= inline_max */
     struct data_metrics {
         struct metric *flushes, *failures, *inline_commits, *objects, *uploaded_bytes, *waits;
     } metrics;
@@ -90,6 +95,7 @@ struct data {
     struct data_request *reclass_waiters;      /* renames that wait for a reclass_task */
     unsigned uploads;                          /* in progress */
     pthread_cond_t uploads_ended;              /* uploads is 0, or timer_closed */
+    struct burst burst;
 
     bool timer_closed; /* under wait_lock */
 
@@ -149,6 +155,8 @@ struct file {
     uint64_t quota_size;     /* as reserved: quota.c */
     uint64_t quota_wanted;   /* the service is to be asked for this size */
     bool cache_stale;        /* the kernel's pages of this inode may be of other content */
+    uint64_t cut_page;       /* the last page that a write ended in the middle of */
+    unsigned cut_pages;      /* how many there were since the file was last without writers */
     bool picks;              /* a reader began at its end (stream.h) */
     struct pass *pass;       /* NULL: none */
     unsigned cached_handles; /* that the kernel treats the usual way */

@@ -265,7 +265,7 @@ static int open_parts(struct data *data, struct error *error)
     rc = durability_open(data, error);
     if (rc || config->read_only)
         return rc;
-    return staging_area_open(config->staging_dir, config->staging_max, data->inline_max,
+    return staging_area_open(config->staging_dir, config->staging_max, data->inline_most,
                              &data->area, error);
 }
 
@@ -281,7 +281,9 @@ int data_open(const struct data_config *config, struct data **out, struct error 
     data->meta = config->meta;
     data->store = config->store;
     data->loop = config->loop;
-    data->inline_max = meta_volume(config->meta)->inline_max;
+    data->inline_most = meta_volume(config->meta)->inline_max;
+    data->inline_max = MIN(data->inline_most, DATA_INLINE_ALWAYS);
+    burst_init(&data->burst, clock_monotonic_ns());
     data->waiting_end = &data->waiting;
     pthread_mutex_init(&data->lock, NULL);
     pthread_mutex_init(&data->wait_lock, NULL);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "part_sums.h"
 #include "staging.h"
 #include "upload_impl.h"
@@ -162,6 +163,24 @@ static bool patches_fit(const struct file *file)
            (bytes <= file->data->inline_max && file->inline_bytes + bytes <= INLINE_PATCHES_MAX);
 }
 
+static bool burst_has_room(struct data *data, uint64_t bytes)
+{
+    pthread_mutex_lock(&data->wait_lock);
+    bool room = burst_take(&data->burst, bytes, clock_monotonic_ns());
+    pthread_mutex_unlock(&data->wait_lock);
+    return room;
+}
+
+/* A new file of this size: all of it with the commit. */
+static bool whole_fits(struct file *file, uint64_t size)
+{
+    struct data *data = file->data;
+    if (size <= data->inline_max)
+        return true;
+    return size <= data->inline_most && file->durability == DATA_STORE &&
+           burst_has_room(data, size);
+}
+
 bool upload_is_inline(const struct file *file)
 {
     if (upload_is_new(file) && file->size <= file->data->inline_max)
@@ -176,7 +195,7 @@ int upload_plan(struct upload *upload)
     struct staging *staging = file->staging;
     take_snapshot(upload);
     bool new = upload_is_new(file);
-    if (new && upload->size <= upload->data->inline_max)
+    if (new &&whole_fits(file, upload->size))
         return plan_inline_whole(upload);
     /* A cut that leaves nothing of the old content, or less than is written anew. */
     if (new)

@@ -21,6 +21,8 @@
 #define FILE_SIZE_MAX ((uint64_t)INT64_MAX - (1ull << 32))
 /* So many ranges are flushed without being asked. */
 #define RANGES_MANY 8192
+/* Of the kernel's cache; larger ones are cut as well where these are. */
+#define KERNEL_PAGE 4096
 /* Scratch never goes to the store: it may have this part of the room. */
 #define SCRATCH_SHARE 2
 
@@ -55,6 +57,17 @@ static void touched_locked(struct file *file, uint64_t now_ns)
     file->mtime_ns = file->ctime_ns = now_ns;
     file->time_dirty = true;
     file->last_write_ns = clock_monotonic_ns();
+}
+
+/* The kernel has a page that it got in pieces for no page, and asks for it alone when it is read.
+ */
+static void note_page_locked(struct file *file, uint64_t end)
+{
+    uint64_t page = end / KERNEL_PAGE;
+    if (end % KERNEL_PAGE == 0 || (file->cut_pages && file->cut_page == page))
+        return;
+    file->cut_page = page;
+    file->cut_pages++;
 }
 
 int64_t write_apply(struct data_handle *handle, struct fuse_bufvec *in, uint64_t offset,
@@ -94,6 +107,7 @@ int64_t write_apply(struct data_handle *handle, struct fuse_bufvec *in, uint64_t
     if (n >= 0) {
         file->size = MAX(file->size, offset + length);
         touched_locked(file, now);
+        note_page_locked(file, offset + length);
         pass_changed_locked(file, offset, length);
     } else {
         new = false;

@@ -13,7 +13,7 @@
 #include "s3/mux.h"
 #include "settle.h"
 
-#define TELL_MAX (128u << 10) /* bytes of a file that events tell */
+#define TELL_MAX (512u << 10) /* bytes of a file that events tell */
 #define DELAY_FIRST_NS NS_PER_S
 #define DELAY_MAX_NS (300 * NS_PER_S)
 #define WAIT_NS (200 * NS_PER_MS)

@@ -60,6 +60,7 @@ struct data_config {
     uint32_t backlog_age_ms;    /* when the oldest one waits for longer, writers wait; default
                                    one hour */
     bool read_only;
+    bool whole_pages;    /* the kernel collects writes: it has all of each page that it writes */
     struct cache *cache; /* borrowed; NULL: none */
     bool cache_by_name; /* the metadata's ids mean nothing the next time (read-only mounts): what is
                            cached is found by key, size and ETag */

@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/crash.h"
 #include "data_lib.h"
+#include "file.h"
 
 #define KIB 1024u
 
@@ -601,4 +602,77 @@ TEST(write, killed_at_each_step_of_a_flush_nothing_answered_is_lost)
             snprintf(at, sizeof(at), "%s:%u", points[i], (unsigned)(seed - 80));
             kill_and_recover(seed, 3000, at);
         }
+}
+
+/* Writes `count` pieces of `length` bytes one after the other and closes; whether the next open,
+ * and the one after it, keep the kernel's pages. */
+static void write_pieces(const char *name, unsigned count, unsigned length, bool keep[2])
+{
+    uint64_t ino;
+    struct data_handle *handle = data_test_create(&t, name, &ino);
+    uint8_t *bytes = calloc(1, length);
+    for (unsigned i = 0; i < count; i++)
+        check_int(data_test_write(handle, bytes, (uint64_t)i * length, length), (int)length);
+    check_int(data_test_flush(handle), 0);
+    data_file_release(handle);
+    free(bytes);
+    for (int i = 0; i < 2; i++) {
+        handle = data_test_handle(&t, ino);
+        keep[i] = data_handle_keep_cache(handle);
+        data_file_release(handle);
+    }
+}
+
+TEST(write, a_file_written_in_pieces_of_pages_is_read_anew, .init = begin, .fini = end)
+{
+    bool keep[2];
+    write_pieces("tar", 4, 10 * KIB, keep); /* pages 2 and 7 come in two pieces */
+    check(!keep[0] && keep[1]);
+    write_pieces("whole pages", 4, 8 * KIB, keep);
+    check(keep[0] && keep[1]);
+    write_pieces("one piece", 1, 10 * KIB, keep); /* its last page only */
+    check(keep[0] && keep[1]);
+    write_pieces("lines", 50, 80, keep); /* all in one page */
+    check(keep[0] && keep[1]);
+}
+
+TEST(write, pages_that_the_kernel_collected_are_whole, .init = begin, .fini = end)
+{
+    bool keep[2];
+    data_test_close(&t);
+    t.config.whole_pages = true;
+    data_test_open(&t);
+    write_pieces("collected", 4, 10 * KIB, keep);
+    check(keep[0] && keep[1]);
+}
+
+/* --- files of medium size */
+static const char *written_of(const char *name, uint64_t length)
+{
+    uint64_t ino;
+    struct data_handle *handle = data_test_create(&t, name, &ino);
+    uint8_t *bytes = malloc(length);
+    random_fill(bytes, length);
+    check_int(data_test_write(handle, bytes, 0, length), (int)length);
+    check_int(data_test_flush(handle), 0);
+    data_test_check_committed(&t, ino, bytes, length);
+    data_file_release(handle);
+    free(bytes);
+    return data_test_extents(&t, ino);
+}
+
+TEST(write, a_file_of_medium_size_is_inline_while_not_many_come, .init = begin, .fini = end)
+{
+    data_test_close(&t);
+    t.config.part_bytes = 1024 * KIB; /* no stream of such a file */
+    data_test_open(&t);
+    t.data->inline_most = 256 * KIB;
+    check_str(written_of("first", 200 * KIB), "inline 0+204800;");
+    check_str(written_of("large", 300 * KIB), "object 0+307200;");
+    t.data->burst = (struct burst){.left = 100 * KIB, .seen_ns = UINT64_MAX};
+    check_str(written_of("no room", 200 * KIB), "object 0+204800;");
+    check_str(written_of("small", 10 * KIB), "inline 0+10240;");
+    check_uint(t.data->burst.left, 100 * KIB); /* small ones do not count */
+    check_str(written_of("fits", 100 * KIB), "inline 0+102400;");
+    check_uint(t.data->burst.left, 0);
 }
