@@ -261,7 +261,7 @@ class Life(unittest.TestCase):
         self.assertEqual(caught.exception.errno, errno.ENOTCONN)
 
     def test_sigterm_unmounts_cleanly(self):
-        pid = self.start()
+        pid = self.start("--inline-max", "128K")
         self.v.write("f", b"x" * 300000)
         os.kill(pid, signal.SIGTERM)
         wait_until("the daemon to end", lambda: ended(pid))
