@@ -86,6 +86,8 @@ void cache_backing_put(struct cache *cache, uint64_t cid)
     if (content && content->backing > 0 && --content->backing == 0) {
         fd = content->backing_fd;
         content->backing_fd = 0;
+        if (content->unwanted)
+            disk_doom_locked(disk, content);
         pthread_cond_signal(&disk->tend);
     }
     pthread_mutex_unlock(&disk->lock);

@@ -220,6 +220,18 @@ bool cache_evict(struct cache *cache, uint64_t cid)
     return evicted;
 }
 
+void cache_drop(struct cache *cache, uint64_t cid)
+{
+    struct disk *disk = cache_disk_of(cache, cid);
+    pthread_mutex_lock(&disk->lock);
+    struct index_content *content = index_find(&disk->index, cid);
+    if (content && content->backing > 0)
+        content->unwanted = true;
+    else if (content)
+        disk_doom_locked(disk, content);
+    pthread_mutex_unlock(&disk->lock);
+}
+
 static void clear_disk(struct disk *disk)
 {
     pthread_mutex_lock(&disk->lock);

@@ -46,6 +46,7 @@ struct index_content {
     uint32_t backing; /* descriptors given out for passthrough */
     bool pinned;
     bool doomed;    /* forgotten: goes when nothing uses it */
+    bool unwanted;  /* goes when its backing file is put */
     bool verifying; /* queued for, or in, a check of all pages */
     bool punching;  /* a segment of it is being evicted */
     bool adopting;  /* a file is being taken for it: no fills */

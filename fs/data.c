@@ -459,7 +459,7 @@ void data_settled(struct data *data, uint64_t cid, const void *bytes, size_t len
 void data_contents_gone(struct data *data, const uint64_t *cids, size_t count)
 {
     for (size_t i = 0; data->config.cache && !data->config.cache_by_name && i < count; i++)
-        cache_evict(data->config.cache, cids[i]);
+        cache_drop(data->config.cache, cids[i]);
 }
 
 void data_content_changed(struct data *data, uint64_t ino)

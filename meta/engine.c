@@ -238,10 +238,12 @@ int engine_apply(struct engine *engine, const struct meta_op *op, struct meta_re
     return rc;
 }
 
-unsigned engine_gone(const struct engine *engine, uint64_t cids[META_GONE_MAX])
+unsigned engine_gone(struct engine *engine, uint64_t **cids)
 {
-    memcpy(cids, engine->txn.gone, engine->txn.gone_count * sizeof(cids[0]));
-    return engine->txn.gone_count;
+    unsigned count = engine->txn.gone_count;
+    engine->txn.gone_count = 0;
+    *cids = count ? TAKE_PTR(engine->txn.gone) : NULL;
+    return count;
 }
 
 /* Begins a use of the database: 0, or -EIO if it could not be opened again after a failure. */

@@ -87,7 +87,7 @@ struct engine_txn {
     uint64_t queued_ns[ENGINE_QUEUE_COUNT]; /* the earliest row that is put; UINT64_MAX: none */
     bool quota_locked;                      /* engine_quota.h */
     uint64_t kept_cid;                      /* stays, though an object of it goes; 0: none */
-    uint64_t gone[META_GONE_MAX];
+    uint64_t *gone;                         /* with room for a power of two, or NULL */
     unsigned gone_count;
     const struct record_quota *quota_new; /* limits that META_QUOTA_SET gives */
 };

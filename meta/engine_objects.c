@@ -232,6 +232,12 @@ static int note_gone(struct engine_txn *t, uint64_t id, const struct record_obje
     struct record_object first;
     if (!object->cid || object->cid == t->kept_cid || t->gone_count == META_GONE_MAX)
         return 0;
+    if ((t->gone_count & (t->gone_count - 1)) == 0) {
+        uint64_t *more = realloc(t->gone, MAX(2 * t->gone_count, 1u) * sizeof(*more));
+        if (!more)
+            return 0;
+        t->gone = more;
+    }
     int rc = object->cid == id ? -ENOENT : engine_object_get(t, object->cid, &first);
     if (rc == 0 && first.state == META_OBJECT_LIVE)
         return 0;

@@ -55,6 +55,7 @@ int engine_txn_init(struct engine_txn *t, struct engine *engine)
 void engine_txn_done(struct engine_txn *t)
 {
     arena_done(&t->arena);
+    free(t->gone);
     free(t->nodes.slots);
     free(t->cells.slots);
     buf_done(&t->scratch);

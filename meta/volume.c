@@ -78,11 +78,11 @@ static int apply(struct meta *meta, struct meta_op *op, struct meta_reply *reply
 {
     pthread_mutex_lock(&meta->write_lock);
     op->time_ns = MAX(meta_time_ns(meta), engine_last_ns(meta->engine) + 1);
-    uint64_t gone[META_GONE_MAX];
+    cleanup(free_ptr) uint64_t *gone = NULL;
     unsigned gone_count = 0;
     int rc = engine_apply(meta->engine, op, reply);
     if (!rc && meta->config.events.contents_gone)
-        gone_count = engine_gone(meta->engine, gone);
+        gone_count = engine_gone(meta->engine, &gone);
     *sequence = engine_sequence(meta->engine);
     pthread_mutex_unlock(&meta->write_lock);
     if (!rc)

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import mmap
 import os
 import signal
 import subprocess
@@ -41,6 +42,39 @@ class Gone(WithGateway):
         # The kernel may keep names for 60 s; it is told at once.
         wait_until("the name to go", lambda: not os.path.exists(v.path("d/f")), seconds=30)
         self.assertEqual(os.listdir(v.path("d")), [])
+
+
+class Cached(WithGateway):
+    """What is not in the bucket any more is not in the cache either: nobody would ask for it."""
+
+    def holds(self, v, files):
+        return v.status()["mount"]["cache"]["contents"] == files
+
+    def test_what_was_deleted_or_replaced_leaves_the_cache(self):
+        v = self.start({"gone": b"g" * 300000, "new": b"n" * 300000, "open": b"o" * 300000, "mapped": b"m" * 300000, "kept": b"k" * 300000},
+                       options=["--cache-size", "1G"])
+        v.refresh()
+        v.sluice("warm", v.mountpoint)
+        wait_until("the fills", lambda: self.holds(v, 5))
+        v.delete_object("gone")
+        v.put_object("new", b"N" * 300000)
+        v.refresh()
+        wait_until("two to leave the cache", lambda: self.holds(v, 3))
+        # With passthrough, where there is any, it goes when the kernel reads it no more.
+        with open(v.path("open"), "rb") as reader:
+            self.assertEqual(reader.read(10), b"o" * 10)
+            v.put_object("open", b"O" * 300000)
+            v.refresh()
+        wait_until("a third to leave the cache", lambda: self.holds(v, 2))
+        with open(v.path("mapped"), "rb") as reader:
+            view = mmap.mmap(reader.fileno(), 0, prot=mmap.PROT_READ)
+        self.assertEqual(view[5], ord("m"))
+        v.delete_object("mapped")
+        v.refresh()
+        self.assertEqual(view[299999], ord("m"))
+        view.close()
+        wait_until("all but one to leave the cache", lambda: self.holds(v, 1))
+        self.assertEqual(v.read("kept"), b"k" * 300000)
 
 
 class Notify(WithGateway):

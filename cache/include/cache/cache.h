@@ -168,6 +168,9 @@ int cache_adopt(struct cache *cache, const struct cache_gift *gift);
 int cache_pin(struct cache *cache, uint64_t cid, bool pinned);
 /* Forgets one content (false: was not there, or a backing file is out). Frees its space soon. */
 bool cache_evict(struct cache *cache, uint64_t cid);
+/* Nobody will ask for this content again, but who reads its backing file: forgets it, or when the
+ * last backing file of it is put. */
+void cache_drop(struct cache *cache, uint64_t cid);
 /* Forgets all that is not in use. Blocking. */
 void cache_clear(struct cache *cache);
 /* Forgets all contents whose cid is `first` or more: whoever gives cids out has begun there again.

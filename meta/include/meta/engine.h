@@ -43,8 +43,9 @@ void engine_contents(const struct engine *engine, struct meta_contents *out);
  * reply->need_import and attr.ino = a directory whose listing must be imported first. */
 int engine_apply(struct engine *engine, const struct meta_op *op, struct meta_reply *reply);
 /* After a good engine_apply, on the same thread: the contents that nothing references any more
- * since then; the first META_GONE_MAX of them. */
-unsigned engine_gone(const struct engine *engine, uint64_t cids[META_GONE_MAX]);
+ * since then; the first META_GONE_MAX of them. Once for each; the caller frees *cids (NULL: none).
+ */
+unsigned engine_gone(struct engine *engine, uint64_t **cids);
 
 /* Kinds that only read; any thread. Sets reply->need_import with -EAGAIN where a directory's
  * listing is not there or too old: the caller imports, and asks again (LOOKUP then gives in attr

@@ -22,7 +22,7 @@
 #define META_LINK_MAX 65000
 #define META_KEY_MAX 1024
 #define META_ETAG_MAX 100
-#define META_GONE_MAX 1024 /* contents of one change of which is told that they are gone */
+#define META_GONE_MAX (1u << 16) /* contents of one change of which is told that they are gone */
 /* Then the time: what a file is called whose name went to somebody else's object. */
 #define META_CONFLICT_SUFFIX ".sluice-conflict-"
 #define META_SESSION_WINDOW 1024

@@ -459,6 +459,28 @@ TEST(cache_evict, forgets_one_and_frees_its_space, .init = begin, .fini = end)
     check_int(read_result(1, 0, MIB), 0);
 }
 
+TEST(cache_drop, forgets_one_though_it_is_read_by_passthrough, .init = begin, .fini = end)
+{
+    fill(1, MIB, 0, MIB);
+    fill(2, MIB, 0, MIB);
+    cache_drain(cache);
+    int fd = cache_backing_get(cache, 1, 77);
+    check(fd > 0);
+    check_int(cache_backing_get(cache, 1, 77), fd);
+    cache_drop(cache, 1);
+    cache_drop(cache, 2);
+    cache_drop(cache, 3);
+    check_int(read_result(2, 0, 4096), -ENOENT);
+    cache_backing_put(cache, 1);
+    cache_clear(cache); /* does not wait for who reads */
+    check_uint(status_now().contents, 1);
+    char byte;
+    check_int(pread(fd, &byte, 1, MIB - 1), 1);
+    cache_backing_put(cache, 1);
+    wait_until(status_now().contents == 0);
+    check_uint(status_now().bytes, 0);
+}
+
 TEST(cache_clear, forgets_all_but_what_is_in_use, .init = begin, .fini = end)
 {
     for (uint64_t cid = 1; cid <= 5; cid++)

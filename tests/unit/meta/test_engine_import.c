@@ -103,6 +103,36 @@ static void collect(struct world *w)
     }
 }
 
+TEST(engine_import, all_that_went_at_once_is_told_to_caches)
+{
+    enum { PAGES = 100, NAMES = 25 };
+    struct world w;
+    world_init_raw(&w);
+    check_int(world_format(&w), 0);
+    char after[8] = "", until[8] = "";
+    for (unsigned page = 0; page < PAGES; page++) {
+        char text[NAMES * 6 + 1];
+        for (unsigned i = 0; i < NAMES; i++)
+            snprintf(text + i * 6, 7, "f%04u ", page * NAMES + i);
+        snprintf(until, sizeof(until), "f%04u", page * NAMES + NAMES - 1);
+        check_int(import_page(&w, 1, after, until, page + 1 == PAGES, text), 0);
+        snprintf(after, sizeof(after), "%s", until);
+    }
+    uint64_t *cids, inos[PAGES * NAMES];
+    for (unsigned i = 0; i < PAGES * NAMES; i++) {
+        snprintf(until, sizeof(until), "f%04u", i);
+        inos[i] = (uint64_t)lookup(&w, 1, until);
+    }
+    import_dir(&w, 1, "");
+    check_uint(engine_gone(w.engine, &cids), 0); /* somebody may have them open */
+    struct meta_op op = {.kind = META_DROP, .inos = inos, .ino_count = PAGES * NAMES};
+    check_int(world_apply(&w, &op), 0);
+    check_uint(engine_gone(w.engine, &cids), PAGES * NAMES);
+    free(cids);
+    check_uint(engine_gone(w.engine, &cids), 0);
+    world_done(&w);
+}
+
 TEST(engine_import, a_listing_becomes_names)
 {
     struct world w;
