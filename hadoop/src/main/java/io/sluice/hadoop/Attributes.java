@@ -6,9 +6,11 @@ import java.nio.file.LinkOption;
 import java.nio.file.Path;
 import java.nio.file.attribute.FileTime;
 import java.security.Principal;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
+import java.util.function.Supplier;
 import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.permission.FsPermission;
 
@@ -17,6 +19,7 @@ final class Attributes {
   private static final Map<Integer, String> USERS = new ConcurrentHashMap<>();
   private static final Map<Integer, String> GROUPS = new ConcurrentHashMap<>();
   private static final String WANTED = "unix:mode,uid,gid,size,lastModifiedTime,lastAccessTime";
+  private static final int CACHED_BYTES = 7; // of a row
   private static final int TYPE_MASK = 0170000;
   private static final int DIRECTORY = 0040000;
   private static final int SYMLINK = 0120000;
@@ -45,11 +48,10 @@ final class Attributes {
         ((FileTime) found.get("lastAccessTime")).toMillis());
   }
 
-  /** An entry of a control file's listing. */
-  static Attributes of(Map<String, Object> entry) throws IOException {
-    return new Attributes((int) number(entry, "mode"), (int) number(entry, "uid"),
-        (int) number(entry, "gid"), number(entry, "size"), ms(number(entry, "mtime_ns")),
-        ms(number(entry, "atime_ns")));
+  /** A row of a control file's listing: name, mode, uid, gid, size, mtime_ns, atime_ns, and so on. */
+  static Attributes of(List<Object> row) throws IOException {
+    return new Attributes((int) number(row, 1), (int) number(row, 2), (int) number(row, 3),
+        number(row, 4), ms(number(row, 5)), ms(number(row, 6)));
   }
 
   static long number(Map<String, Object> object, String name) throws IOException {
@@ -60,10 +62,16 @@ final class Attributes {
     return (Long) value;
   }
 
+  private static long number(List<Object> row, int i) throws IOException {
+    if (i >= row.size() || !(row.get(i) instanceof Long)) {
+      throw new IOException("a row of the mount's reply has no number at " + i);
+    }
+    return (Long) row.get(i);
+  }
+
   /** What the mount's cache has of an entry of a listing that asked for it. */
-  static long cachedBytes(Map<String, Object> entry) {
-    Object value = entry.get("cached_bytes");
-    return value instanceof Long ? (Long) value : 0;
+  static long cachedBytes(List<Object> row) throws IOException {
+    return row.size() > CACHED_BYTES ? number(row, CACHED_BYTES) : 0;
   }
 
   private static long ms(long ns) {
@@ -78,13 +86,14 @@ final class Attributes {
     return (mode & TYPE_MASK) == SYMLINK;
   }
 
-  /** The name of an id that `path` had a moment ago; the id itself if it has another one by now. */
-  private static String name(Map<Integer, String> known, int id, Path path, String idKey,
+  /** The name of an id that what is there had a moment ago; the id itself if it has another one by now. */
+  private static String name(Map<Integer, String> known, int id, Supplier<Path> where, String idKey,
       String nameKey) {
     String name = known.get(id);
     if (name != null) {
       return name;
     }
+    Path path = where.get();
     try {
       Map<String, Object> found = Files.readAttributes(path, "unix:" + idKey + "," + nameKey,
           LinkOption.NOFOLLOW_LINKS);
@@ -100,7 +109,7 @@ final class Attributes {
   }
 
   /** `local`: where it is, to learn an owner's name. Directories have no length and no blocks. */
-  FileStatus status(org.apache.hadoop.fs.Path path, Path local, long blockSize) {
+  FileStatus status(org.apache.hadoop.fs.Path path, Supplier<Path> local, long blockSize) {
     boolean directory = isDirectory();
     return new FileStatus(directory ? 0 : size, directory, directory ? 0 : 1,
         directory ? 0 : blockSize, mtimeMs, atimeMs, new FsPermission((short) (mode & 01777)),

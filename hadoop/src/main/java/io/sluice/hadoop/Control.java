@@ -16,6 +16,9 @@ import java.util.concurrent.atomic.AtomicInteger;
  */
 final class Control {
   private static final int IDLE_MAX = 8;
+  // What the first read of a reply asks for: each read is a round trip to the mount.
+  private static final int SHORT_REPLY = 4096;
+  private static final int LONG_REPLY = 64 << 10;
   private static final int REPLY_MAX = 64 << 20;
 
   private final File file;
@@ -37,13 +40,22 @@ final class Control {
 
   /** The reply's members; a ControlException if the mount refused. */
   Map<String, Object> call(String op, String... members) throws IOException {
+    return call(SHORT_REPLY, op, members);
+  }
+
+  /** The same where the reply may be long. */
+  Map<String, Object> callForMuch(String op, String... members) throws IOException {
+    return call(LONG_REPLY, op, members);
+  }
+
+  private Map<String, Object> call(int expected, String op, String... members) throws IOException {
     StringBuilder text = new StringBuilder(128);
     text.append("{\"op\":\"").append(op).append('"');
     for (int i = 0; i < members.length; i += 2) {
       text.append(",\"").append(members[i]).append("\":").append(members[i + 1]);
     }
     text.append('}');
-    Map<String, Object> reply = send(text.toString().getBytes(StandardCharsets.UTF_8));
+    Map<String, Object> reply = send(text.toString().getBytes(StandardCharsets.UTF_8), expected);
     if (!Boolean.TRUE.equals(reply.get("ok"))) {
       throw new ControlException(String.valueOf(reply.get("error")), String.valueOf(reply.get("message")));
     }
@@ -56,7 +68,7 @@ final class Control {
     return out.toString();
   }
 
-  private Map<String, Object> send(byte[] request) throws IOException {
+  private Map<String, Object> send(byte[] request, int expected) throws IOException {
     RandomAccessFile handle = idle.poll();
     if (handle != null) {
       idleCount.decrementAndGet();
@@ -79,7 +91,7 @@ final class Control {
     }
     boolean kept = false;
     try {
-      Map<String, Object> reply = read(handle);
+      Map<String, Object> reply = read(handle, expected);
       if (idleCount.incrementAndGet() <= IDLE_MAX) {
         idle.add(handle);
         kept = true;
@@ -95,15 +107,15 @@ final class Control {
   }
 
   @SuppressWarnings("unchecked")
-  private static Map<String, Object> read(RandomAccessFile handle) throws IOException {
-    byte[] reply = new byte[4096];
+  private static Map<String, Object> read(RandomAccessFile handle, int expected)
+      throws IOException {
+    byte[] reply = new byte[expected];
     int length = 0;
     while (length == 0 || reply[length - 1] != '\n') {
       if (length == reply.length) {
         if (length >= REPLY_MAX) {
           throw new IOException("the mount's reply is too long");
         }
-        // Big steps: each read is a round trip to the mount.
         reply = Arrays.copyOf(reply, Math.max(1 << 20, length * 2));
       }
       int got = handle.read(reply, length, reply.length - length);

@@ -16,6 +16,7 @@ import java.util.Map;
  */
 final class Json {
   private static final int DEPTH_MAX = 32;
+  private static final int DIGITS_MAX = 19; // what of these is too large for a long wraps below 0
 
   private final byte[] text;
   private final int end;
@@ -211,6 +212,22 @@ final class Json {
   }
 
   private Number number() throws IOException {
+    int begin = at;
+    boolean minus = at < end && text[at] == '-';
+    long value = 0;
+    at += minus ? 1 : 0;
+    int first = at;
+    while (at < end && text[at] >= '0' && text[at] <= '9' && at - first < DIGITS_MAX) {
+      value = value * 10 + (text[at++] - '0');
+    }
+    if (at > first && value >= 0 && (at == end || "+-0123456789.eE".indexOf(text[at]) < 0)) {
+      return minus ? -value : value;
+    }
+    at = begin;
+    return otherNumber();
+  }
+
+  private Number otherNumber() throws IOException {
     int begin = at;
     boolean whole = true;
     while (at < end && "+-0123456789.eE".indexOf(text[at]) >= 0) {

@@ -3,6 +3,7 @@ package io.sluice.hadoop;
 import java.io.IOException;
 import java.net.URI;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.NoSuchElementException;
@@ -38,17 +39,19 @@ final class Listing implements RemoteIterator<FileStatus> {
     at = 0;
     Map<String, Object> reply;
     try {
-      reply = first
-          ? place.mount.control().call("list", "path", place.quoted(), "limit", "" + PAGE, "cached",
-              "" + wantCached)
-          : place.mount.control().call("list", "path", place.quoted(), "limit", "" + PAGE, "cached",
-              "" + wantCached, afterKey, Control.quoted(after));
+      List<String> members = new ArrayList<>(Arrays.asList("path", place.quoted(), "limit", "" + PAGE,
+          "rows", "true", "cached", "" + wantCached));
+      if (!first) {
+        members.add(afterKey);
+        members.add(Control.quoted(after));
+      }
+      reply = place.mount.control().callForMuch("list", members.toArray(new String[0]));
     } catch (ControlException e) {
       if (!e.errno().equals("ENOTDIR")) {
         throw Errors.of(place.path, e);
       }
       // A file, a link to a directory, or neither.
-      page.add(place.attributes().status(place.path, place.local, blockSize));
+      page.add(place.status(blockSize));
       warm.add(Boolean.FALSE);
       after = null;
       return;
@@ -58,41 +61,44 @@ final class Listing implements RemoteIterator<FileStatus> {
     if (!(entries instanceof List)) {
       throw new IOException("the mount's reply has no entries");
     }
-    for (Object entry : (List<Object>) entries) {
-      take((Map<String, Object>) entry);
+    for (Object row : (List<Object>) entries) {
+      if (!(row instanceof List) || ((List<?>) row).isEmpty()) {
+        throw new IOException("the mount's reply has no rows (is it older than this jar?)");
+      }
+      take((List<Object>) row);
     }
     if (Boolean.TRUE.equals(reply.get("end"))) {
       after = null;
     }
   }
 
-  private void take(Map<String, Object> entry) throws IOException {
-    Object name = entry.get("name");
-    if (!(name instanceof String)) {
+  private void take(List<Object> row) throws IOException {
+    Object name = row.get(0);
+    if (name instanceof Map) {
       afterKey = "after64";
-      after = String.valueOf(entry.get("name64"));
+      after = String.valueOf(((Map<?, ?>) name).get("name64"));
       SluiceFileSystem.LOG.warn("{} has a name that is not UTF-8 and cannot be a Hadoop path: base64 {}", place.path,
           after);
       return;
     }
     afterKey = "after";
-    after = (String) name;
-    Attributes found = Attributes.of(entry);
-    java.nio.file.Path local = place.local.resolve(after);
+    after = String.valueOf(name);
+    String last = after;
+    Attributes found = Attributes.of(row);
     if (found.isSymlink()) {
       try {
-        found = Attributes.of(local);
+        found = Attributes.of(place.local.resolve(last));
       } catch (IOException e) {
-        SluiceFileSystem.LOG.debug("{} leads nowhere", local, e);
+        SluiceFileSystem.LOG.debug("{} in {} leads nowhere", last, place.local, e);
       }
     }
     // Not Path(parent, child), which would take "a:b" for a scheme.
     URI uri = place.path.toUri();
     Path path = new Path(uri.getScheme(), uri.getAuthority(),
-        (place.path.isRoot() ? "" : uri.getPath()) + "/" + after);
-    page.add(found.status(path, local, blockSize));
+        (place.path.isRoot() ? "" : uri.getPath()) + "/" + last);
+    page.add(found.status(path, () -> place.local.resolve(last), blockSize));
     warm.add(Boolean.valueOf(wantCached && found.size > 0
-        && Attributes.cachedBytes(entry) * 2 >= found.size));
+        && Attributes.cachedBytes(row) * 2 >= found.size));
   }
 
   @Override

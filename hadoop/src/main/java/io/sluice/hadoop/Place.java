@@ -6,6 +6,7 @@ import java.io.IOException;
 import java.nio.file.FileSystems;
 import java.nio.file.Files;
 import java.nio.file.LinkOption;
+import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.Path;
 
 /** An absolute path of a file system, where it is on this host, and the mount that holds it. */
@@ -33,8 +34,11 @@ final class Place {
   /** Whether a file stands where a directory should, on the way to it. */
   boolean isBelowFile() {
     for (java.nio.file.Path at = local.getParent(); at != null; at = at.getParent()) {
+      if (Files.isDirectory(at)) {
+        return false;
+      }
       if (Files.exists(at)) {
-        return !Files.isDirectory(at);
+        return true;
       }
     }
     return false;
@@ -46,6 +50,10 @@ final class Place {
 
   String quoted() {
     return Control.quoted(mount.pathOf(name));
+  }
+
+  FileStatus status(long blockSize) throws IOException {
+    return attributes().status(path, () -> local, blockSize);
   }
 
   Attributes attributes(LinkOption... options) throws IOException {

@@ -509,7 +509,7 @@ public class SluiceFileSystem extends FileSystem {
   public FileStatus getFileStatus(Path path) throws IOException {
     Place place = place(path);
     statistics.incrementReadOps(1);
-    return place.attributes().status(place.path, place.local, blockSize);
+    return place.status(blockSize);
   }
 
   @Override
@@ -693,50 +693,46 @@ public class SluiceFileSystem extends FileSystem {
 
   // --- Access control lists: of a mount with --posix-acl
 
-  private FileStatus status(Place place) throws IOException {
-    return place.attributes().status(place.path, place.local, blockSize);
-  }
-
   @Override
   public void setAcl(Path path, List<AclEntry> entries) throws IOException {
     Place place = place(path);
     statistics.incrementWriteOps(1);
-    Acls.set(place, status(place), entries);
+    Acls.set(place, place.status(blockSize), entries);
   }
 
   @Override
   public void modifyAclEntries(Path path, List<AclEntry> entries) throws IOException {
     Place place = place(path);
     statistics.incrementWriteOps(1);
-    Acls.modify(place, status(place), entries);
+    Acls.modify(place, place.status(blockSize), entries);
   }
 
   @Override
   public void removeAclEntries(Path path, List<AclEntry> entries) throws IOException {
     Place place = place(path);
     statistics.incrementWriteOps(1);
-    Acls.remove(place, status(place), entries);
+    Acls.remove(place, place.status(blockSize), entries);
   }
 
   @Override
   public void removeDefaultAcl(Path path) throws IOException {
     Place place = place(path);
     statistics.incrementWriteOps(1);
-    Acls.removeDefault(place, status(place));
+    Acls.removeDefault(place, place.status(blockSize));
   }
 
   @Override
   public void removeAcl(Path path) throws IOException {
     Place place = place(path);
     statistics.incrementWriteOps(1);
-    Acls.removeAll(place, status(place));
+    Acls.removeAll(place, place.status(blockSize));
   }
 
   @Override
   public AclStatus getAclStatus(Path path) throws IOException {
     Place place = place(path);
     statistics.incrementReadOps(1);
-    return Acls.status(place, status(place));
+    return Acls.status(place, place.status(blockSize));
   }
 
   // --- The rest

@@ -25,6 +25,8 @@ public class JsonTest {
     assertEquals(-12L, reply.get("n"));
     assertEquals(1500.0, reply.get("d"));
     assertEquals(Arrays.asList(1L, "two", new java.util.HashMap<>()), reply.get("list"));
+    assertEquals(Arrays.asList(Long.MAX_VALUE, -Long.MAX_VALUE, 0L),
+        parse("[9223372036854775807,-9223372036854775807,0]"));
     assertEquals("gr\u00fcn \u00e9\ud834\udd1e \"\\/\n", reply.get("s"));
   }
 
@@ -42,6 +44,7 @@ public class JsonTest {
     }
     for (String text : Arrays.asList("", "{", "{\"a\"}", "{\"a\":}", "[1,]", "\"a", "\"\\x\"",
         "\"\\u12g4\"", "tru", "1 2", "-", "1.2.3", "{a:1}", "]", "99999999999999999999",
+        "9223372036854775808", "9999999999999999999",
         deep.toString())) {
       assertThrows(text, IOException.class, () -> parse(text));
     }
