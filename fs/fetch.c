@@ -158,10 +158,32 @@ void fetch_unuse_locked(struct fetch *fetch)
 
 /* Keeping */
 
+static void count_keep_locked(const struct fetch_keep *keep)
+{
+    if (keep->file_end != UINT64_MAX && keep->owner->kept[keep->stream]++ == 0)
+        keep->fetch->table->ahead_streams++;
+}
+
+static void uncount_keep_locked(const struct fetch_keep *keep)
+{
+    if (keep->file_end != UINT64_MAX && --keep->owner->kept[keep->stream] == 0)
+        keep->fetch->table->ahead_streams--;
+}
+
+uint64_t fetch_ahead_share(struct fetch_table *table, unsigned *sharing)
+{
+    pthread_mutex_lock(&table->lock);
+    *sharing = MAX(table->ahead_streams, 1u);
+    pthread_mutex_unlock(&table->lock);
+    /* A quarter is for demand, a quarter for what is on its way into the cache. */
+    return buffers_budget(table->buffers) / 2 / *sharing;
+}
+
 static void keep_drop_locked(struct fetch_keep *keep)
 {
     struct fetch *fetch = keep->fetch;
     struct fetch_table *table = fetch->table;
+    uncount_keep_locked(keep);
     DL_DELETE2(fetch->keeps, keep, fetch_prev, fetch_next);
     DL_DELETE2(keep->owner->keeps, keep, owner_prev, owner_next);
     DL_DELETE(table->keeps, keep);
@@ -196,8 +218,10 @@ static void keep_add_locked(struct fetch *fetch, struct fetch_owner *owner, unsi
 {
     struct fetch_keep *keep = keep_find_locked(fetch, owner);
     if (keep) {
+        uncount_keep_locked(keep);
         keep->stream = stream;
         keep->file_end = MAX(keep->file_end, file_end);
+        count_keep_locked(keep);
         keep_touch_locked(keep);
         return;
     }
@@ -210,6 +234,7 @@ static void keep_add_locked(struct fetch *fetch, struct fetch_owner *owner, unsi
                                 .file_end = file_end,
                                 .touched_ns = clock_monotonic_ns()};
     fetch->users++;
+    count_keep_locked(keep);
     DL_APPEND2(fetch->keeps, keep, fetch_prev, fetch_next);
     DL_APPEND2(owner->keeps, keep, owner_prev, owner_next);
     DL_APPEND(fetch->table->keeps, keep);
@@ -295,7 +320,7 @@ void fetch_owner_forget(struct fetch_table *table, struct fetch_owner *owner, ui
     struct fetch_keep *keep, *tmp;
     DL_FOREACH_SAFE2(owner->keeps, keep, tmp, owner_next)
     {
-        if (keep->stream < 32 && streams >> keep->stream & 1)
+        if (streams >> keep->stream & 1)
             keep_drop_locked(keep);
     }
     pthread_mutex_unlock(&table->lock);
@@ -577,7 +602,7 @@ uint64_t fetch_ahead(struct fetch_table *table, struct fetch_owner *owner, unsig
 {
     enum store_priority priority = waited_for ? STORE_DEMAND : STORE_NORMAL;
     uint64_t begin = offset, end = offset + length;
-    assert(length > 0 && end <= source->size);
+    assert(length > 0 && end <= source->size && stream < FETCH_STREAMS_MAX);
     pthread_mutex_lock(&table->lock);
     while (offset < end) {
         uint64_t gap_begin, gap_end;

@@ -35,9 +35,13 @@ struct fetch_source {
     bool forwards;   /* the page of a small read is fetched from there on only */
 };
 
-/* Who keeps fetches: the streams of one handle. Zeroed, or as left by fetch_owner_done. */
+#define FETCH_STREAMS_MAX 32 /* of one owner */
+
+/* Who keeps fetches: the streams of one handle. Zeroed, or as left by fetch_owner_done. Its fields
+ * are under the table's lock. */
 struct fetch_owner {
-    struct fetch_keep *keeps; /* under the table's lock */
+    struct fetch_keep *keeps;
+    unsigned kept[FETCH_STREAMS_MAX]; /* of them, for each stream, what is passed some time */
 };
 
 /* Bytes [offset, offset + length) of an object, all inside one fetch; holds a use of it. Without a
@@ -99,6 +103,9 @@ void fetch_release(struct fetch_slice *slice); /* no-op without a fetch */
 uint64_t fetch_ahead(struct fetch_table *table, struct fetch_owner *owner, unsigned stream,
                      uint64_t file_end, bool waited_for, const struct fetch_source *source,
                      uint64_t offset, uint64_t length);
+/* The memory that each stream may fill ahead of its reader, so that all that do so now have the
+ * same; `*sharing` is their number, at least 1. */
+uint64_t fetch_ahead_share(struct fetch_table *table, unsigned *sharing);
 /* Bytes of a stream that end at or before a position of the file will not be read any more. */
 void fetch_owner_passed(struct fetch_table *table, struct fetch_owner *owner, unsigned stream,
                         uint64_t position);

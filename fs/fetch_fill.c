@@ -13,8 +13,8 @@
 #include "base/cleanup.h"
 #include "fetch_impl.h"
 
-/* Bytes that are on their way into the cache, at most, beside half of the memory; more are not put
- * there. */
+/* Bytes that are on their way into the cache, at most, beside a quarter of the memory; more are not
+ * put there. */
 #define FILL_MAX (32ull << 20)
 #define FILL_THREADS 1
 /* What rests: bytes, beside an eighth of the memory, and for how long. */
@@ -133,7 +133,7 @@ int fetch_fills_new(struct fetch_table *table, struct metrics *metrics, struct f
     }
     uint64_t budget = buffers_budget(table->buffers);
     fills->table = table;
-    fills->max = MIN(FILL_MAX, budget / 2);
+    fills->max = MIN(FILL_MAX, budget / 4);
     fills->rest_max = MIN(REST_MAX, budget / 8);
     fills->skipped =
         metrics_counter(metrics, "sluice_fetch_fills_skipped_total", "",

@@ -74,6 +74,7 @@ struct fetch_table {
     struct fetch_object *objects;
     struct fetch_keep *keeps;
     unsigned fetch_count;
+    unsigned ahead_streams; /* of all owners: those with something in `kept` */
 };
 
 /* One user less; the last one's memory goes back. */

@@ -4,6 +4,8 @@
 
 #include "read_op.h"
 
+_Static_assert(STREAM_COUNT <= FETCH_STREAMS_MAX, "each stream of a handle keeps its fetches");
+
 struct ahead_walk {
     struct read_op *op;
     unsigned stream;
@@ -59,6 +61,9 @@ void read_plan_locked(struct read_op *op, struct stream_plan *plan)
     }
     struct fetch_owner *owner = &handle->streams->owner;
     struct stream_set *set = &handle->streams->set;
+    uint64_t share = fetch_ahead_share(op->reads->fetches, &set->sharing);
+    set->window_max =
+        MIN((uint64_t)op->file->data->config.readahead_bytes, MAX(share, STREAM_WINDOW_MIN));
     set->picks |= op->file->picks;
     stream_read(set, op->offset, op->end - op->offset, op->file->size, plan);
     op->forwards = op->file->picks = set->picks;

@@ -12,6 +12,7 @@ void stream_init(struct stream_set *set, uint64_t window_max)
 {
     memset(set, 0, sizeof(*set));
     set->window_max = window_max;
+    set->sharing = 1;
 }
 
 static bool established(const struct stream *stream)
@@ -74,28 +75,35 @@ static bool add_ahead(struct stream_plan *plan, uint64_t offset, uint64_t length
     return true;
 }
 
+/* A power of two, as the memory for it is. */
+static uint64_t request_length(const struct stream_set *set, uint64_t window)
+{
+    uint64_t length = window / MAX(STREAM_REQUESTS / set->sharing, STREAM_REQUESTS_EACH);
+    length = MIN(MIN(MAX(length, STREAM_REQUEST_MIN), STREAM_REQUEST_MAX), window);
+    return 1ull << (63 - __builtin_clzll(length));
+}
+
 /* Fills the window before a stream without gaps by requests of equal length, and lets it grow each
  * time that the reader has used up enough of it for a new one. */
-static void plan_forwards(struct stream_set *set, struct stream *stream, uint64_t file_size,
-                          struct stream_plan *plan)
+static void plan_forwards(struct stream_set *set, struct stream *stream, uint64_t length,
+                          uint64_t file_size, struct stream_plan *plan)
 {
     uint64_t window_max = set->window_max;
     if (set->picks)
         window_max = MIN(window_max, stream->read / STREAM_PICK_SHARE);
     if (window_max == 0 || (set->picks && window_max < STREAM_REQUEST_MIN))
         return;
-    stream->window = MIN(MAX(stream->window, STREAM_WINDOW_MIN), window_max);
+    stream->window = MIN(MAX(stream->window, MAX(2 * length, STREAM_WINDOW_MIN)), window_max);
     if (stream->ahead < stream->position)
         stream->ahead = stream->position;
-    uint64_t request = MIN(MAX(stream->window / 8, STREAM_REQUEST_MIN), STREAM_REQUEST_MAX);
-    request = MIN(request, stream->window);
+    uint64_t request = request_length(set, stream->window);
     bool grew = false;
     while (stream->ahead < file_size) {
-        uint64_t length = MIN(request, file_size - stream->ahead);
-        if (stream->ahead + length > stream->position + stream->window ||
-            !add_ahead(plan, stream->ahead, length))
+        uint64_t next = MIN(request, file_size - stream->ahead);
+        if (stream->ahead + next > stream->position + stream->window ||
+            !add_ahead(plan, stream->ahead, next))
             break;
-        stream->ahead += length;
+        stream->ahead += next;
         grew = true;
     }
     if (grew)
@@ -202,7 +210,7 @@ static void begin(struct stream_set *set, uint64_t offset, uint64_t length, uint
             plan->demand = (struct stream_range){0, file_size};
             stream->ahead = file_size;
         } else if (offset == 0 && length >= STREAM_START_LENGTH)
-            plan_forwards(set, stream, file_size, plan);
+            plan_forwards(set, stream, length, file_size, plan);
     }
     stream->last_use = set->uses;
     plan->stream = (unsigned)(stream - set->streams);
@@ -250,7 +258,7 @@ void stream_read(struct stream_set *set, uint64_t offset, uint64_t length, uint6
     }
     absorb(set, stream);
     plan->position = stream->position;
-    plan_forwards(set, stream, file_size, plan);
+    plan_forwards(set, stream, length, file_size, plan);
 }
 
 void stream_missed(struct stream_set *set, unsigned stream_index, uint64_t offset)

@@ -22,6 +22,10 @@
 #define STREAM_WINDOW_MIN (256u << 10) /* first window */
 #define STREAM_REQUEST_MIN (1u << 20)  /* one GET, once the window is that large */
 #define STREAM_REQUEST_MAX (8u << 20)
+/* GETs that fill the windows of all streams together, and at least of each one. A store works as
+ * long for a request as for some MiB: not more of them than keep it busy. */
+#define STREAM_REQUESTS 8u
+#define STREAM_REQUESTS_EACH 2u
 #define STREAM_SLACK (1u << 20)           /* how far reads of an established stream may stray */
 #define STREAM_START_LENGTH (128u << 10)  /* a first read at 0 of this length begins a window */
 #define STREAM_FOOTER (128u << 10)        /* fetched with a first read that touches the end */
@@ -45,7 +49,8 @@ struct stream {
 
 struct stream_set {
     struct stream streams[STREAM_COUNT];
-    uint64_t window_max;
+    uint64_t window_max; /* of each stream; the caller may change it before any read */
+    unsigned sharing;    /* streams, of all handles, that the memory is for; likewise */
     uint64_t uses;
     uint64_t lone[2]; /* offsets of the last two reads that continued nothing, newest first */
     unsigned lone_count;

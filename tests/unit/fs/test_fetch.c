@@ -270,6 +270,28 @@ TEST(fetch_ahead, takes_only_a_part_of_the_budget, .init = begin, .fini = end)
     check_uint(fetch_ahead(table, &owner, 0, 16 * MIB, false, &object, 8 * MIB, 8 * MIB), 0);
 }
 
+TEST(fetch_ahead_share, is_the_same_for_all_who_have_something_ahead, .init = begin, .fini = end)
+{
+    struct fetch_owner other = {0};
+    unsigned sharing;
+    check_uint(fetch_ahead_share(table, &sharing), 8 * MIB);
+    check_uint(sharing, 1);
+    fetch_ahead(table, &owner, 0, MIB, false, &object, 0, MIB);
+    fetch_ahead(table, &owner, 0, 2 * MIB, false, &object, MIB, MIB);
+    check_uint(fetch_ahead_share(table, &sharing), 8 * MIB);
+    /* Another stream of the handle, another handle; what is kept for ever is no stream. */
+    fetch_ahead(table, &owner, 1, 4 * MIB, false, &object, 3 * MIB, MIB);
+    fetch_ahead(table, &other, 0, 6 * MIB, false, &object, 5 * MIB, MIB);
+    fetch_ahead(table, &other, 0, UINT64_MAX, false, &object, 8 * MIB, 128 * KIB);
+    fetch_ahead(table, &other, 1, UINT64_MAX, false, &object, 9 * MIB, 128 * KIB);
+    check_uint(fetch_ahead_share(table, &sharing), 8 * MIB / 3);
+    check_uint(sharing, 3);
+    fetch_owner_passed(table, &owner, 1, 4 * MIB);
+    check_uint(fetch_ahead_share(table, &sharing), 4 * MIB);
+    fetch_owner_done(table, &other);
+    check_uint(fetch_ahead_share(table, &sharing), 8 * MIB);
+}
+
 TEST(fetch_ahead, failure_is_silent_and_kept_by_nobody, .init = begin, .fini = end)
 {
     loop_call(loop, set_failure, NULL);

@@ -502,6 +502,29 @@ TEST(data_read, many_streams_stay_within_the_budget, .init = begin, .fini = end)
     free(bytes);
 }
 
+/* Each takes its part of the memory: what the others fetch ahead leaves room for demand and for the
+ * way into the cache. */
+TEST(data_read, streams_share_the_memory, .init = begin, .fini = end)
+{
+    enum { READERS = 8 };
+    const uint64_t part = 8 * MIB;
+    uint8_t *bytes = make_bytes(READERS * part, 14);
+    put("f", bytes, READERS * part);
+    struct data_handle *handles[READERS];
+    for (unsigned i = 0; i < READERS; i++)
+        handles[i] = open_name("f");
+    for (uint64_t offset = 0; offset < part; offset += 512 * KIB)
+        for (unsigned i = 0; i < READERS; i++)
+            check_read(handles[i], i * part + offset, 512 * KIB, bytes);
+    for (unsigned i = 0; i < READERS; i++)
+        data_file_release(handles[i]);
+    free(bytes);
+    struct data_stats stats;
+    data_stats(data, &stats);
+    /* Half of the 16 MiB, and what is read; three quarters would be more. */
+    check(stats.buffer_peak_bytes <= 11 * MIB);
+}
+
 TEST(data_read, one_handle_read_by_many_threads, .init = begin, .fini = end)
 {
     uint64_t size = 16 * MIB;

@@ -83,6 +83,40 @@ TEST(stream_read, window_doubles_up_to_its_maximum_and_covers_without_gap, .init
     check(max_out <= 32 * MIB && max_out >= 28 * MIB);
 }
 
+TEST(stream_read, first_window_holds_two_reads, .init = begin)
+{
+    read_at(10 * MIB, MIB, GIB);
+    read_at(11 * MIB, MIB, GIB);
+    check_uint(ahead_bytes(), 2 * MIB);
+    check_uint(plan.ahead[0].length, MIB);
+}
+
+/* Each of `sharing` streams has its part of the memory: the longest request that it makes. */
+static uint64_t longest_request(uint64_t window, unsigned sharing)
+{
+    uint64_t longest = 0;
+    stream_init(&set, window);
+    set.sharing = sharing;
+    for (uint64_t offset = 0; offset < 256 * MIB; offset += 128 * KIB) {
+        read_at(offset, 128 * KIB, GIB);
+        for (unsigned i = 0; i < plan.ahead_count; i++)
+            longest = MAX(longest, plan.ahead[i].length);
+        check(set.streams[plan.stream].ahead - (offset + 128 * KIB) <= window);
+    }
+    return longest;
+}
+
+TEST(stream_read, requests_are_as_many_for_one_stream_as_for_several_together)
+{
+    check_uint(longest_request(32 * MIB, 1), 4 * MIB);
+    check_uint(longest_request(16 * MIB, 2), 4 * MIB);
+    check_uint(longest_request(32 * MIB / 3, 3), 4 * MIB);
+    check_uint(longest_request(8 * MIB, 4), 4 * MIB);
+    check_uint(longest_request(4 * MIB, 8), 2 * MIB);
+    check_uint(longest_request(32 * MIB, 8), 8 * MIB);
+    check_uint(longest_request(300 * KIB, 100), 256 * KIB);
+}
+
 TEST(stream_read, reads_a_little_out_of_order_stay_one_stream, .init = begin)
 {
     uint64_t asked = 0;
