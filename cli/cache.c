@@ -13,9 +13,14 @@ static uint64_t number(json_t *object, const char *key)
     return (uint64_t)json_integer_value(json_object_get(object, key));
 }
 
+static json_t *cache_of(json_t *reply)
+{
+    return json_object_get(json_object_get(reply, "mount"), "cache");
+}
+
 static void print_status(json_t *reply)
 {
-    json_t *cache = json_object_get(json_object_get(reply, "mount"), "cache");
+    json_t *cache = cache_of(reply);
     char a[32], b[32];
     if (!json_is_object(cache)) {
         printf("this mount has no cache\n");
@@ -67,6 +72,7 @@ int cli_cache(int argc, char **argv)
             .doc = "What the cache of the mount that holds PATH has, and how it is doing.",
             .print = print_status,
             .json = true,
+            .part = cache_of,
         },
         {
             .name = "cache verify",
@@ -84,6 +90,7 @@ int cli_cache(int argc, char **argv)
             .usage = "[PATH]",
             .doc = "Drops all that is in the mount's cache and not in use. For root and who "
                    "mounted.",
+            .json = true,
         },
     };
     const char *word = argc > 1 ? argv[1] : "--help";
@@ -98,7 +105,7 @@ int cli_cache(int argc, char **argv)
           "The cache of the mount that holds PATH (the current directory).\n"
           "  status   what it has, and how it is doing (--json)\n"
           "  verify   compare all of it with its checksums (--json)\n"
-          "  clear    drop all that is not in use\n",
+          "  clear    drop all that is not in use (--json)\n",
           out);
     return help ? 0 : 2;
 }

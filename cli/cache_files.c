@@ -38,6 +38,7 @@ struct work {
     struct one_file *files;
     size_t count, cap;
     uint64_t total;
+    dev_t device; /* of the mount that was seen last; 0: none yet */
     atomic_size_t next;
     _Atomic uint64_t done_bytes, bytes, cached_bytes, good, failed;
     pthread_mutex_t print_lock;
@@ -80,19 +81,45 @@ static int add_file(struct work *work, const char *path, uint64_t size)
     return 0;
 }
 
+/* Before a tree is walked: it may be that of the whole host. */
+static int check_mount(struct work *work, const char *path, struct error *error)
+{
+    struct stat st;
+    struct control_client client;
+    if (stat(path, &st))
+        return error_set(error, -errno, "%s: %s", path, strerror(errno));
+    if (st.st_dev == work->device)
+        return 0;
+    int r = control_client_open(path, &client, error);
+    if (r < 0)
+        return r;
+    control_client_close(&client);
+    work->device = st.st_dev;
+    return 0;
+}
+
+/* Below what was named: somebody has removed it since its directory was read. */
+static bool went_meanwhile(const FTSENT *entry)
+{
+    return entry->fts_level > FTS_ROOTLEVEL && entry->fts_errno == ENOENT;
+}
+
 /* A file, or all below a directory. Symbolic links below it are left alone. */
 static int add_tree(struct work *work, char *path, struct error *error)
 {
     char *roots[] = {path, NULL};
+    int r = check_mount(work, path, error);
+    if (r < 0)
+        return r;
     FTS *tree = fts_open(roots, FTS_PHYSICAL | FTS_COMFOLLOW | FTS_NOCHDIR | FTS_XDEV, NULL);
     if (!tree)
         return error_set(error, -errno, "%s: %s", path, strerror(errno));
-    int r = 0;
     for (FTSENT *entry; r == 0 && (entry = fts_read(tree));) {
+        bool failed =
+            entry->fts_info == FTS_NS || entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR;
         if (entry->fts_info == FTS_F)
             r = add_file(work, entry->fts_path, (uint64_t)entry->fts_statp->st_size);
-        else if (entry->fts_info == FTS_NS || entry->fts_info == FTS_DNR ||
-                 entry->fts_info == FTS_ERR)
+        else if (failed && !went_meanwhile(entry))
             r = error_set(error, -entry->fts_errno, "%s: %s", entry->fts_path,
                           strerror(entry->fts_errno));
     }

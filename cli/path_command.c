@@ -116,7 +116,8 @@ int path_command_run(const struct path_command *command, int argc, char **argv)
                          &reply, &error) < 0)
         return cli_fail(command->name, &error);
     if (options.json) {
-        json_dumpf(reply, stdout, JSON_INDENT(2));
+        json_t *part = command->part ? command->part(reply) : reply;
+        json_dumpf(part, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
         putchar('\n');
     } else if (command->print) {
         command->print(reply);

@@ -17,7 +17,8 @@ struct path_command {
     void (*print)(
         json_t *reply); /* NULL: prints nothing; with --json the reply is printed instead */
     bool json;          /* has --json */
-    bool wait;          /* has --wait (which is the default, and says so) */
+    json_t *(*part)(json_t *reply); /* what --json prints (borrowed); NULL: all of it */
+    bool wait;                      /* has --wait (which is the default, and says so) */
 };
 
 /* One request about one path, with that bar on a terminal. `reply` (owned by the caller; NULL after

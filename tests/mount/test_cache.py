@@ -530,7 +530,9 @@ class CacheTest(unittest.TestCase):
         found = json.loads(v.sluice("cache", "verify", "--json", v.mountpoint).stdout)
         self.assertEqual((found["corrupt_pages"], found["unreadable_pages"], found["pages"]), (0, 0, 12))
         self.assertIn("cached", v.sluice("cache", "status", v.mountpoint).stdout)
-        v.sluice("cache", "clear", v.mountpoint)
+        told = json.loads(v.sluice("cache", "status", "--json", v.mountpoint).stdout)
+        self.assertEqual(told["pages"], cache(v)["pages"])
+        self.assertTrue(json.loads(v.sluice("cache", "clear", "--json", v.mountpoint).stdout)["ok"])
         self.assertEqual(cache(v)["bytes"], 0)
         for name, data in files.items():
             self.assertEqual(v.read(name), data)
@@ -545,6 +547,11 @@ class CacheTest(unittest.TestCase):
         self.assertIn("is it large enough", done.stdout)
         done = v.sluice("warm", v.path("nothing"), check=False)
         self.assertEqual(done.returncode, 1)
+        # Not a look at all that is there, one by one.
+        done = v.sluice("warm", v.path("f"), v.directory, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("is not in a mount", done.stdout)
+        self.assertEqual(done.stdout.count("\n"), 1)
         v.unmount()
         v.mount("--no-cache")
         done = v.sluice("evict", v.path("f"), check=False)
