@@ -1,20 +1,16 @@
 /* sluice migrate: moves the data of a directory to another store while it is used. */
 #include <errno.h>
-#include <pthread.h>
-#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "cli.h"
 #include "control_client.h"
+#include "control_wait.h"
 #include "options.h"
 #include "progress.h"
-
-#define LOOK_NS (250 * NS_PER_MS)
 
 struct migrate_options {
     char *to, *after;
@@ -54,13 +50,6 @@ static const struct option_set option_set = {
         "  sluice migrate /mnt/logs --to cold --after 30d",
     .args_min = 1,
     .args_max = 1,
-};
-
-struct waiting {
-    const char *path;
-    struct error error;
-    int result;
-    sem_t done;
 };
 
 /* Seconds; 0: it is no time. */
@@ -161,52 +150,25 @@ static int show(const char *path, bool json, struct error *error)
     return 0;
 }
 
-static void *settle(void *arg)
+static bool left_to_move(const char *path, uint64_t *out)
 {
-    struct waiting *w = arg;
-    json_t *reply = NULL;
-    w->result = control_client_simple(w->path, "settle", &reply, &w->error);
-    json_decref(reply);
-    sem_post(&w->done);
-    return NULL;
-}
-
-static bool wait_a_little(sem_t *done)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    uint64_t ns = (uint64_t)until.tv_nsec + LOOK_NS;
-    until.tv_sec += (time_t)(ns / NS_PER_S);
-    until.tv_nsec = (long)(ns % NS_PER_S);
-    return sem_timedwait(done, &until) == 0;
+    json_t *move = NULL;
+    bool known = look(path, &move, NULL) == 0 && move;
+    if (known)
+        *out =
+            number(move, json_is_true(json_object_get(move, "listing")) ? "bytes" : "left_bytes");
+    json_decref(move);
+    return known;
 }
 
 /* The barrier of settle is that of a migration too: nothing below is anywhere else. */
 static int wait_for(const char *path, struct error *error)
 {
-    struct waiting w = {.path = path};
-    struct progress progress;
-    pthread_t thread;
-    progress_init(&progress, "moving", true);
-    sem_init(&w.done, 0, 0);
-    if (!progress.on || pthread_create(&thread, NULL, settle, &w) != 0) {
-        settle(&w);
-    } else {
-        while (!wait_a_little(&w.done)) {
-            json_t *move;
-            if (look(path, &move, NULL) == 0 && move)
-                progress_show(&progress, number(move, json_is_true(json_object_get(move, "listing"))
-                                                          ? "bytes"
-                                                          : "left_bytes"));
-            json_decref(move);
-        }
-        pthread_join(thread, NULL);
-        progress_end(&progress);
-    }
-    sem_destroy(&w.done);
-    if (w.result < 0)
-        *error = w.error;
-    return w.result;
+    json_t *reply = NULL;
+    int r = control_wait(path, json_pack("{s:s}", "op", "settle"), "moving", left_to_move, &reply,
+                         error);
+    json_decref(reply);
+    return r;
 }
 
 static int run(const char *path, const struct migrate_options *o, struct error *error)

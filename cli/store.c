@@ -9,6 +9,7 @@
 #include "control_client.h"
 #include "options.h"
 #include "progress.h"
+#include "store_json.h"
 
 struct store_command {
     char *name, *endpoint, *region, *profile, *ca_file, *storage_class, *sse, *addressing;
@@ -65,34 +66,23 @@ static const struct option_set option_set = {
     .args_max = 3,
 };
 
-static void set_text(json_t *object, const char *key, const char *value)
-{
-    if (value)
-        json_object_set_new(object, key, json_string(value));
-}
-
-static void set_flag(json_t *object, const char *key, bool value)
-{
-    if (value)
-        json_object_set_new(object, key, json_true());
-}
-
 static json_t *options_json(const struct store_command *c)
 {
-    json_t *out = json_object();
-    set_text(out, "endpoint", c->endpoint);
-    set_text(out, "region", c->region);
-    set_text(out, "profile", c->profile);
-    set_text(out, "ca-file", c->ca_file);
-    set_text(out, "storage-class", c->storage_class);
-    set_text(out, "sse", c->sse);
-    set_text(out, "addressing", c->addressing);
-    set_flag(out, "anonymous", c->anonymous);
-    set_flag(out, "no-verify-tls", c->no_verify_tls);
-    set_flag(out, "request-payer", c->request_payer);
-    if (c->connections)
-        json_object_set_new(out, "connections", json_integer(c->connections));
-    return out;
+    bool automatic = !c->addressing || strcmp(c->addressing, "auto") == 0;
+    struct store_options options = {
+        .endpoint = c->endpoint,
+        .region = c->region,
+        .profile = c->profile,
+        .ca_file = c->ca_file,
+        .storage_class = c->storage_class,
+        .sse = c->sse,
+        .path_style = automatic ? -1 : strcmp(c->addressing, "path") == 0,
+        .anonymous = c->anonymous,
+        .no_verify_tls = c->no_verify_tls,
+        .request_payer = c->request_payer,
+        .connections = c->connections,
+    };
+    return store_json(&options);
 }
 
 static int call(const char *path, json_t *request, bool with_path, struct error *error)
@@ -121,7 +111,8 @@ static int attach(const struct store_command *c, const char *url, const char *pa
                                 "read_only", (int)c->read_only, "options", options_json(c));
     if (!request)
         return error_set(error, -EINVAL, "the arguments are not UTF-8");
-    set_text(request, "name", c->name);
+    if (c->name)
+        json_object_set_new(request, "name", json_string(c->name));
     return call(path, request, at_path, error);
 }
 

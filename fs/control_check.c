@@ -1,5 +1,6 @@
 /* The control requests that hold the volume's tables against its bucket while it is in use: fsck
- * and gc of a mount (docs/fsck.md). They end early when the handle is closed. */
+ * and gc of a mount (docs/fsck.md), and the import of an inventory (docs/import.md). They end early
+ * when the handle is closed. */
 #include <errno.h>
 #include <jansson.h>
 
@@ -18,7 +19,11 @@ static bool is_canceled(void *arg)
 void control_run_check(struct control_handle *h)
 {
     const struct control_request *request = &h->request;
-    struct meta_examine what = {.gc = request->op == CONTROL_GC,
+    bool import = request->op == CONTROL_IMPORT;
+    struct meta_examine what = {.inventory = request->url,
+                                .filter = request->filter,
+                                .options = request->options,
+                                .gc = request->op == CONTROL_GC,
                                 .deep = request->deep,
                                 .remove = request->remove,
                                 .strays = request->strays,
@@ -29,8 +34,9 @@ void control_run_check(struct control_handle *h)
     json_t *reply = NULL;
     int rc = 0;
     if (h->caller.uid != 0 && h->caller.uid != h->fs->owner)
-        rc = error_set(&error, -EPERM, "only root and who mounted may check the bucket");
-    else if (request->remove && h->fs->config.read_only)
+        rc = error_set(&error, -EPERM, "only root and who mounted may %s",
+                       import ? "import" : "check the bucket");
+    else if ((request->remove || import) && h->fs->config.read_only)
         rc = error_set(&error, -EROFS, "the mount is read-only");
     else
         rc = meta_examine(h->fs->meta, &what, &reply, &error);

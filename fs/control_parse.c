@@ -15,7 +15,7 @@ static const struct {
     const char *name;
     enum control_op op;
     bool needs_path, takes_path, needs_to, takes_list, needs_ino, needs_quota, takes_store,
-        takes_migrate, takes_acl, takes_check;
+        takes_migrate, takes_acl, takes_check, takes_import;
 } ops[] = {
     {.name = "status", .op = CONTROL_STATUS},
     {.name = "metrics", .op = CONTROL_METRICS},
@@ -35,6 +35,7 @@ static const struct {
     {.name = "checkpoint", .op = CONTROL_CHECKPOINT},
     {.name = "check", .op = CONTROL_CHECK, .takes_check = true},
     {.name = "gc", .op = CONTROL_GC, .takes_check = true},
+    {.name = "import", .op = CONTROL_IMPORT, .takes_import = true},
     {.name = "cached", .op = CONTROL_CACHED, .needs_path = true},
     {.name = "evict", .op = CONTROL_EVICT, .needs_path = true},
     {.name = "pin", .op = CONTROL_PIN, .needs_path = true},
@@ -65,6 +66,7 @@ void control_request_done(struct control_request *request)
     free(request->url);
     free(request->name);
     free(request->options);
+    free(request->filter);
     for (size_t i = 0; i < request->acl_count; i++)
         free(request->acl[i].name);
     free(request->acl);
@@ -227,10 +229,23 @@ static int take_text(json_t *root, const char *key, size_t max, char **out, stru
     return *out ? 0 : error_set(error, -ENOMEM, "no memory");
 }
 
+/* How a store is reached. */
+static int take_options(json_t *root, struct control_request *out, struct error *error)
+{
+    json_t *options = json_object_get(root, "options");
+    if (options && !json_is_object(options))
+        return error_set(error, -EINVAL, "options must be an object");
+    out->options = options ? json_dumps(options, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    if (options && !out->options)
+        return error_set(error, -ENOMEM, "no memory");
+    if (out->options && strlen(out->options) > META_STORE_TEXT_MAX)
+        return error_set(error, -EINVAL, "options are too long");
+    return 0;
+}
+
 static int take_store(json_t *root, struct control_request *out, struct error *error)
 {
     bool attach = out->op == CONTROL_STORE_ATTACH;
-    json_t *options = json_object_get(root, "options");
     int result = take_text(root, "url", META_STORE_TEXT_MAX, &out->url, error);
     if (result == 0)
         result = take_text(root, "name", META_STORE_NAME_MAX, &out->name, error);
@@ -241,17 +256,8 @@ static int take_store(json_t *root, struct control_request *out, struct error *e
     if (!attach && !out->name)
         return error_set(error, -EINVAL, "name is missing");
     result = take_flag(root, "read_only", &out->read_only, error);
-    if (result < 0)
-        return result;
     out->has_path = json_object_get(root, "path") || json_object_get(root, "path64");
-    if (options && !json_is_object(options))
-        return error_set(error, -EINVAL, "options must be an object");
-    out->options = options ? json_dumps(options, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
-    if (options && !out->options)
-        return error_set(error, -ENOMEM, "no memory");
-    if (out->options && strlen(out->options) > META_STORE_TEXT_MAX)
-        return error_set(error, -EINVAL, "options are too long");
-    return 0;
+    return result < 0 ? result : take_options(root, out, error);
 }
 
 /* "age": seconds; only with "to". */
@@ -362,6 +368,18 @@ static int take_check(json_t *root, struct control_request *out, struct error *e
                : take_number(root, "older_than_ms", 0, UINT32_MAX, &out->older_than_ms, error);
 }
 
+static int take_import(json_t *root, struct control_request *out, struct error *error)
+{
+    int result = take_text(root, "inventory", CONTROL_PATH_MAX, &out->url, error);
+    if (result == 0)
+        result = take_text(root, "filter", META_KEY_MAX, &out->filter, error);
+    if (result < 0)
+        return result;
+    if (!out->url || !*out->url)
+        return error_set(error, -EINVAL, "inventory is missing");
+    return take_options(root, out, error);
+}
+
 static int take_members(json_t *root, struct control_request *out, struct error *error)
 {
     const char *name = json_string_value(json_object_get(root, "op"));
@@ -390,6 +408,8 @@ static int take_members(json_t *root, struct control_request *out, struct error 
         result = take_acl(root, out, error);
     if (result == 0 && ops[i].takes_check)
         result = take_check(root, out, error);
+    if (result == 0 && ops[i].takes_import)
+        result = take_import(root, out, error);
     if (result == 0 && ops[i].needs_ino) {
         result = take_number(root, "ino", 1, INT64_MAX, &out->ino, error);
         if (result == 0)

@@ -466,6 +466,7 @@ void control_run(struct control_handle *h)
         break;
     case CONTROL_CHECK:
     case CONTROL_GC:
+    case CONTROL_IMPORT:
         control_run_check(h);
         break;
     case CONTROL_CACHED:

@@ -39,6 +39,7 @@ enum control_op {
     CONTROL_CHECKPOINT,
     CONTROL_CHECK,
     CONTROL_GC,
+    CONTROL_IMPORT,
     CONTROL_CACHED,
     CONTROL_EVICT,
     CONTROL_PIN,
@@ -80,6 +81,7 @@ struct control_request {
     uint64_t max_bytes, max_inodes;
     /* Stores: owned, NULL where not given. */
     char *url, *name, *options;
+    char *filter; /* IMPORT, with url and options; owned */
     bool has_path, read_only;
     bool cached, rows;             /* a listing: what the cache has, too; as rows */
     struct control_acl_entry *acl; /* owned */

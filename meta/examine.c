@@ -4,7 +4,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "meta/check.h"
+#include "inventory_live.h"
 #include "remote_stores.h"
 #include "volume.h"
 
@@ -81,6 +81,12 @@ static int ask_service(struct remote *remote, const struct meta_examine *what, j
     json_t *request = json_pack("{s:s, s:b, s:b, s:b, s:b, s:I}", "op", "examine", "gc", what->gc,
                                 "deep", what->deep, "delete", what->remove, "strays", what->strays,
                                 "older_than_ms", (json_int_t)what->older_than_ms);
+    if (what->inventory)
+        json_object_set_new(request, "inventory", json_string(what->inventory));
+    if (what->filter)
+        json_object_set_new(request, "filter", json_string(what->filter));
+    if (what->options)
+        json_object_set_new(request, "options", json_string(what->options));
     json_t *reply = remote_ask_json(remote, request, false, error);
     while (reply) {
         json_decref(reply);
@@ -105,6 +111,8 @@ int meta_examine(struct meta *meta, const struct meta_examine *what, json_t **ou
 {
     if (meta->remote)
         return ask_service(meta->remote, what, out, error);
+    if (what->inventory)
+        return inventory_import_live(meta, what, out, error);
     struct look look = {.what = what, .list = json_array()};
     int rc =
         what->gc ? find_orphans(meta, &look, out, error) : check_bucket(meta, &look, out, error);

@@ -636,6 +636,7 @@ void importer_free(struct importer *importer)
 
 void importer_status(struct importer *importer, json_t *out)
 {
+    struct meta *meta = importer->meta;
     json_object_set_new(out, "listed_directories", json_integer((json_int_t)importer->listed_dirs));
     json_object_set_new(out, "listed_entries", json_integer((json_int_t)importer->listed_keys));
     json_object_set_new(out, "asked_names", json_integer((json_int_t)importer->asked_names));
@@ -643,4 +644,10 @@ void importer_status(struct importer *importer, json_t *out)
     json_object_set_new(out, "failures", json_integer((json_int_t)importer->failures));
     json_object_set_new(out, "last_error", json_string(importer->last_error));
     names_hidden_status(importer->hidden, out);
+    if (atomic_load(&meta->inventory_runs)) {
+        uint64_t bytes = atomic_load(&meta->inventory_bytes);
+        uint64_t all = atomic_load(&meta->inventory_all_bytes);
+        json_object_set_new(out, "inventory_bytes", json_integer((json_int_t)bytes));
+        json_object_set_new(out, "inventory_all_bytes", json_integer((json_int_t)all));
+    }
 }

@@ -35,6 +35,7 @@ struct inventory {
     struct inventory_converter converter; /* if they are not CSV */
     char sum[33];                         /* of the manifest */
     struct meta *meta;
+    const char *directory; /* of the database */
     struct rebuild_tree tree;
     struct rebuild_state state;
     uint8_t *chunk; /* owned */
@@ -45,6 +46,14 @@ struct inventory {
     uint64_t saved_ns;
     struct error *error;
 };
+
+static int check_stop(struct inventory *in)
+{
+    const struct inventory_config *config = in->config;
+    return config->stop && config->stop(config->arg)
+               ? error_set(in->error, -ECANCELED, "stopped; the same call goes on")
+               : 0;
+}
 
 /* Reading and sums */
 
@@ -142,7 +151,7 @@ static int bring(struct inventory *in, const struct inventory_file *file, char p
     int rc = 0;
     if (local)
         rc = find_local(in, key, path);
-    else if (snprintf(path, PATH_MAX, "%s/" COPY, in->config->volume.directory) >= PATH_MAX)
+    else if (snprintf(path, PATH_MAX, "%s/" COPY, in->directory) >= PATH_MAX)
         rc = -ENAMETOOLONG;
     if (rc)
         return rc;
@@ -154,7 +163,7 @@ static int bring(struct inventory *in, const struct inventory_file *file, char p
     uint64_t at = 0;
     for (ssize_t n = 1; !rc && n > 0 && at <= file->size; at += (uint64_t)MAX(n, 0)) {
         n = read_some(in, local ? path : key, fd, at);
-        rc = n < 0 ? (int)n : 0;
+        rc = n < 0 ? (int)n : check_stop(in);
         if (n > 0 && !local)
             rc = write_all(fd, in->chunk, (size_t)n);
         if (n > 0)
@@ -217,7 +226,7 @@ static int save(struct inventory *in)
     snprintf(in->state.after, sizeof(in->state.after), "%s %zu %" PRIu64, in->sum, in->file,
              in->row);
     in->saved_ns = clock_monotonic_ns();
-    rc = rebuild_state_save(in->config->volume.directory, STATE, &in->state, in->error);
+    rc = rebuild_state_save(in->directory, STATE, &in->state, in->error);
     crash_point("inventory.saved");
     return rc;
 }
@@ -226,11 +235,10 @@ static int save(struct inventory *in)
 static int load(struct inventory *in)
 {
     char *end;
-    int rc = rebuild_state_load(in->config->volume.directory, STATE, &in->state);
+    int rc = rebuild_state_load(in->directory, STATE, &in->state);
     bool same = !rc && !strncmp(in->state.after, in->sum, 32) && in->state.after[32] == ' ';
     if (rc && rc != -ENOENT && rc != -EBADMSG)
-        return error_set(in->error, rc, "%s/" STATE ": %s", in->config->volume.directory,
-                         strerror(-rc));
+        return error_set(in->error, rc, "%s/" STATE ": %s", in->directory, strerror(-rc));
     if (!same) {
         in->state = (struct rebuild_state){0};
         return 0;
@@ -292,6 +300,8 @@ static int read_rows(struct inventory *in, gzFile from)
         crash_point("inventory.row");
         if (!rc && clock_monotonic_ns() > in->saved_ns + SAVE_NS)
             rc = save(in);
+        if (!rc && in->row % 256 == 0)
+            rc = check_stop(in);
         if (in->config->progress && in->row % 4096 == 0)
             in->config->progress(in->config->arg, in->counts);
     }
@@ -355,10 +365,24 @@ static int read_file(struct inventory *in)
 
 /* Directories */
 
+/* One that was moved still has its prefix, but was not found by it: its names did not come. */
+static bool is_at_home(struct inventory *in, uint64_t ino, const char *prefix)
+{
+    struct meta_op op = {.kind = META_PATH, .ino = ino};
+    struct meta_reply reply;
+    size_t own = strlen(in->meta->format.prefix), len = strlen(prefix);
+    bool same = volume_read(in->meta, &op, &reply) == 0;
+    if (same && ino != META_ROOT_INO)
+        same = len == own + reply.data_len + 1 && !memcmp(prefix + own, reply.data, reply.data_len);
+    meta_reply_done(&reply);
+    return same;
+}
+
 /* Names that begin with the filter are all there are in these. */
 static int mark_listed(struct inventory *in, uint64_t ino, const char *prefix)
 {
-    if (!begins_with(prefix, in->config->filter) || !begins_with(prefix, in->meta->format.prefix))
+    if (!begins_with(prefix, in->config->filter) || !begins_with(prefix, in->meta->format.prefix) ||
+        !is_at_home(in, ino, prefix))
         return 0;
     struct meta_name end = {"\xff", 1};
     struct meta_op op = {.kind = META_IMPORT_DIR,
@@ -420,12 +444,28 @@ static int run(struct inventory *in)
     return rc;
 }
 
+static int open_and_run(struct inventory *in)
+{
+    struct meta_config volume = in->config->volume;
+    int rc = 0;
+    in->meta = in->config->living;
+    volume.no_settle = true;
+    if (!in->meta)
+        rc = meta_open(&volume, &in->meta, in->error);
+    if (!rc)
+        rc = run(in);
+    in->counts->names = in->state.counts;
+    if (!in->config->living)
+        meta_close(in->meta);
+    crash_point("inventory.closed");
+    return rc;
+}
+
 int meta_import_inventory(const struct inventory_config *config, struct inventory_counts *counts,
                           json_t *hidden, struct error *error)
 {
     struct inventory in = {.config = config, .counts = counts, .error = error};
-    struct meta_config volume = config->volume;
-    volume.no_settle = true;
+    in.directory = config->living ? config->living->directory : config->volume.directory;
     *counts = (struct inventory_counts){0};
     in.chunk = malloc(CHUNK);
     int rc = in.chunk ? read_manifest(&in) : -ENOMEM;
@@ -439,18 +479,12 @@ int meta_import_inventory(const struct inventory_config *config, struct inventor
     if (!rc)
         rc = load(&in);
     if (!rc)
-        rc = meta_open(&volume, &in.meta, error);
-    if (!rc)
-        rc = run(&in);
-    counts->names = in.state.counts;
+        rc = open_and_run(&in);
     if (hidden && in.tree.hidden)
         names_hidden_status(in.tree.hidden, hidden);
     names_hidden_free(in.tree.hidden);
-    if (in.meta)
-        meta_close(in.meta);
-    crash_point("inventory.closed");
     if (!rc)
-        rc = rebuild_state_end(volume.directory, STATE, error);
+        rc = rebuild_state_end(in.directory, STATE, error);
     inventory_manifest_done(&in.manifest);
     free(in.chunk);
     if (rc && !error->code)

@@ -21,6 +21,7 @@ struct batch {
 struct rebuild_level {
     uint64_t ino;   /* 0: not to be shown, keys below are left out */
     size_t key_len; /* of the prefix, with its '/' */
+    bool known;     /* with asked_ns: it was listed before, and somebody may have its names */
     struct batch files, held;
 };
 
@@ -111,6 +112,19 @@ static void drop_doubles(struct batch *b)
     b->count = kept;
 }
 
+/* The directory went away, or moved, while its names came: they are not wanted any more. */
+static bool is_left(const struct rebuild_tree *t, int rc)
+{
+    return t->asked_ns && (rc == -ENOENT || rc == -ENODATA || rc == -ESTALE || rc == -ENOTDIR);
+}
+
+static void tell_names(struct rebuild_tree *t, const struct rebuild_level *level)
+{
+    const struct batch *b = &level->files;
+    for (size_t i = 0; level->known && i < b->count; i++)
+        volume_entry_changed(t->meta, level->ino, b->entries[i].name, b->entries[i].name_len);
+}
+
 /* Applies the files of a level. `last`: nothing more will come of this directory. */
 static int level_flush(struct rebuild_tree *t, struct rebuild_level *level, bool last)
 {
@@ -135,13 +149,18 @@ static int level_flush(struct rebuild_tree *t, struct rebuild_level *level, bool
                          .new_name = end,
                          .entries = b->entries,
                          .entry_count = b->count,
+                         .data = t->asked_ns ? t->path : NULL,
+                         .data_len = t->asked_ns ? level->key_len : 0,
                          .attr.mtime_ns = t->asked_ns,
                          .flags =
                              (last ? META_IMPORT_LAST : 0) | (t->asked_ns ? META_IMPORT_OLD : 0)};
     struct meta_reply reply;
     int rc = volume_apply(t->meta, &op, &reply);
     meta_reply_done(&reply);
+    if (!rc)
+        tell_names(t, level);
     batch_clear(b);
+    rc = is_left(t, rc) ? 0 : rc;
     return rc ? error_set(t->error, rc, "cannot record the names below \"%.*s\": %s",
                           (int)level->key_len, t->path, strerror(-rc))
               : 0;
@@ -186,6 +205,13 @@ static int level_pop(struct rebuild_tree *t, bool whole)
     return rc;
 }
 
+static bool was_listed(const struct rebuild_tree *t, uint64_t ino)
+{
+    char prefix[META_KEY_MAX + 1];
+    uint64_t listed_ns = 0;
+    return engine_origin(t->meta->engine, ino, prefix, &listed_ns) == 0 && listed_ns > 0;
+}
+
 static int open_directory(struct rebuild_tree *t, const char *name, size_t len, size_t key_len)
 {
     uint64_t parent = t->levels[t->depth - 1].ino, ino = 0;
@@ -194,6 +220,8 @@ static int open_directory(struct rebuild_tree *t, const char *name, size_t len, 
         struct meta_op op = {.kind = META_IMPORT_ONE,
                              .flags = t->asked_ns ? META_IMPORT_OLD : 0,
                              .attr.mtime_ns = t->asked_ns,
+                             .data = t->asked_ns ? t->path : NULL,
+                             .data_len = t->asked_ns ? t->levels[t->depth - 1].key_len : 0,
                              .parent = parent,
                              .name = {name, len},
                              .entries = &entry,
@@ -202,13 +230,21 @@ static int open_directory(struct rebuild_tree *t, const char *name, size_t len, 
         int rc = volume_apply(t->meta, &op, &reply);
         if (!rc && S_ISDIR(reply.attr.mode))
             ino = reply.attr.ino;
+        if (!rc && t->asked_ns) {
+            volume_names_gone(t->meta, &reply); /* a file made way for it */
+            if (reply.entry_count || t->levels[t->depth - 1].known)
+                volume_entry_changed(t->meta, parent, name, len);
+        }
         meta_reply_done(&reply);
-        if (rc)
+        if (rc && !is_left(t, rc))
             return error_set(t->error, rc, "cannot record the directory \"%.*s\": %s", (int)key_len,
                              t->path, strerror(-rc));
     }
     t->counts->directories += ino != 0;
-    return level_push(t, ino, key_len);
+    int rc = level_push(t, ino, key_len);
+    if (!rc && ino && t->asked_ns)
+        t->levels[t->depth - 1].known = was_listed(t, ino);
+    return rc;
 }
 
 /* Keys */
@@ -281,7 +317,11 @@ int rebuild_tree_begin(struct rebuild_tree *t, struct meta *meta, struct rebuild
     t->prefix_len = strlen(meta->format.prefix);
     snprintf(t->path, sizeof(t->path), "%s", meta->format.prefix);
     int rc = names_hidden_new(&t->hidden);
-    return rc ? rc : level_push(t, META_ROOT_INO, t->prefix_len);
+    if (!rc)
+        rc = level_push(t, META_ROOT_INO, t->prefix_len);
+    if (!rc)
+        t->levels[0].known = was_listed(t, META_ROOT_INO);
+    return rc;
 }
 
 int rebuild_tree_flush(struct rebuild_tree *t)

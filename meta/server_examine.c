@@ -16,6 +16,7 @@ struct examine {
     atomic_bool stop;
     struct meta *meta;
     struct meta_examine what;
+    json_t *texts; /* of `what` */
     json_t *reply; /* NULL: `error` */
     struct error error;
     struct pool *pool; /* NULL: never used */
@@ -55,11 +56,18 @@ static int start(struct server_volume *volume, struct meta *meta, uint64_t sessi
 {
     int gc = 0, deep = 0, remove = 0, strays = 0;
     json_int_t older_than_ms = 0;
+    const char *inventory = NULL, *filter = NULL, *options = NULL;
     struct examine *examine = volume->examine;
-    if (json_unpack((json_t *)request, "{s:b, s:b, s:b, s:b, s:I}", "gc", &gc, "deep", &deep,
-                    "delete", &remove, "strays", &strays, "older_than_ms", &older_than_ms) < 0 ||
+    if (json_unpack((json_t *)request, "{s:b, s:b, s:b, s:b, s:I, s?s, s?s, s?s}", "gc", &gc,
+                    "deep", &deep, "delete", &remove, "strays", &strays, "older_than_ms",
+                    &older_than_ms, "inventory", &inventory, "filter", &filter, "options",
+                    &options) < 0 ||
         older_than_ms < 0)
         return error_set(error, -EINVAL, "no such request");
+    if (inventory && inventory[0] == '/')
+        return error_set(error, -EINVAL,
+                         "a service reads an inventory from a bucket (s3://BUCKET/KEY), not from "
+                         "a file");
     if (examine && atomic_load(&examine->state) == EXAMINE_RUNNING) {
         if (atomic_load(&examine->session) == session && !atomic_load(&examine->stop))
             return 0; /* asked again over another connection */
@@ -71,8 +79,13 @@ static int start(struct server_volume *volume, struct meta *meta, uint64_t sessi
     examine = volume->examine;
     json_decref(examine->reply); /* that nobody took */
     examine->reply = NULL;
+    json_decref(examine->texts);
+    examine->texts = json_incref((json_t *)request);
     examine->meta = meta;
-    examine->what = (struct meta_examine){.gc = gc,
+    examine->what = (struct meta_examine){.inventory = inventory,
+                                          .filter = filter,
+                                          .options = options,
+                                          .gc = gc,
                                           .deep = deep,
                                           .remove = remove,
                                           .strays = strays,
@@ -131,6 +144,7 @@ void examine_end(struct server_volume *volume)
     atomic_store(&examine->stop, true);
     pool_free(examine->pool);
     json_decref(examine->reply);
+    json_decref(examine->texts);
     free(examine);
     volume->examine = NULL;
 }

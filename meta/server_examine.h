@@ -1,6 +1,7 @@
 /*
- * The check of a volume's bucket, and the search for what nobody owns, asked for by a mount. One at
- * a time for a volume, on a thread of its own, which is made for it; mounts ask whether it is done.
+ * The check of a volume's bucket, the search for what nobody owns and the import of an inventory,
+ * asked for by a mount. One at a time for a volume, on a thread of its own, which is made for it;
+ * mounts ask whether it is done.
  */
 #ifndef SLUICE_META_SERVER_EXAMINE_H
 #define SLUICE_META_SERVER_EXAMINE_H

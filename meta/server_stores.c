@@ -88,7 +88,8 @@ static json_t *answer(const struct stores_call *call)
     if (!op || strcmp(op, "list") == 0)
         return list(call);
     bool examines = strncmp(op, "examine", 7) == 0;
-    bool looks = examines && !json_is_true(json_object_get(call->request, "delete"));
+    bool looks = examines && !json_is_true(json_object_get(call->request, "delete")) &&
+                 !json_object_get(call->request, "inventory");
     if (call->refused && !(looks && call->refused == -EROFS))
         return refusal(call->refused, call->root
                                           ? "this mount sees one directory of the volume only"

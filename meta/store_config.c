@@ -128,8 +128,8 @@ static int look(const struct meta_store *info, struct store *store, struct error
     return rc;
 }
 
-static int open_store(const struct meta_store *info, struct loop *loop, struct store **out,
-                      struct error *error)
+int store_config_connect(const struct meta_store *info, struct loop *loop, struct store **out,
+                         struct error *error)
 {
     struct store_options options;
     struct store_url url;
@@ -153,7 +153,7 @@ int store_config_open(const struct meta_store *info, struct loop *loop, struct s
                       struct error *error)
 {
     struct store *store = NULL;
-    int rc = open_store(info, loop, &store, error);
+    int rc = store_config_connect(info, loop, &store, error);
     if (rc == 0)
         rc = look(info, store, error);
     if (rc == 0 && !info->read_only)

@@ -22,6 +22,9 @@ int store_config_options(const json_t *json, struct store_options *out, struct e
 /* Parses and checks; a new reference. */
 int store_config_parse(const char *text, json_t **out, struct error *error);
 int store_config_name(const char *name, struct error *error);
+/* Opens a store by its URL and options, without a request to it. */
+int store_config_connect(const struct meta_store *info, struct loop *loop, struct store **out,
+                         struct error *error);
 /* Opens a recorded store, looks whether it answers (within STORE_LOOK_MS), and probes it unless it
  * is read-only. Blocking. */
 #define STORE_LOOK_MS 5000

@@ -76,6 +76,10 @@ struct meta {
     _Atomic bool kick_again;
     struct loop_task kick_task;
 
+    /* An import from an inventory: bytes of its files. */
+    atomic_bool inventory_runs;
+    _Atomic uint64_t inventory_bytes, inventory_all_bytes;
+
     /* Work thread. */
     struct work_op *ops; /* in flight */
     unsigned busy;       /* operations and jobs that must end before meta-work may */

@@ -114,9 +114,13 @@ json_t *orphan_json(const struct orphan *orphan);
 json_t *orphan_counts_json(const struct orphan_counts *counts, json_t *list);
 void orphan_counts_from_json(const json_t *from, struct orphan_counts *out);
 
-/* --- Both, for a volume in use */
+/* --- These, and the import of an inventory, for a volume in use */
 
 struct meta_examine {
+    const char *inventory;   /* URL of a manifest, or an absolute path where the volume is open: its
+                                names are imported (meta/inventory.h) */
+    const char *filter;      /* of the inventory, or NULL */
+    const char *options;     /* JSON: how its store is reached, as of meta_store_attach, or NULL */
     bool gc;                 /* meta_find_orphans; else meta_check_bucket */
     bool deep;               /* check */
     bool remove, strays;     /* gc */

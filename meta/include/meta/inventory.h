@@ -18,11 +18,13 @@ struct inventory_counts {
 
 struct inventory_config {
     struct meta_config volume; /* as of struct rebuild_config; its database may exist */
+    struct meta *living;       /* the volume is open and in use: `volume` is not used */
     const char *bucket;        /* the volume's: rows of another one are refused */
     struct store *store;       /* where the inventory is; NULL: in local files */
     const char *manifest;      /* its key, or path */
     const char *filter;        /* of the inventory: it has only keys that begin so; "" = all */
     void (*progress)(void *arg, const struct inventory_counts *counts); /* may be NULL */
+    bool (*stop)(void *arg); /* asked now and then: ends early with -ECANCELED; may be NULL */
     void *arg;
 };
 
@@ -31,5 +33,8 @@ struct inventory_config {
  * After an error, or the death of the process, the same call goes on. */
 int meta_import_inventory(const struct inventory_config *config, struct inventory_counts *counts,
                           json_t *hidden, struct error *error);
+
+/* As the commands and the control file show them; `hidden` is an object that they are added to. */
+json_t *inventory_counts_json(const struct inventory_counts *counts, json_t *hidden);
 
 #endif

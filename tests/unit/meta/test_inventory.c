@@ -227,6 +227,20 @@ TEST(inventory, a_filtered_one_says_nothing_of_other_directories, .init = init, 
     check_names(META_ROOT_INO, "d/,other");
 }
 
+/* It keeps its prefix until it is settled; but its names are looked for under the old name. */
+TEST(inventory, a_directory_that_was_moved_is_not_taken_for_listed, .init = init, .fini = fini)
+{
+    bucket_put(&v, "d/f", "1");
+    row("d/f", "d/f");
+    volume_open(&v);
+    check(name_ino(&v, META_ROOT_INO, "d") != 0);
+    check_int(name_rename(&v, META_ROOT_INO, "d", META_ROOT_INO, "e"), 0);
+    volume_close(&v);
+    import_now();
+    volume_open(&v);
+    check_names(name_ino(&v, META_ROOT_INO, "e"), "f");
+}
+
 TEST(inventory, damage_is_refused, .init = init, .fini = fini)
 {
     row("f", "f");
