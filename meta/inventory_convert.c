@@ -16,8 +16,6 @@
 #define SQL_MAX (2 * PATH_MAX + 1024)
 #define WORDS_MAX 300
 
-extern char **environ;
-
 /* Nothing is imported from where the user happens to be. */
 #define PYTHON_BEGIN "import sys\nsys.path = [p for p in sys.path if p]\n"
 

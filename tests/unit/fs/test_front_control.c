@@ -84,6 +84,25 @@ TEST(control_parse, takes_what_gc_may_do)
     check_int(parse("{\"op\":\"gc\",\"older_than_ms\":-1}", &request, NULL), -EINVAL);
 }
 
+TEST(control_parse, import)
+{
+    struct control_request request;
+    check_int(parse("{\"op\":\"import\",\"inventory\":\"s3://r/m\",\"filter\":\"a/\","
+                    "\"options\":{\"region\":\"x\"}}",
+                    &request, NULL),
+              0);
+    check_str(request.url, "s3://r/m");
+    check_str(request.filter, "a/");
+    check_str(request.options, "{\"region\":\"x\"}");
+    control_request_done(&request);
+    check_int(parse("{\"op\":\"import\"}", &request, NULL), -EINVAL);
+    check_int(parse("{\"op\":\"import\",\"inventory\":\"\"}", &request, NULL), -EINVAL);
+    check_int(parse("{\"op\":\"import\",\"inventory\":\"/m\",\"filter\":1}", &request, NULL),
+              -EINVAL);
+    check_int(parse("{\"op\":\"import\",\"inventory\":\"/m\",\"options\":\"x\"}", &request, NULL),
+              -EINVAL);
+}
+
 TEST(control_parse, takes_limits_and_their_absence)
 {
     struct control_request request = {0};
