@@ -445,8 +445,7 @@ static int open_front(struct mount *m, struct error *error)
     config.read_only = m->options.read_only;
     config.writeback = m->options.writeback;
     config.posix_acl = m->options.posix_acl;
-    /* A handle that the kernel serves by itself would go on with what another mount replaced. */
-    config.no_passthrough = m->options.no_passthrough || m->remote;
+    config.no_passthrough = m->options.no_passthrough;
     if (m->options.transport && strcmp(m->options.transport, "classic") == 0)
         config.transport = FS_TRANSPORT_CLASSIC;
     if (m->options.transport && strcmp(m->options.transport, "uring") == 0)

@@ -168,8 +168,7 @@ void file_dirty_update(struct file *file)
         file_put(file);
 }
 
-/* What the metadata says now of a file that is known already. */
-static void file_refresh_locked(struct file *file, const struct meta_attr *attr)
+void file_refresh_locked(struct file *file, const struct meta_attr *attr)
 {
     if (attr->data_version >= file->data_version)
         file->attr = *attr;
@@ -178,7 +177,7 @@ static void file_refresh_locked(struct file *file, const struct meta_attr *attr)
     file->data_version = attr->data_version;
     file->committed_size = attr->size;
     file_extents_drop_locked(file);
-    pass_stale_locked(file);
+    pass_rewritten_locked(file);
     if (!file->staging) {
         file->size = attr->size;
         file->mtime_ns = attr->mtime_ns;
@@ -409,6 +408,7 @@ enum how { MOVED, REWRITTEN, OUTSIDE };
 static void extents_changed(struct data *data, uint64_t ino, enum how how)
 {
     atomic_fetch_add(&data->changes, 1);
+    inlined_moved(data->inlined, ino);
     struct file *file = file_get(data, ino);
     if (!file) {
         if (how != MOVED) {
@@ -421,12 +421,16 @@ static void extents_changed(struct data *data, uint64_t ino, enum how how)
     }
     pthread_mutex_lock(&file->lock);
     file_extents_drop_locked(file);
-    if (how != MOVED) {
+    if (how != MOVED)
         file->cache_stale = true;
+    if (how == OUTSIDE) {
         pass_stale_locked(file);
-    }
-    if (how == OUTSIDE)
         file->outside_changes++;
+    } else if (how == REWRITTEN) {
+        pass_rewritten_locked(file);
+    } else {
+        pass_moved_locked(file);
+    }
     pthread_mutex_unlock(&file->lock);
     struct refresh *refresh = how != MOVED ? calloc(1, sizeof(*refresh)) : NULL;
     if (!refresh) {

@@ -36,7 +36,7 @@ struct extents_ask {
     uint64_t drops;    /* file->extents_drops when it was asked */
 };
 
-static struct file_extents *extents_from(struct meta_reply *reply)
+struct file_extents *file_extents_from(struct meta_reply *reply)
 {
     struct file_extents *extents = calloc(1, sizeof(*extents));
     if (!extents)
@@ -62,7 +62,7 @@ void data_handle_extents(struct data_handle *handle, struct meta_reply *reply, u
                   reply->attr.data_version == file->data_version &&
                   atomic_load(&file->data->changes) == since;
     if (wanted)
-        file->extents = extents_from(reply);
+        file->extents = file_extents_from(reply);
     pthread_mutex_unlock(&file->lock);
 }
 
@@ -95,7 +95,7 @@ void file_extents_committed_locked(struct file *file, const struct meta_attr *at
         reply.extents[0] =
             (struct meta_extent){.kind = META_EXTENT_INLINE, .length = length, .data = copy};
         reply.extent_count = 1;
-        file->extents = extents_from(&reply);
+        file->extents = file_extents_from(&reply);
     }
     meta_reply_done(&reply);
 }
@@ -103,7 +103,7 @@ void file_extents_committed_locked(struct file *file, const struct meta_attr *at
 void data_extents_ahead(struct data *data, struct meta_reply *reply, uint64_t since)
 {
     uint64_t ino = reply->attr.ino;
-    struct file_extents *extents = extents_from(reply);
+    struct file_extents *extents = file_extents_from(reply);
     pthread_mutex_lock(&data->lock);
     struct file_extents *old = data->ahead;
     data->ahead = extents;
@@ -144,7 +144,7 @@ static bool ask_answered(struct extents_ask *ask, struct file_extents_wait *exce
     int result = ask->request.result;
     struct file_extents *extents = NULL;
     if (!result) {
-        extents = extents_from(&ask->request.reply);
+        extents = file_extents_from(&ask->request.reply);
         if (!extents)
             result = -ENOMEM;
     }

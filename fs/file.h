@@ -76,7 +76,8 @@ struct data {
 
     struct data_passthrough passthrough; /* immutable once passthrough_on was set */
     _Atomic bool passthrough_on, staged_pass_on;
-    struct pass *lingering; /* under lock */
+    struct pass *lingering;  /* under lock */
+    struct pool *apply_pool; /* pass_apply.c; NULL: nobody else writes */
     _Atomic uint64_t pass_rounds;
 
     _Atomic uint64_t file_count; /* of `files`: so that data_overlay needs no lock when it is 0 */
@@ -96,6 +97,10 @@ struct data {
     unsigned uploads;                          /* in progress */
     pthread_cond_t uploads_ended;              /* uploads is 0, or timer_closed */
     struct burst burst;
+    unsigned applying;      /* backing files that are behind (pass_apply.c) */
+    struct meta_told *told; /* wait for these */
+    void (*told_then)(void *arg, struct meta_told *told);
+    void *told_arg;
 
     bool timer_closed; /* under wait_lock */
 
@@ -189,6 +194,8 @@ struct file *file_get(struct data *data, uint64_t ino); /* NULL if not open or d
 int file_make(struct data *data, const struct meta_attr *attr, struct file **out);
 struct file *file_ref(struct file *file); /* of one who has a reference; any thread, any lock */
 void file_put(struct file *file);         /* any thread, no locks held */
+/* What the metadata says now of a file that is known already. */
+void file_refresh_locked(struct file *file, const struct meta_attr *attr);
 /* Puts the file on the dirty list or takes it off, as file->staging says. No locks held. */
 void file_dirty_update(struct file *file);
 /* quota.c. Before the file grows to `size`: 0, or -EDQUOT; or -EAGAIN: the service must be asked
@@ -221,6 +228,8 @@ struct file_extents_wait {
     struct file_extents_wait *next;
 };
 int file_extents_get(struct file *file, struct file_extents_wait *wait);
+/* Takes them out of an answer; NULL without memory. */
+struct file_extents *file_extents_from(struct meta_reply *reply);
 /* Forgets them (after a commit, a settle, an outside change). With file->lock held. */
 void file_extents_drop_locked(struct file *file);
 /* A commit of ours, submitted when data->changes was `since`, has made these bytes the whole

@@ -237,9 +237,20 @@ static void content_of(void *arg, uint64_t ino)
         data_content_changed(fs->data, ino);
 }
 
-static void on_told(void *arg, struct meta_told *told)
+static void told_applied(void *arg, struct meta_told *told)
 {
     notify_told(((struct fs *)arg)->notify, told);
+}
+
+static void on_told(void *arg, struct meta_told *told)
+{
+    struct fs *fs = arg;
+    pthread_rwlock_rdlock(&fs->users_lock);
+    if (fs->data)
+        data_when_applied(fs->data, told, told_applied, fs);
+    else
+        told_applied(fs, told);
+    pthread_rwlock_unlock(&fs->users_lock);
 }
 
 static void on_all(void *arg)

@@ -57,12 +57,12 @@ void inlined_free(struct inlined *inlined)
 static size_t cost_of(const struct file_extents *extents)
 {
     size_t cost = ENTRY_COST;
-    if (!extents || extents->reply.extent_count == 0 || extents->reply.object_count > 0)
+    if (!extents || extents->reply.extent_count == 0 || extents->reply.object_count > 1)
         return 0;
+    cost += extents->reply.object_count * sizeof(struct meta_object);
     for (size_t i = 0; i < extents->reply.extent_count; i++) {
-        if (extents->reply.extents[i].kind != META_EXTENT_INLINE)
-            return 0;
-        cost += extents->reply.extents[i].length + sizeof(extents->reply.extents[i]);
+        const struct meta_extent *extent = &extents->reply.extents[i];
+        cost += sizeof(*extent) + (extent->kind == META_EXTENT_INLINE ? extent->length : 0);
     }
     return cost <= INLINED_BYTES_MAX / 8 ? cost : 0;
 }
@@ -90,6 +90,17 @@ void inlined_put(struct inlined *inlined, uint64_t ino, struct file_extents *ext
     HASH_ADD(hh, inlined->entries, ino, sizeof(entry->ino), entry);
     DL_APPEND(inlined->order, entry);
     inlined->cost += cost;
+    pthread_mutex_unlock(&inlined->lock);
+}
+
+void inlined_moved(struct inlined *inlined, uint64_t ino)
+{
+    if (!inlined)
+        return;
+    pthread_mutex_lock(&inlined->lock);
+    struct entry *entry = find_locked(inlined, ino);
+    if (entry && entry->extents->reply.object_count > 0)
+        file_extents_unref(remove_locked(inlined, entry));
     pthread_mutex_unlock(&inlined->lock);
 }
 

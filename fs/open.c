@@ -73,6 +73,7 @@ static void make_metrics(struct data *data)
 static void data_free(struct data *data)
 {
     durability_close(data);
+    pass_apply_close(data);
     inlined_free(data->inlined);
     file_extents_unref(data->ahead);
     written_close(data->written);
@@ -258,6 +259,8 @@ static int open_parts(struct data *data, struct error *error)
         rc = inlined_new(&data->inlined);
     if (!rc)
         rc = reads_open(data);
+    if (!rc)
+        rc = pass_apply_open(data);
     if (!rc && config->cache && !config->read_only)
         rc = written_open(data);
     if (rc)
@@ -379,6 +382,7 @@ int data_close(struct data *data)
 {
     bool keep = atomic_load(&data->keep);
     atomic_store(&data->stopping, true);
+    pass_apply_close(data);
     pass_close(data);
     if (data->area)
         durability_drop_all(data);

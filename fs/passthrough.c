@@ -95,7 +95,12 @@ static bool begin_locked(struct data_handle *handle)
         free(pass);
         return false;
     }
-    *pass = (struct pass){.file = file, .cid = cid, .fd = fd, .id = id, .size = file->size};
+    *pass = (struct pass){.file = file,
+                          .cid = cid,
+                          .fd = fd,
+                          .id = id,
+                          .size = file->size,
+                          .base = file_extents_ref(file->extents)};
     file->pass = pass;
     return true;
 }
@@ -126,7 +131,7 @@ static int decide_locked(struct data_handle *handle, int flags, bool *new)
         pass = begin_locked(handle) ? file->pass : NULL;
     }
     handle->mode = pass ? HANDLE_PASS : HANDLE_CACHED;
-    handle->direct = pass && !pass->view && (handle->writable || pass->stale);
+    handle->direct = pass && !pass->view && (handle->writable || pass->stale || pass->applying);
     handle->rdwr = rdwr;
     if (pass)
         pass->handles++;
@@ -293,6 +298,24 @@ void pass_changed_locked(struct file *file, uint64_t offset, uint64_t length)
         offset += n;
     }
     changed_end(pass, rc);
+}
+
+int pass_write_locked(struct file *file, const void *bytes, uint64_t offset, uint64_t length)
+{
+    struct pass *pass = file->pass;
+    uint64_t end = offset + length;
+    changed_begin(pass);
+    forget_pages(pass, offset, end);
+    int rc = write_all(pass->fd, bytes, length, offset);
+    changed_end(pass, rc);
+    struct staging_range range;
+    while (rc == 0 && file->staging && staging_next(file->staging, offset, &range) &&
+           range.offset < end) {
+        uint64_t from = MAX(range.offset, offset), to = MIN(range.offset + range.length, end);
+        pass_changed_locked(file, from, to - from);
+        offset = to;
+    }
+    return rc;
 }
 
 void pass_resized_locked(struct file *file)
@@ -462,7 +485,7 @@ bool pass_read(struct data_handle *handle, uint64_t offset, uint64_t length,
         return false;
     pthread_mutex_lock(&file->lock);
     const struct pass *pass = file->pass;
-    bool here = !pass->stale && pass->cid == 0;
+    bool here = !pass->stale && !pass->applying && pass->cid == 0;
     answer->buffer = (struct data_buffer){
         .fd = pass->fd,
         .fd_offset = offset,
@@ -498,6 +521,7 @@ static void end_locked(struct file *file, bool over)
         /* The kernel's pages of this inode, from before, are older than the changes. */
         file->cache_stale = true;
     }
+    file_extents_unref(pass->base);
     free(pass->sums);
     free(pass);
 }
@@ -566,13 +590,21 @@ static void run_check(struct pool_task *task)
 void pass_release(struct data_handle *handle)
 {
     struct file *file = handle->file;
-    struct data *data = file->data;
-    struct pass *lingers = NULL;
     pthread_mutex_lock(&file->lock);
     struct pass *pass = handle->mode == HANDLE_PASS ? file->pass : NULL;
     if (handle->mode == HANDLE_CACHED)
         file->cached_handles--;
-    bool ended = pass && --pass->handles == 0;
+    pthread_mutex_unlock(&file->lock);
+    if (pass)
+        pass_put(file, pass);
+}
+
+void pass_put(struct file *file, struct pass *pass)
+{
+    struct data *data = file->data;
+    struct pass *lingers = NULL;
+    pthread_mutex_lock(&file->lock);
+    bool ended = --pass->handles == 0;
     if (ended) {
         if (pass->view ? !pass_staged_is_over_locked(pass) : pass->rdwr && !pass->stale) {
             data->passthrough.close(data->passthrough.arg, pass->id);

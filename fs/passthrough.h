@@ -46,6 +46,13 @@ bool pass_is_clean_locked(const struct file *file);
 
 /* The content is not what it was, by other hands: who has it open keeps what he sees. */
 void pass_stale_locked(struct file *file);
+/* Another mount has written it (pass_apply.c): the backing file is brought to the content of now.
+ * Where that cannot be, pass_stale_locked. */
+void pass_rewritten_locked(struct file *file);
+/* The same bytes are in other objects. */
+void pass_moved_locked(struct file *file);
+int pass_apply_open(struct data *data); /* 0, or -errno */
+void pass_apply_close(struct data *data);
 
 /* The answer to a read by a handle of a backing file that is written: from that file. False: the
  * read goes the usual way. */

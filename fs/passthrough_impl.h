@@ -1,5 +1,5 @@
-/* Inside passthrough: passthrough.c (files of the cache, who opens how, the end), pass_staged.c
- * (staging files). All state is under file->lock. */
+/* Inside passthrough: passthrough.c (files of the cache, who opens how, the end), pass_apply.c
+ * (what other mounts wrote), pass_staged.c (staging files). All state is under file->lock. */
 #ifndef SLUICE_FS_PASSTHROUGH_IMPL_H
 #define SLUICE_FS_PASSTHROUGH_IMPL_H
 
@@ -17,8 +17,12 @@ struct pass {
     int id; /* the kernel's; 0: lingers */
     uint64_t size; /* when it was begun */
     unsigned handles;
-    bool stale; /* the file has another content now */
-    bool rdwr;  /* there is or was a handle that can map and write */
+    bool stale;    /* the file has another content now */
+    bool rdwr;     /* there is or was a handle that can map and write */
+    bool behind;   /* another mount wrote it since */
+    bool applying; /* is being brought to what is now; that counts as a handle */
+    struct file_extents
+        *base; /* what the file of the cache had at first, or was brought to since */
     /* detached: what the pages should hold, as far as it is known */
     struct cache_page_sum *sums;
     uint64_t page_count;
@@ -35,6 +39,12 @@ struct pass {
     uint64_t round; /* of pass_settle */
     struct pool_task task;
 };
+
+/* With the backing file detached: these bytes of the content, and over them what is staged. 0, or
+ * -errno: then it is stale. */
+int pass_write_locked(struct file *file, const void *bytes, uint64_t offset, uint64_t length);
+/* A handle, or what counts as one, goes. No locks held. */
+void pass_put(struct file *file, struct pass *pass);
 
 /* A handle that writes a new file which stays on this disk: it may begin. */
 bool pass_staged_eligible_locked(const struct data_handle *handle);

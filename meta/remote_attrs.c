@@ -72,9 +72,13 @@ void remote_attrs_answered(struct remote_attrs *attrs, const struct meta_op *op,
             return; /* the service does not note these */
         remote_attrs_keep(attrs, &reply->attr, since);
         break;
+    case META_EXTENTS:
+        if (op->flags & META_APPLYING)
+            return; /* not every client has confirmed them */
+        remote_attrs_keep(attrs, &reply->attr, since);
+        break;
     case META_LOOKUP:
     case META_GETATTR:
-    case META_EXTENTS:
     case META_SETATTR:
     case META_COMMIT:
     case META_PUNCH:

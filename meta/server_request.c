@@ -165,7 +165,8 @@ static void note_read(struct job *job)
         break;
     default:
         session_note(session, op->ino, LEASE_SELF);
-        saw(job, op->ino);
+        if (op->kind != META_EXTENTS || !(op->flags & META_APPLYING))
+            saw(job, op->ino);
         break;
     }
 }

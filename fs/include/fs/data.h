@@ -160,6 +160,10 @@ void data_settled(struct data *data, uint64_t cid, const void *bytes, size_t len
 void data_contents_gone(struct data *data, const uint64_t *cids, size_t count);
 /* Another mount wrote the file: readers, those who have it open too, see its bytes from now on. */
 void data_content_changed(struct data *data, uint64_t ino);
+/* then(arg, told), when all that these calls said before is in the files that the kernel reads by
+ * itself, too: now, or later on a thread of the data path. Does not wait. */
+void data_when_applied(struct data *data, struct meta_told *told,
+                       void (*then)(void *arg, struct meta_told *told), void *arg);
 
 /* The volume has its first quota: what was accepted before counts from now on. May read the
  * database for each open file; -ENOMEM. */

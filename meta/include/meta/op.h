@@ -172,6 +172,8 @@ enum {
     META_QUOTA_ABOVE = 1 << 14, /* QUOTA */
     META_QUOTA_BELOW = 1 << 15, /* QUOTA */
     META_NAMELESS = 1 << 16,    /* MKNOD */
+    META_APPLYING = 1 << 19,    /* EXTENTS: of a service: who asks must know before he can confirm
+                                   what others changed: unconfirmed changes are not waited for */
     META_OPENING = 1 << 18,     /* GETATTR: who asks will read; if the service must be asked, it is
                                    EXTENTS of the whole file instead, and of that kind afterwards */
     META_PLACE_PAUSED = 1 << 17, /* STORE_PLACE: what is not there yet stays where it is */

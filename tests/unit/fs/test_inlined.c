@@ -56,11 +56,18 @@ TEST(inlined, has_what_was_put_last_of_its_version)
     check(!has(inlined, 5, 3) && !has(inlined, 6, 2));
     put(inlined, 5, 3, 100);
     check(has(inlined, 5, 3) && !has(inlined, 5, 2));
-    struct file_extents *object = extents_of(1, 100);
+    struct file_extents *object = extents_of(1, 1ull << 40);
     object->reply.extents[0].kind = META_EXTENT_OBJECT;
-    inlined_put(inlined, 7, object); /* where an object lies may change under its version */
-    file_extents_unref(object);
+    object->reply.object_count = 1;
+    inlined_put(inlined, 7, object);
+    check(has(inlined, 7, 1));
+    inlined_moved(inlined, 7); /* where an object lies may change under its version, */
+    inlined_moved(inlined, 5); /* not what is inline */
+    check(!has(inlined, 7, 1) && has(inlined, 5, 3));
+    object->reply.object_count = 2;
+    inlined_put(inlined, 7, object);
     check(!has(inlined, 7, 1));
+    file_extents_unref(object);
     inlined_put(inlined, 8, NULL);
     inlined_put(NULL, 8, NULL);
     check(!has(NULL, 8, 1));
