@@ -39,9 +39,9 @@ void remote_names_begin(struct remote_names *names, uint64_t ino, const struct m
 bool remote_names_absent(struct remote_names *names, uint64_t ino, const struct meta_name *name);
 /* Its inode, or 0: not known. */
 uint64_t remote_names_find(const struct remote_names *names, uint64_t ino,
-                           const struct meta_name *name);
+                           const struct meta_name *of);
 /* The service has said so, and the directory has not changed since it was asked. */
-void remote_names_found(struct remote_names *names, uint64_t ino, const struct meta_name *name,
+void remote_names_found(struct remote_names *names, uint64_t ino, const struct meta_name *of,
                         uint64_t found);
 /* A change is submitted. */
 struct names_mark remote_names_asked(struct remote_names *names, const struct meta_op *op);
