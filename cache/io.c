@@ -176,12 +176,13 @@ static int open_file(struct disk *disk, uint64_t cid, uint64_t size, bool *fresh
     if (fd < 0 && errno == ENOENT) {
         name[2] = '\0';
         if (mkdirat(disk->files_fd, name, 0700) < 0 && errno != EEXIST)
-            return -errno;
+            return errno == ENOENT ? -ENODEV : -errno; /* the directory itself was removed */
         name[2] = '/';
         fd = openat(disk->files_fd, name, flags, 0600);
     }
+    /* Something of others has the name: no fault of the disk. */
     if (fd < 0)
-        return -errno;
+        return errno == EISDIR || errno == ELOOP ? -ENOENT : -errno;
     struct stat st;
     int rc = fstat(fd, &st) < 0 ? -errno : 0;
     *fresh = rc == 0 && (uint64_t)st.st_size != size;

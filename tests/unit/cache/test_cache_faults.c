@@ -1,5 +1,7 @@
 /* A disk that fails, is slow or full: never an error that a reader must know of, never wrong bytes.
  */
+#include <sys/stat.h>
+
 #include "cache_lib.h"
 
 static enum cache_health health_now(void)
@@ -164,4 +166,40 @@ TEST(cache_fill, what_there_is_no_memory_for_is_dropped_and_counted, .init = beg
         good += read_result(1, at, CACHE_PAGE) == 0;
     check_uint(good + dropped, 16 * MIB / CACHE_PAGE);
     free(bytes);
+}
+
+/* Five of them, more than a disk may fail. */
+static void fill_pages(uint64_t cid)
+{
+    uint8_t *bytes = bytes_of(cid, 0, MIB);
+    for (uint64_t at = 0; at < 5 * CACHE_PAGE; at += CACHE_PAGE) {
+        cache_fill(cache, cid, MIB, at, bytes + at, CACHE_PAGE, true);
+        cache_drain(cache);
+    }
+    free(bytes);
+}
+
+TEST(cache_fill, a_name_that_others_have_is_no_fault_of_the_disk, .init = begin, .fini = end)
+{
+    char path[4300];
+    fill(1, MIB, 0, MIB);
+    content_path(2, path);
+    *strrchr(path, '/') = '\0';
+    check_int(mkdir(path, 0700), 0);
+    content_path(2, path);
+    check_int(mkdir(path, 0700), 0);
+    fill_pages(2);
+    check_int(health_now(), CACHE_GOOD);
+    check_int(read_result(2, 0, 4096), -ENOENT);
+    check_int(read_result(1, 0, MIB), 0);
+}
+
+TEST(cache_fill, a_directory_that_was_removed_is_left_alone, .init = begin, .fini = end)
+{
+    char path[4300];
+    snprintf(path, sizeof(path), "%s/test/files", cache_dir);
+    check_int(rmdir(path), 0);
+    fill_pages(1);
+    check_int(health_now(), CACHE_FAILED);
+    check(read_result(1, 0, 4096) < 0);
 }
