@@ -50,6 +50,7 @@ int engine_open(const struct engine_options *options, struct engine **out, struc
     for (int i = 0; i < ENGINE_QUEUE_COUNT; i++)
         pthread_mutex_init(&engine->queues[i].lock, NULL);
     pthread_mutex_init(&engine->stores.lock, NULL);
+    pthread_mutex_init(&engine->hot_lock, NULL);
     engine->synced_fd = -1;
     engine->read_only = options->read_only;
     engine->no_reserve = options->rebuild_note;
@@ -92,6 +93,7 @@ void engine_close(struct engine *engine)
     engine_stores_free(engine);
     free(engine->store_new);
     pthread_mutex_destroy(&engine->stores.lock);
+    pthread_mutex_destroy(&engine->hot_lock);
     pthread_rwlock_destroy(&engine->gate);
     for (int i = 0; i < ENGINE_QUEUE_COUNT; i++)
         pthread_mutex_destroy(&engine->queues[i].lock);

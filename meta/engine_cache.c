@@ -22,7 +22,8 @@ struct entry {
     uint32_t value_len; /* ABSENT */
     uint16_t key_len;
     uint8_t table;
-    bool used; /* since the clock's hand passed */
+    bool used;   /* since the clock's hand passed */
+    bool hidden; /* between begin and end: it is not here for readers */
     uint8_t bytes[];
 };
 
@@ -218,10 +219,10 @@ int engine_cache_get(struct engine_cache *cache, uint8_t table, const void *key,
     int result = -EAGAIN;
     pthread_mutex_lock(&s->lock);
     struct entry *e = *find(s, hash, table, key, key_len);
-    if (e && e->value_len == ABSENT) {
+    if (e && !e->hidden && e->value_len == ABSENT) {
         e->used = true;
         result = -ENOENT;
-    } else if (e && e->value_len <= cap) {
+    } else if (e && !e->hidden && e->value_len <= cap) {
         e->used = true;
         memcpy(out, e->bytes + key_len, e->value_len);
         result = (int)e->value_len;
@@ -247,9 +248,9 @@ void engine_cache_begin(struct engine_cache *cache, uint8_t table, const void *k
     uint64_t hash = hash_bytes64(key, key_len, table);
     struct shard *s = shard_of(cache, hash);
     pthread_mutex_lock(&s->lock);
-    struct entry **at = find(s, hash, table, key, key_len);
-    if (*at)
-        drop(s, at);
+    struct entry *e = *find(s, hash, table, key, key_len);
+    if (e)
+        e->hidden = true;
     s->writing++;
     s->generation++;
     pthread_mutex_unlock(&s->lock);
@@ -264,8 +265,19 @@ void engine_cache_end(struct engine_cache *cache, uint8_t table, const void *key
     assert(s->writing > 0);
     s->writing--;
     s->generation++;
-    if (what != ENGINE_CACHE_FORGET && !*find(s, hash, table, key, key_len))
-        insert(cache, s, hash, table, key, key_len, what == ENGINE_CACHE_PUT ? value : NULL, len);
+    const void *now = what == ENGINE_CACHE_PUT ? value : NULL;
+    struct entry **at = find(s, hash, table, key, key_len);
+    if (*at && what != ENGINE_CACHE_FORGET && (*at)->value_len == (now ? len : ABSENT)) {
+        /* As long as before: what most changes of an inode leave. */
+        if (now && len)
+            memcpy((*at)->bytes + key_len, now, len);
+        (*at)->hidden = false;
+    } else {
+        if (*at)
+            drop(s, at);
+        if (what != ENGINE_CACHE_FORGET)
+            insert(cache, s, hash, table, key, key_len, now, len);
+    }
     pthread_mutex_unlock(&s->lock);
 }
 

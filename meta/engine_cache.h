@@ -2,8 +2,8 @@
  * A bounded cache of small records in front of RocksDB, that also remembers absence. Any thread.
  *
  * One writer changes records while readers fill the cache, so that a reader must not put back what
- * he read before the change. The writer brackets its write by engine_cache_begin (the record leaves
- * the cache, and nobody may fill it) and engine_cache_end (the new value comes in); a reader that
+ * he read before the change. The writer brackets its write by engine_cache_begin (the record is
+ * hidden, and nobody may fill it) and engine_cache_end (the new value comes in); a reader that
  * misses gets a ticket, reads the database, and its fill is taken only if no write touched that
  * part of the cache since. What is not in the cache is read from the database, so a reader never
  * waits for the writer and never sees a state that the database did not have.

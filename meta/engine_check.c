@@ -38,11 +38,23 @@ static bool get(struct check *c, enum engine_table table, const struct record_ke
     return engine_db_copy(c->engine, NULL, table, key, arena, value, len) == 0;
 }
 
+static const struct record_hot *hot_of(const struct check *c, uint64_t ino)
+{
+    for (size_t i = 0; i < c->recorded.hot_count; i++) {
+        if (c->recorded.hot[i].ino == ino)
+            return &c->recorded.hot[i];
+    }
+    return NULL;
+}
+
 static bool get_inode(struct check *c, uint64_t ino, struct arena *arena, struct record_inode *out)
 {
     struct record_key key;
     const uint8_t *value;
     size_t len;
+    const struct record_hot *hot = hot_of(c, ino);
+    if (hot)
+        return record_inode_decode(hot->bytes, hot->len, out) == 0;
     record_key_u64(&key, ino);
     return get(c, TABLE_INODE, &key, arena, &value, &len) &&
            record_inode_decode(value, len, out) == 0;
@@ -227,6 +239,11 @@ static void check_inode(struct check *c, const uint8_t *k, size_t k_len, const u
     struct record_inode inode, parent;
     struct record_key key;
     uint64_t links = 0, xattrs = 0, ino = k_len == 8 ? record_get_u64(k) : 0;
+    const struct record_hot *hot = hot_of(c, ino);
+    if (hot) {
+        v = hot->bytes;
+        v_len = hot->len;
+    }
     if (!ino || record_inode_decode(v, v_len, &inode) < 0) {
         bad(c, "inode %" PRIu64 ": unreadable", ino);
         return;

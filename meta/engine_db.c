@@ -540,6 +540,9 @@ int engine_db_get(struct engine *engine, enum engine_table table, const void *ke
         engine_cache_get(engine->cache, table, key, key_len, value, ENGINE_RECORD_MAX, &ticket);
     if (rc != -EAGAIN)
         return rc;
+    if (table == TABLE_INODE &&
+        (rc = engine_hot_get(engine, record_get_u64(key), value)) != -ENOENT)
+        return rc;
     char *message = NULL;
     rocksdb_pinnableslice_t *slice = rocksdb_get_pinned_cf(
         engine->db, engine->read, engine->tables[table], key, key_len, &message);

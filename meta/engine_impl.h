@@ -45,7 +45,10 @@ struct engine_node {
     bool existed; /* in the database */
     bool exists;  /* now */
     bool dirty;
-    int64_t reserved; /* change of what is reserved at and below it: engine_quota.h */
+    bool hot;                    /* it is written among the counters: engine_hot.c */
+    int64_t reserved;            /* change of what is reserved at and below it: engine_quota.h */
+    const uint8_t *read, *bytes; /* its record as it was read, and as it will be written */
+    size_t read_len, len;
 };
 
 /* Any other record as an apply sees it. */
@@ -81,7 +84,7 @@ struct engine_txn {
     struct arena arena;
     struct engine_map nodes, cells;
     struct record_counters counters;
-    struct buf scratch, before;
+    struct buf scratch;
     rocksdb_writebatch_t *batch;
     bool raw;                               /* something was put into the batch directly */
     uint64_t queued_ns[ENGINE_QUEUE_COUNT]; /* the earliest row that is put; UINT64_MAX: none */
@@ -127,6 +130,10 @@ struct engine {
     unsigned since_space_check, since_squeeze;
     uint64_t bytes_since_space_check;
     uint64_t wal_number, wal_size, wal_written; /* engine_wal.c */
+
+    /* The applying thread changes `counters.hot` under it; others read it under it. */
+    pthread_mutex_t hot_lock; /* a leaf */
+    bool hot_writing;         /* the database may have newer ones by now */
 };
 
 /* engine_db.c */
@@ -175,6 +182,17 @@ void engine_iter_next(struct engine_iter *iter);
  * for it. Failure costs speed only. */
 void engine_wal_grow(struct engine *engine);
 
+/* engine_hot.c */
+
+/* At the end of an apply, when the records of its dirty nodes are known: chooses which of them are
+ * written among the counters (`hot`), and puts those that make room for them into the batch. */
+void engine_hot_choose(struct engine_txn *t);
+/* Around the write of the counters: they are those of `t` if it was written. */
+void engine_hot_begin(struct engine *engine);
+void engine_hot_end(struct engine_txn *t, bool written);
+/* The record of a hot directory: its length, -ENOENT if it is in its own table, -errno. */
+int engine_hot_get(struct engine *engine, uint64_t ino, uint8_t value[RECORD_HOT_LEN]);
+
 /* engine_txn.c */
 
 int engine_txn_init(struct engine_txn *t, struct engine *engine);
@@ -183,6 +201,8 @@ void engine_txn_begin(struct engine_txn *t, uint64_t time_ns);
 int engine_txn_commit(struct engine_txn *t);
 /* The inode, -ENOENT. Pointers stay valid until the end of the apply. */
 int engine_txn_inode(struct engine_txn *t, uint64_t ino, struct engine_node **out);
+/* As it was loaded in this apply, or NULL. */
+struct engine_node *engine_txn_loaded(struct engine_txn *t, uint64_t ino);
 /* A new one with the next number; link and times are the caller's. */
 int engine_txn_inode_new(struct engine_txn *t, struct engine_node **out);
 int engine_txn_get(struct engine_txn *t, enum engine_table table, const struct record_key *key,

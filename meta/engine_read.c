@@ -136,7 +136,10 @@ static int scan_get(struct inode_scan *scan, uint64_t ino, struct record_inode *
         uint64_t at = rc > 0 && k_len == 8 ? record_get_u64(k) : UINT64_MAX;
         if (at == ino && v_len <= ENGINE_RECORD_MAX) {
             memcpy(room, v, v_len);
-            return record_inode_decode(room, v_len, out) < 0 ? -EIO : 0;
+            if (record_inode_decode(room, v_len, out) < 0)
+                return -EIO;
+            /* A directory's newest record may be a hot one. */
+            return S_ISDIR(out->mode) ? engine_read_inode(scan->engine, ino, out, room) : 0;
         }
         if (at > ino || i == SCAN_GAP)
             break;

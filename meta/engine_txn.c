@@ -46,7 +46,6 @@ int engine_txn_init(struct engine_txn *t, struct engine *engine)
     memset(t, 0, sizeof(*t));
     t->engine = engine;
     buf_init(&t->scratch, 0);
-    buf_init(&t->before, 0);
     t->batch = rocksdb_writebatch_create();
     int rc = map_init(&t->nodes, MAP_FIRST);
     return rc ? rc : map_init(&t->cells, MAP_FIRST);
@@ -59,7 +58,6 @@ void engine_txn_done(struct engine_txn *t)
     free(t->nodes.slots);
     free(t->cells.slots);
     buf_done(&t->scratch);
-    buf_done(&t->before);
     if (t->batch)
         rocksdb_writebatch_destroy(t->batch);
 }
@@ -145,10 +143,16 @@ static struct engine_node *node_add(struct engine_txn *t, uint64_t ino)
     node->dirty = false;
     node->existed = false;
     node->exists = false;
+    node->hot = false;
     node->reserved = 0;
     *find_node(t, ino) = node;
     t->nodes.count++;
     return node;
+}
+
+struct engine_node *engine_txn_loaded(struct engine_txn *t, uint64_t ino)
+{
+    return *find_node(t, ino);
 }
 
 int engine_txn_inode(struct engine_txn *t, uint64_t ino, struct engine_node **out)
@@ -164,14 +168,12 @@ int engine_txn_inode(struct engine_txn *t, uint64_t ino, struct engine_node **ou
         node = node_add(t, ino);
         if (!node)
             return -ENOMEM;
-        size_t len = (size_t)rc;
-        if (record_inode_decode(value, len, &node->now) < 0)
+        node->read_len = (size_t)rc;
+        node->read = arena_copy(&t->arena, value, node->read_len);
+        if (!node->read)
+            return -ENOMEM;
+        if (record_inode_decode(node->read, node->read_len, &node->now) < 0)
             return -EIO;
-        if (node->now.target) {
-            node->now.target = arena_copy(&t->arena, node->now.target, node->now.target_len);
-            if (!node->now.target)
-                return -ENOMEM;
-        }
         node->before = node->now;
         node->existed = node->exists = true;
     }
@@ -309,46 +311,53 @@ static void queue_count(struct record_counters *c, const struct record_inode *in
 }
 
 /* A directory above both ends of a rename: its usage was taken away and given back. */
-static bool is_as_before(struct engine_txn *t, const struct engine_node *node)
+static bool is_as_before(const struct engine_node *node)
 {
-    if (!node->existed || !node->exists || !S_ISDIR(node->now.mode))
-        return false;
-    buf_reset(&t->before);
-    record_inode_encode(&t->before, &node->before);
-    struct buf *now = engine_txn_scratch(t);
-    record_inode_encode(now, &node->now);
-    return !buf_error(now) && !buf_error(&t->before) && now->len == t->before.len &&
-           memcmp(now->data, t->before.data, now->len) == 0;
+    return node->existed && node->exists && S_ISDIR(node->now.mode) &&
+           node->len == node->read_len && memcmp(node->bytes, node->read, node->len) == 0;
 }
 
-static int batch_nodes(struct engine_txn *t)
+static int encode_nodes(struct engine_txn *t)
 {
-    rocksdb_column_family_handle_t *table = t->engine->tables[TABLE_INODE];
     for (size_t i = 0; i < t->nodes.cap; i++) {
         struct engine_node *node = t->nodes.slots[i];
         if (!node || !node->dirty)
             continue;
-        if (is_as_before(t, node)) {
-            node->dirty = false;
-            continue;
-        }
-        struct record_key key;
-        record_key_u64(&key, node->ino);
-        queue_count(&t->counters, &node->before, node->existed, -1);
-        queue_count(&t->counters, &node->now, node->exists, 1);
-        t->counters.inodes += (uint64_t)node->exists - (uint64_t)node->existed;
+        node->len = 0;
         if (node->exists) {
             struct buf *b = engine_txn_scratch(t);
             record_inode_encode(b, &node->now);
-            if (buf_error(b) < 0)
+            node->len = b->len;
+            node->bytes = buf_error(b) < 0 ? NULL : arena_copy(&t->arena, b->data, b->len);
+            if (!node->bytes)
                 return -ENOMEM;
-            rocksdb_writebatch_put_cf(t->batch, table, (const char *)key.bytes, key.len,
-                                      (const char *)b->data, b->len);
-        } else if (node->existed) {
-            rocksdb_writebatch_delete_cf(t->batch, table, (const char *)key.bytes, key.len);
         }
+        if (is_as_before(node)) {
+            node->dirty = false;
+            continue;
+        }
+        queue_count(&t->counters, &node->before, node->existed, -1);
+        queue_count(&t->counters, &node->now, node->exists, 1);
+        t->counters.inodes += (uint64_t)node->exists - (uint64_t)node->existed;
     }
     return 0;
+}
+
+static void batch_nodes(struct engine_txn *t)
+{
+    rocksdb_column_family_handle_t *table = t->engine->tables[TABLE_INODE];
+    for (size_t i = 0; i < t->nodes.cap; i++) {
+        struct engine_node *node = t->nodes.slots[i];
+        if (!node || !node->dirty || node->hot)
+            continue;
+        struct record_key key;
+        record_key_u64(&key, node->ino);
+        if (node->exists)
+            rocksdb_writebatch_put_cf(t->batch, table, (const char *)key.bytes, key.len,
+                                      (const char *)node->bytes, node->len);
+        else if (node->existed)
+            rocksdb_writebatch_delete_cf(t->batch, table, (const char *)key.bytes, key.len);
+    }
 }
 
 static void batch_cells(struct engine_txn *t)
@@ -394,12 +403,9 @@ static void cache_end(struct engine_txn *t, bool written)
         if (!node || !node->dirty)
             continue;
         record_key_u64(&key, node->ino);
-        struct buf *b = engine_txn_scratch(t);
-        if (written && node->exists)
-            record_inode_encode(b, &node->now);
         engine_cache_end(cache, TABLE_INODE, key.bytes, key.len,
-                         b->len && !buf_error(b) ? ENGINE_CACHE_PUT : ENGINE_CACHE_FORGET, b->data,
-                         b->len);
+                         written && node->exists ? ENGINE_CACHE_PUT : ENGINE_CACHE_FORGET,
+                         node->bytes, node->len);
     }
     for (size_t i = 0; i < t->cells.cap; i++) {
         struct engine_cell *cell = t->cells.slots[i];
@@ -431,11 +437,13 @@ static void note_queued(const struct engine_txn *t)
 int engine_txn_commit(struct engine_txn *t)
 {
     struct engine *engine = t->engine;
-    int rc = batch_nodes(t);
+    int rc = encode_nodes(t);
     if (rc < 0)
         return rc;
-    batch_cells(t);
     t->counters.applied++;
+    engine_hot_choose(t);
+    batch_nodes(t);
+    batch_cells(t);
     t->counters.last_ns = MAX(t->counters.last_ns, t->time_ns);
     struct buf *b = engine_txn_scratch(t);
     record_counters_encode(b, &t->counters);
@@ -445,12 +453,13 @@ int engine_txn_commit(struct engine_txn *t)
     rocksdb_writebatch_put_cf(t->batch, engine->tables[TABLE_SYSTEM], name, sizeof(name) - 1,
                               (const char *)b->data, b->len);
     cache_begin(t);
+    engine_hot_begin(engine);
     rc = engine_db_write(engine, t->batch);
+    engine_hot_end(t, rc == 0);
     cache_end(t, rc == 0);
     if (rc < 0)
         return rc;
     note_queued(t);
-    engine->counters = t->counters;
     atomic_store(&engine->applied, t->counters.applied);
     atomic_store(&engine->applied_ns, t->time_ns);
     atomic_store(&engine->inodes, t->counters.inodes);

@@ -9,6 +9,7 @@
 #include "s3/mux.h"
 
 #define VERSION 1
+#define VERSION_HOT 2 /* of the counters: with hot directories */
 
 static void key_put(struct record_key *key, const void *bytes, size_t len)
 {
@@ -433,7 +434,7 @@ int record_carry_decode(const void *data, size_t len, struct record_carry *out)
 
 void record_counters_encode(struct buf *b, const struct record_counters *c)
 {
-    buf_put_u8(b, VERSION);
+    buf_put_u8(b, c->hot_count ? VERSION_HOT : VERSION);
     buf_put_varint(b, c->next_ino);
     buf_put_varint(b, c->next_object);
     buf_put_varint(b, c->applied);
@@ -444,13 +445,41 @@ void record_counters_encode(struct buf *b, const struct record_counters *c)
     buf_put_varint(b, c->garbage_objects);
     buf_put_varint(b, c->garbage_bytes);
     buf_put_varint(b, c->last_ns);
+    if (c->hot_count)
+        buf_put_varint(b, c->hot_count);
+    for (size_t i = 0; i < c->hot_count; i++) {
+        buf_put_varint(b, c->hot[i].ino);
+        buf_put_varint(b, c->hot[i].applied);
+        buf_put_bytes(b, c->hot[i].bytes, c->hot[i].len);
+    }
+}
+
+static void hot_decode(struct reader *r, struct record_counters *out)
+{
+    uint64_t count = reader_varint(r);
+    if (count == 0 || count > RECORD_HOT_MAX)
+        r->failed = true;
+    for (uint64_t i = 0; !r->failed && i < count; i++) {
+        struct record_hot *hot = &out->hot[i];
+        hot->ino = reader_varint(r);
+        hot->applied = reader_varint(r);
+        const uint8_t *bytes = reader_bytes(r, RECORD_HOT_LEN, &hot->len);
+        if (!bytes || (i > 0 && hot->ino <= hot[-1].ino))
+            r->failed = true;
+        else
+            memcpy(hot->bytes, bytes, hot->len);
+    }
+    out->hot_count = r->failed ? 0 : (size_t)count;
 }
 
 int record_counters_decode(const void *data, size_t len, struct record_counters *out)
 {
     struct reader r;
     reader_init(&r, data, len);
-    version_check(&r);
+    uint8_t version = reader_u8(&r);
+    if (version != VERSION && version != VERSION_HOT)
+        r.failed = true;
+    out->hot_count = 0;
     out->next_ino = reader_varint(&r);
     out->next_object = reader_varint(&r);
     out->applied = reader_varint(&r);
@@ -461,6 +490,8 @@ int record_counters_decode(const void *data, size_t len, struct record_counters 
     out->garbage_objects = reader_varint(&r);
     out->garbage_bytes = reader_varint(&r);
     out->last_ns = reader_varint(&r);
+    if (version == VERSION_HOT)
+        hot_decode(&r, out);
     return reader_end(&r);
 }
 

@@ -197,12 +197,26 @@ struct record_place {
 void record_place_encode(struct buf *b, const struct record_place *place);
 int record_place_decode(const void *data, size_t len, struct record_place *out);
 
+/* The records of a few directories that change with nearly every operation: engine_hot.c. */
+#define RECORD_HOT_MAX 8
+#define RECORD_HOT_LEN 256
+struct record_hot {
+    uint64_t ino;
+    uint64_t applied; /* the operation that last changed it */
+    size_t len;
+    uint8_t bytes[RECORD_HOT_LEN]; /* of the inode's record */
+};
+
+/* What every operation writes. */
 struct record_counters {
     uint64_t next_ino, next_object, applied, inodes;
     uint64_t queued_files, queued_bytes, queued_subtrees;
     uint64_t garbage_objects, garbage_bytes;
     uint64_t last_ns; /* time of the last operation */
+    size_t hot_count;
+    struct record_hot hot[RECORD_HOT_MAX]; /* ascending by ino */
 };
+/* Without hot directories it is as the first version wrote it. */
 void record_counters_encode(struct buf *b, const struct record_counters *counters);
 int record_counters_decode(const void *data, size_t len, struct record_counters *out);
 

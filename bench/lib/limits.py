@@ -3,7 +3,7 @@
 import re
 
 LIMITS = {
-    "create": "one fdatasync; five requests of the kernel, each wakes a thread; six records in RocksDB",
+    "create": "one fdatasync; five requests of the kernel, each wakes a thread; four records in RocksDB",
     "rename": "one fdatasync; the RocksDB write",
     "unlink": "the RocksDB write; the kernel asks for the directory's attributes again",
     "small": "one fdatasync; six requests of the kernel",
