@@ -4,7 +4,8 @@
  * which is most of an operation. So the records of the few directories that changed last are
  * written inside of the record of the counters, which every operation writes anyway. What is in
  * their own table is older then. The directory that did not change for the longest time goes back
- * there when there are too many.
+ * there when there are too many, and when it did not change for some operations: each byte that is
+ * written costs a checksum.
  *
  * A record is read from the cache, or from here, or from its table, in this order. Which
  * directories are hot depends on the operations only, so that the same operations give the same
@@ -16,6 +17,9 @@
 
 #include "base/cleanup.h"
 #include "engine_impl.h"
+
+/* After so many operations without a change a directory is hot no more. */
+#define STAYS_HOT 256
 
 /* A removed directory does not change any more. */
 static bool may_be_hot(const struct engine_node *node)
@@ -40,20 +44,24 @@ static void remove_at(struct record_counters *c, size_t at)
     c->hot_count--;
 }
 
-/* The one that did not change for the longest time leaves. */
-static void make_room(struct engine_txn *t)
+static size_t find_oldest(const struct record_counters *c)
 {
-    struct record_counters *c = &t->counters;
-    struct record_key key;
     size_t oldest = 0;
     for (size_t i = 1; i < c->hot_count; i++) {
         if (c->hot[i].applied <= c->hot[oldest].applied)
             oldest = i; /* of those of one operation the one with the greatest number */
     }
-    record_key_u64(&key, c->hot[oldest].ino);
+    return oldest;
+}
+
+static void leave(struct engine_txn *t, size_t at)
+{
+    struct record_counters *c = &t->counters;
+    struct record_key key;
+    record_key_u64(&key, c->hot[at].ino);
     rocksdb_writebatch_put_cf(t->batch, t->engine->tables[TABLE_INODE], (const char *)key.bytes,
-                              key.len, (const char *)c->hot[oldest].bytes, c->hot[oldest].len);
-    remove_at(c, oldest);
+                              key.len, (const char *)c->hot[at].bytes, c->hot[at].len);
+    remove_at(c, at);
 }
 
 static void insert(struct record_counters *c, const struct engine_node *node)
@@ -78,11 +86,13 @@ void engine_hot_choose(struct engine_txn *t)
         if (node && node->dirty)
             remove_at(c, i);
     }
-    size_t count = count_new(t);
+    size_t oldest = find_oldest(c), count = count_new(t);
+    if (c->hot_count > 0 && c->applied - c->hot[oldest].applied > STAYS_HOT)
+        leave(t, oldest);
     if (count > RECORD_HOT_MAX)
         return; /* which of them would be by chance */
     while (c->hot_count + count > RECORD_HOT_MAX)
-        make_room(t);
+        leave(t, find_oldest(c));
     for (size_t i = 0; i < t->nodes.cap; i++) {
         struct engine_node *node = t->nodes.slots[i];
         if (!node || !may_be_hot(node))

@@ -48,6 +48,27 @@ TEST(engine_hot, more_directories_change_than_are_hot)
     world_done(&w);
 }
 
+TEST(engine_hot, quiet_directories_leave)
+{
+    struct world w;
+    world_init(&w);
+    uint64_t dir = (uint64_t)make(&w, 1, "d", S_IFDIR | 0755);
+    uint64_t file = (uint64_t)make(&w, dir, "f", S_IFREG | 0644);
+    struct meta_attr before = attr_of(&w, dir);
+    for (unsigned i = 0; i < 600; i++) {
+        struct meta_op op = {
+            .kind = META_SETATTR, .ino = file, .valid = META_SET_MODE, .attr = {.mode = i % 8}};
+        check_int(world_apply(&w, &op), 0);
+    }
+    check_int(engine_check(w.engine, NULL, NULL), 0);
+    world_reopen(&w);
+    check_uint(attr_of(&w, dir).data_version, before.data_version);
+    check_uint(usage_of(&w, dir).files, 1);
+    check(make(&w, dir, "g", S_IFREG | 0644) > 0);
+    check_uint(usage_of(&w, dir).files, 2);
+    world_done(&w);
+}
+
 TEST(engine_hot, a_path_is_deeper_than_their_number)
 {
     struct world w;
