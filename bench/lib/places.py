@@ -302,11 +302,19 @@ class Machine:
         return {r["row"]: r["per_second"] for r in map(json.loads, text.splitlines())}
 
     def store_bench(self, bucket, ops, size, count, parallel):
-        """The raw store by our client: one dictionary for each request."""
-        text = run(binary(), "bench-store", "--json-lines", "--ops", ops, "--sizes", str(size), "--count", str(count),
-                   "--parallel", str(parallel), "--bytes-max", str(size * count), "--time", "1h", "--no-hedge", "s3://%s/" % bucket,
-                   env=self.gateway().env())
-        return {r["op"]: r for r in map(json.loads, text.splitlines())}
+        """The raw store by our client: one dictionary for each request, with "server_cpu_s", what the server spent since the row before."""
+        command = [binary(), "bench-store", "--json-lines", "--ops", ops, "--sizes", str(size), "--count", str(count), "--parallel", str(parallel),
+                   "--bytes-max", str(size * count), "--time", "1h", "--no-hedge", "s3://%s/" % bucket]
+        server, rows = self.gateway().process.pid, {}
+        spent = process.cpu_s(server)
+        with subprocess.Popen(command, env=self.gateway().env(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as bench:
+            for line in bench.stdout:
+                row = json.loads(line)
+                before, spent = spent, process.cpu_s(server)
+                rows[row["op"]] = dict(row, server_cpu_s=spent - before)
+        if bench.returncode != 0:
+            raise RuntimeError("%s ended with %d" % (" ".join(command), bench.returncode))
+        return rows
 
 
 def bare_ranges(gateway, bucket, key, offsets, length):
