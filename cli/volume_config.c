@@ -56,6 +56,7 @@ static const struct {
     {"credentials", true, true},
     {"reader-profile", false, true},
     {"keys-lifetime", false, true},
+    {"durability", false, true},
     {"quota-bytes", false, true},
     {"quota-inodes", false, true},
 };
@@ -143,12 +144,25 @@ int volume_config_quota(const struct volume_config *config, struct volume_quota 
     return r < 0 ? r : read_limit(config, "quota-inodes", &out->has_inodes, &out->inodes, error);
 }
 
+static int check_durability(const struct volume_config *config, struct error *error)
+{
+    const char *class = option(config, "durability");
+    if (!class || strcmp(class, "store") == 0)
+        return 0;
+    return error_set(error, -EINVAL,
+                     "durability=%.40s: a volume of a service has only store: other mounts see "
+                     "what was closed",
+                     class);
+}
+
 int volume_config_options(const struct volume_config *config, struct mount_options *out,
                           struct error *error)
 {
     struct volume_keys keys;
     struct volume_quota quota;
     int r = volume_config_keys(config, &keys, error);
+    if (r == 0)
+        r = check_durability(config, error);
     if (r == 0)
         r = volume_config_quota(config, &quota, error);
     if (r < 0)

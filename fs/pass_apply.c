@@ -204,10 +204,12 @@ static void ended(struct data *data)
     pthread_mutex_lock(&data->wait_lock);
     if (--data->applying == 0)
         told = TAKE_PTR(data->told);
+    void (*then)(void *arg, struct meta_told *told) = data->told_then;
+    void *arg = data->told_arg;
     pthread_mutex_unlock(&data->wait_lock);
     while (told) {
         struct meta_told *next = told->next;
-        data->told_then(data->told_arg, told);
+        then(arg, told);
         told = next;
     }
 }

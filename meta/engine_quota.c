@@ -30,6 +30,7 @@ struct quota_file {
 struct engine_quota {
     pthread_mutex_t lock;
     _Atomic uint64_t count; /* of limited directories; changes under lock */
+    _Atomic uint64_t turns; /* that it became 1 after 0 */
     /* under lock */
     struct quota_dir *dirs;
     struct quota_file *files;
@@ -118,8 +119,10 @@ static void set_limit(struct engine_quota *q, uint64_t ino, const struct record_
     bool limited = limit != NULL;
     if (limited)
         dir->limit = *limit;
-    if (limited != dir->limited)
-        atomic_fetch_add(&q->count, limited ? 1 : UINT64_MAX);
+    if (limited != dir->limited) {
+        uint64_t was = atomic_fetch_add(&q->count, limited ? 1 : UINT64_MAX);
+        atomic_fetch_add(&q->turns, limited && was == 0);
+    }
     dir->limited = limited;
     tidy_dir(q, dir);
 }
@@ -234,6 +237,11 @@ static void release_locked(struct engine *engine, uint64_t ino)
 bool engine_quota_active(struct engine *engine)
 {
     return atomic_load(&engine->quota->count) > 0;
+}
+
+uint64_t engine_quota_turns(struct engine *engine)
+{
+    return atomic_load(&engine->quota->turns);
 }
 
 int engine_quota_reserve(struct engine *engine, uint64_t ino, uint64_t size, bool force)
@@ -479,8 +487,10 @@ int engine_quota_load(struct engine *engine)
     struct quota_file *file, *next;
     pthread_mutex_lock(&q->lock);
     free_dirs(q);
+    uint64_t turns = atomic_load(&q->turns);
     atomic_store(&q->count, 0);
     int rc = load_rows(engine);
+    atomic_store(&q->turns, turns); /* what is reserved stays */
     HASH_ITER(hh, q->files, file, next)
     {
         if (rc == 0)

@@ -31,6 +31,9 @@ void engine_quota_free(struct engine_quota *quota);
 /* The database was opened (again): reads the records, counts all reservations anew. */
 int engine_quota_load(struct engine *engine);
 
+/* How often the volume has got its first limit, or its first one again after the last was gone. */
+uint64_t engine_quota_turns(struct engine *engine);
+
 /* Around one apply, on the applying thread. check: -EDQUOT if a directory passes its limit by this
  * operation; limits bind only what users do, not what imports and settles find. end: `written` says
  * whether the changes are in the database. */

@@ -5,6 +5,7 @@
 #include <utlist.h>
 
 #include "base/cleanup.h"
+#include "engine_quota.h"
 #include "server_impl.h"
 
 #define MORE_MAX (64ull << 20) /* given beyond what was asked for */
@@ -28,7 +29,8 @@ struct quota_file {
 
 struct server_quota {
     struct quota_file *files;
-    bool active;       /* there was a limit when it was last looked */
+    bool active;       /* there was a limit when it was last looked, */
+    uint64_t turns;    /* since the volume had got its first one so often */
     uint64_t rounds;   /* so far */
     unsigned waited;   /* sessions that have not answered */
     unsigned more;     /* parts */
@@ -304,11 +306,18 @@ void quota_recovered(struct server_volume *volume)
     run_parked(volume);
 }
 
+static void begins(struct server_volume *volume)
+{
+    volume->quota->turns = engine_quota_turns(volume->meta->engine);
+    volume->quota->active = meta_quota_active(volume->meta);
+}
+
 void quota_welcome(struct session *session, bool again)
 {
     struct server_volume *volume = session->volume;
     struct server_quota *q = volume->quota;
-    q->active = meta_quota_active(volume->meta);
+    if (!q->active || !meta_quota_active(volume->meta))
+        begins(volume);
     if (!q->active)
         return;
     if (!again) { /* it has nothing: nobody waits for it */
@@ -327,7 +336,10 @@ void quota_welcome(struct session *session, bool again)
 void quota_look(struct server_volume *volume)
 {
     struct server_quota *q = volume->quota;
-    if (!q->active || !volume->meta || meta_quota_active(volume->meta))
+    if (!q->active || !volume->meta)
+        return;
+    /* The last limit may have gone, and a first one come, in one group of changes. */
+    if (meta_quota_active(volume->meta) && engine_quota_turns(volume->meta->engine) == q->turns)
         return;
     q->active = false;
     forget_all(q); /* as the engine has */
@@ -339,7 +351,7 @@ bool quota_was_set(struct job *job)
     struct server_quota *q = volume->quota;
     if (q->active || !volume->meta || !meta_quota_active(volume->meta))
         return false;
-    q->active = true;
+    begins(volume);
     ask_all(volume);
     if (is_ready(volume))
         return false;

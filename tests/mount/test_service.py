@@ -474,6 +474,8 @@ class Volumes(unittest.TestCase):
                                 (("create", "two", url, "nothing=1"), "no option"),
                                 (("create", "two", url, "settle-delay=x"), "settle-delay"),
                                 (("create", "two", url, "secret-key=x"), "not kept"),
+                                (("create", "two", url, "durability=local"), "only store"),
+                                (("set", "one", "durability=soon"), "only store"),
                                 (("create", "two", "http://x"), "http"),
                                 (("show", "two"), "no volume"), (("set", "two", "a=b"), "no volume"),
                                 (("frob",), "needed")):
@@ -483,8 +485,9 @@ class Volumes(unittest.TestCase):
             self.assertEqual(sorted(n for n in os.listdir(s.data) if not n.endswith(".sock")), ["lock", "one"])
             with ServiceVolume(service=s, name="one", bucket=bucket) as v:
                 v.write("f", b"settled")
-                s.volume("set", "one", "settle-delay=200ms", "region=eu-central-1")
+                s.volume("set", "one", "settle-delay=200ms", "region=eu-central-1", "durability=store")
                 self.assertEqual(v.read("f"), b"settled")
+                self.assertEqual(json.loads(s.volume("show", "one").stdout)["options"]["durability"], "store")
                 self.assertEqual(json.loads(s.volume("show", "one").stdout)["options"]["region"], "eu-central-1")
                 v.settle()
             s.volume("delete", "one")

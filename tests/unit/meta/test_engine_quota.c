@@ -178,8 +178,14 @@ TEST(engine_quota, is_kept_removed_and_goes_with_its_directory)
     check_int(unlink_at(&w, 1, "dir", META_RMDIR), 0);
     check(!engine_quota_active(w.engine));
     check_int(drop(&w, dir), 0);
+    uint64_t turns = engine_quota_turns(w.engine);
     uint64_t again = (uint64_t)make(&w, 1, "dir", DIR_MODE);
     check_int(set_quota(&w, again, 0, 0), 0);
+    /* A first limit again, even if nobody looked between: what was reserved is forgotten. */
+    check_uint(engine_quota_turns(w.engine), turns + 1);
+    check_int(set_quota(&w, 1, META_QUOTA_NONE, 100), 0);
+    check_int(set_quota(&w, 1, META_QUOTA_NONE, META_QUOTA_NONE), 0);
+    check_uint(engine_quota_turns(w.engine), turns + 1);
     check_int(make(&w, again, "f", FILE_MODE), -EDQUOT);
     check_int(set_quota(&w, again, META_QUOTA_NONE, META_QUOTA_NONE), 0);
     check(make(&w, again, "f", FILE_MODE) > 0);
