@@ -210,8 +210,30 @@ static void key_looked(struct work_op *work)
     settle_job_fail(job, backoff(job), source_changed);
 }
 
+static void changed_meanwhile(struct settle_job *job, uint64_t delay_ns, const char *reason)
+{
+    job->changed = true;
+    settle_job_fail(job, delay_ns, "%s", reason);
+}
+
+/* Its content is what it was when the step was planned. */
+static bool is_current(const struct settle_job *job)
+{
+    struct meta_op op = {.kind = META_GETATTR, .ino = job->ino};
+    struct meta_reply reply;
+    bool same = volume_read(job->meta, &op, &reply) == 0 &&
+                reply.attr.data_version == job->plan.data_version;
+    meta_reply_done(&reply);
+    return same;
+}
+
 void settle_job_source_changed(struct settle_job *job, uint64_t object)
 {
+    if (!is_current(job)) {
+        /* The object went with the content that it was of, as settle took so long. */
+        changed_meanwhile(job, WAIT_NS, "it was changed meanwhile");
+        return;
+    }
     struct meta_task *task = calloc(1, sizeof(*task));
     if (task) {
         task->ino = job->ino;
@@ -238,12 +260,6 @@ static bool is_known(struct meta *meta, uint64_t object)
     int rc = volume_read(meta, &op, &reply);
     meta_reply_done(&reply);
     return !rc;
-}
-
-static void changed_meanwhile(struct settle_job *job, uint64_t delay_ns, const char *reason)
-{
-    job->changed = true;
-    settle_job_fail(job, delay_ns, "%s", reason);
 }
 
 static void upload_dropped(struct work_op *work)

@@ -511,6 +511,27 @@ TEST(settle, change_during_the_step_wins, .init = init, .fini = fini)
     check_file(ino, "second", 6);
 }
 
+/* The old content's object is deleted under the copy: that is no failure that anybody waits for. */
+TEST(settle, a_source_that_went_with_the_old_content_is_no_failure, .init = init, .fini = fini)
+{
+    char key[META_KEY_MAX + 1];
+    v.config.no_settle = false;
+    volume_open(&v);
+    late_store_hold_requests(v.late, STORE_MPU_PART_COPY);
+    uint64_t ino = file_object(&v, META_ROOT_INO, "a", big, sizeof(big), true);
+    eventually(late_store_held(v.late) == 1);
+    file_key(&v, ino, key);
+    check(bucket_has(&v, key));
+    check_int(file_write_inline(&v, ino, "second"), 0);
+    eventually(!bucket_has(&v, key)); /* gc was there */
+    late_store_release(v.late);
+    settle_all();
+    check_object("a", "second", 6);
+    cleanup(free_ptr) char *status = volume_status(&v);
+    check(strstr(status, "\"failed_tries\":0,") != NULL);
+    check(strstr(status, "\"changed_meanwhile\":0,") == NULL);
+}
+
 TEST(settle, unlinked_during_the_step, .init = init, .fini = fini)
 {
     v.config.no_settle = false;
