@@ -388,15 +388,22 @@ bool data_is_unlinked(struct data *data, uint64_t ino)
 struct refresh {
     struct meta_request request;
     struct file *file;
+    uint64_t drops; /* file->extents_drops when it was asked */
 };
 
 static void refresh_done(struct meta_request *request)
 {
     struct refresh *refresh = container_of(request, struct refresh, request);
     if (request->result == 0) {
-        pthread_mutex_lock(&refresh->file->lock);
-        file_refresh_locked(refresh->file, &request->reply.attr);
-        pthread_mutex_unlock(&refresh->file->lock);
+        struct file *file = refresh->file;
+        pthread_mutex_lock(&file->lock);
+        bool newest = refresh->drops == file->extents_drops;
+        file_refresh_locked(file, &request->reply.attr);
+        /* Who reads it next need not ask again. */
+        if (newest && request->op.kind == META_EXTENTS && !file->extents && !file->extents_asked &&
+            !file->upload && request->reply.attr.data_version == file->data_version)
+            file->extents = file_extents_from(&request->reply);
+        pthread_mutex_unlock(&file->lock);
     }
     meta_reply_done(&request->reply);
     file_put(refresh->file);
@@ -423,6 +430,7 @@ static void extents_changed(struct data *data, uint64_t ino, enum how how)
     file_extents_drop_locked(file);
     if (how != MOVED)
         file->cache_stale = true;
+    uint64_t drops = file->extents_drops;
     if (how == OUTSIDE) {
         pass_stale_locked(file);
         file->outside_changes++;
@@ -438,7 +446,9 @@ static void extents_changed(struct data *data, uint64_t ino, enum how how)
         return;
     }
     refresh->file = file;
-    refresh->request.op = (struct meta_op){.kind = META_GETATTR, .ino = ino};
+    refresh->drops = drops;
+    refresh->request.op = (struct meta_op){
+        .kind = META_GETATTR, .ino = ino, .flags = data->inlined ? META_OPENING : 0};
     refresh->request.done = refresh_done;
     if (meta_submit(data->meta, &refresh->request) != -EINPROGRESS)
         refresh_done(&refresh->request);
