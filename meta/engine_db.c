@@ -222,6 +222,18 @@ static uint64_t synced_note(struct engine *engine)
     return record_get_u64(bytes);
 }
 
+/* The first byte of each of the two records says what is needed to read all the others. */
+static int check_version(const struct engine *engine, const uint8_t *value, size_t len,
+                         unsigned newest, struct error *error)
+{
+    if (len == 0 || value[0] <= newest)
+        return 0;
+    return error_set(error, -EPROTO,
+                     "the metadata in %s was written by a newer version of Sluice. Nothing was "
+                     "changed. Use that version, or a newer one",
+                     engine->path);
+}
+
 /* Counters, settings and the version of what was opened. */
 static int load_state(struct engine *engine, struct error *error)
 {
@@ -235,18 +247,17 @@ static int load_state(struct engine *engine, struct error *error)
     if (rc == -ENOENT) {
         rc = 0; /* not formatted */
     } else if (rc == 0) {
-        if (len > 0 && value[0] > 1)
-            rc = error_set(error, -EPROTO,
-                           "the metadata in %s was written by a newer version of Sluice",
-                           engine->path);
-        else if (record_volume_decode(value, len, &engine->volume) < 0)
+        rc = check_version(engine, value, len, RECORD_VOLUME_VERSION, error);
+        if (rc == 0 && record_volume_decode(value, len, &engine->volume) < 0)
             rc = -EILSEQ;
     }
     record_key_text(&key, "counters");
     int got = rc ? rc : engine_db_copy(engine, NULL, TABLE_SYSTEM, &key, &arena, &value, &len);
+    if (got == 0)
+        got = check_version(engine, value, len, RECORD_COUNTERS_VERSION, error);
     if (got == 0 && record_counters_decode(value, len, &engine->counters) < 0)
-        rc = -EILSEQ;
-    else if (got != 0 && got != -ENOENT)
+        got = -EILSEQ;
+    if (got != -ENOENT)
         rc = got;
     arena_done(&arena);
     atomic_store(&engine->applied, engine->counters.applied);

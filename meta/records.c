@@ -9,7 +9,7 @@
 #include "s3/mux.h"
 
 #define VERSION 1
-#define VERSION_HOT 2 /* of the counters: with hot directories */
+#define VERSION_HOT RECORD_COUNTERS_VERSION /* with hot directories */
 
 static void key_put(struct record_key *key, const void *bytes, size_t len)
 {

@@ -217,9 +217,11 @@ struct record_counters {
     struct record_hot hot[RECORD_HOT_MAX]; /* ascending by ino */
 };
 /* Without hot directories it is as the first version wrote it. */
+#define RECORD_COUNTERS_VERSION 2 /* the newest; it stands in the first byte */
 void record_counters_encode(struct buf *b, const struct record_counters *counters);
 int record_counters_decode(const void *data, size_t len, struct record_counters *out);
 
+#define RECORD_VOLUME_VERSION 1 /* likewise */
 void record_volume_encode(struct buf *b, const struct meta_volume *volume);
 int record_volume_decode(const void *data, size_t len, struct meta_volume *out);
 

@@ -1,4 +1,5 @@
 /* Crashes, damage, and readers beside the writer. */
+#include "engine_impl.h"
 #include "engine_test.h"
 
 #include <dirent.h>
@@ -8,6 +9,8 @@
 #include <stdatomic.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "base/cleanup.h"
 
 /* The n-th file of the database whose name ends so, by number; its length. */
 static off_t db_file(struct world *w, const char *end, char path[8192])
@@ -128,6 +131,50 @@ TEST(engine_open, refuses_a_damaged_log)
     check_int(try_open(&w, &error), 0);
     check(lookup(&w, 1, "f499") > 0);
     world_done(&w);
+}
+
+/* Writes `version` into the first byte of a record, past the engine; the byte that was there. */
+static uint8_t set_version(struct world *w, const char *record, uint8_t version)
+{
+    struct engine *engine = w->engine;
+    struct record_key key;
+    size_t len;
+    char *message = NULL;
+    record_key_text(&key, record);
+    rocksdb_readoptions_t *read = rocksdb_readoptions_create();
+    char *value = rocksdb_get_cf(engine->db, read, engine->tables[TABLE_SYSTEM],
+                                 (const char *)key.bytes, key.len, &len, &message);
+    check(value != NULL && !message);
+    uint8_t was = (uint8_t)value[0];
+    value[0] = (char)version;
+    rocksdb_writeoptions_t *write = rocksdb_writeoptions_create();
+    rocksdb_put_cf(engine->db, write, engine->tables[TABLE_SYSTEM], (const char *)key.bytes,
+                   key.len, value, len, &message);
+    check(!message);
+    rocksdb_free(value);
+    rocksdb_readoptions_destroy(read);
+    rocksdb_writeoptions_destroy(write);
+    return was;
+}
+
+TEST(engine_open, refuses_what_a_newer_version_wrote)
+{
+    static const struct {
+        const char *record;
+        uint8_t newest;
+    } records[] = {{"volume", RECORD_VOLUME_VERSION}, {"counters", RECORD_COUNTERS_VERSION}};
+    struct world w;
+    for (size_t i = 0; i < ARRAY_LEN(records); i++) {
+        struct error error = {0};
+        fill(&w);
+        check(set_version(&w, records[i].record, records[i].newest + 1) <= records[i].newest);
+        world_close(&w);
+        for (int n = 0; n < 2; n++) { /* the attempt changes nothing */
+            check_int(try_open(&w, &error), -EPROTO);
+            check(strstr(error.message, "newer version") != NULL);
+        }
+        remove_world(&w);
+    }
 }
 
 TEST(engine_open, refuses_a_log_that_lost_its_end)
