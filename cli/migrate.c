@@ -13,7 +13,7 @@
 #include "progress.h"
 
 struct migrate_options {
-    char *to, *after;
+    char *to, *class, *after;
     bool wait, pause, resume, cancel, json;
 };
 
@@ -22,8 +22,11 @@ struct migrate_options {
 static const struct option_spec specs[] = {
     {"to", 0, OPTION_STRING, AT(to), "STORE",
      "The store that files below PATH belong to from now on; main is the volume's own"},
+    {"class", 0, OPTION_STRING, AT(class), "NAME",
+     "The storage class that objects of files below PATH get, where they are (STANDARD_IA, …)"},
     {"after", 0, OPTION_STRING, AT(after), "TIME",
-     "With --to: only files that were not changed for so long, now and from now on (30d, 12h, "
+     "With --to or --class: only files that were not changed for so long, now and from now on "
+     "(30d, 12h, "
      "90m)"},
     {"wait", 0, OPTION_FLAG, AT(wait), NULL,
      "Return when all is moved, and show how far it is; files in use are not waited to be quiet"},
@@ -47,7 +50,8 @@ static const struct option_set option_set = {
         "  sluice migrate /mnt/data --to new --wait\n"
         "  sluice migrate /mnt/data\n"
         "  sluice migrate /mnt/data --pause\n"
-        "  sluice migrate /mnt/logs --to cold --after 30d",
+        "  sluice migrate /mnt/logs --to cold --after 30d\n"
+        "  sluice migrate /mnt/logs --class STANDARD_IA --after 30d",
     .args_min = 1,
     .args_max = 1,
 };
@@ -80,6 +84,8 @@ static int ask(const char *path, const struct migrate_options *o, struct error *
     json_t *request = json_pack("{s:s}", "op", "migrate");
     if (o->to)
         json_object_set_new(request, "to", json_string(o->to));
+    else if (o->class)
+        json_object_set_new(request, "class", json_string(o->class));
     else
         json_object_set_new(request, "do",
                             json_string(o->pause    ? "pause"
@@ -121,6 +127,13 @@ static uint64_t number(json_t *move, const char *key)
     return (uint64_t)json_integer_value(json_object_get(move, key));
 }
 
+/* The store, or the class that objects get where they are. */
+static const char *target(json_t *move)
+{
+    const char *class = json_string_value(json_object_get(move, "class"));
+    return class && *class ? class : json_string_value(json_object_get(move, "to"));
+}
+
 static int show(const char *path, bool json, struct error *error)
 {
     char left[32], all[32];
@@ -134,12 +147,11 @@ static int show(const char *path, bool json, struct error *error)
         json_dumpf(move, stdout, JSON_INDENT(2));
         putchar('\n');
     } else if (json_is_true(json_object_get(move, "paused"))) {
-        printf("to %s: paused\n", json_string_value(json_object_get(move, "to")));
+        printf("to %s: paused\n", target(move));
     } else {
         if (number(move, "after"))
             printf("files not changed for %llu s ", (unsigned long long)number(move, "after"));
-        printf("to %s: %llu of %llu files, %s of %s left%s\n",
-               json_string_value(json_object_get(move, "to")),
+        printf("to %s: %llu of %llu files, %s of %s left%s\n", target(move),
                (unsigned long long)number(move, "left_files"),
                (unsigned long long)number(move, "files"),
                progress_bytes(number(move, "left_bytes"), left),
@@ -173,13 +185,15 @@ static int wait_for(const char *path, struct error *error)
 
 static int run(const char *path, const struct migrate_options *o, struct error *error)
 {
-    int words = (o->to != NULL) + o->pause + o->resume + o->cancel;
+    int words = (o->to != NULL) + (o->class != NULL) + o->pause + o->resume + o->cancel;
     if (words > 1)
-        return error_set(error, -EINVAL, "--to, --pause, --resume and --cancel exclude each other");
-    if (o->after && (!o->to || !parse_age(o->after)))
         return error_set(error, -EINVAL,
-                         o->to ? "--after: '%s' is not a time (a number, then s, m, h, d or w)"
-                               : "--after %s is for --to",
+                         "--to, --class, --pause, --resume and --cancel exclude each other");
+    bool rule = o->to || o->class;
+    if (o->after && (!rule || !parse_age(o->after)))
+        return error_set(error, -EINVAL,
+                         rule ? "--after: '%s' is not a time (a number, then s, m, h, d or w)"
+                              : "--after %s is for --to and --class",
                          o->after);
     int r = words ? ask(path, o, error) : 0;
     if (r == 0 && o->wait)

@@ -150,7 +150,9 @@ static void print_move(json_t *move)
     json_int_t files = json_integer_value(json_object_get(move, "left_files"));
     uint64_t left = (uint64_t)json_integer_value(json_object_get(move, "left_bytes"));
     bool listing = json_is_true(json_object_get(move, "listing"));
-    printf("/%s belongs to %s", text(move, "path"), text(move, "to"));
+    bool class = *text(move, "class");
+    printf("/%s %s %s", text(move, "path"), class ? "gets class" : "belongs to",
+           text(move, class ? "class" : "to"));
     json_int_t after = json_integer_value(json_object_get(move, "after"));
     if (after)
         printf(" when not changed for %lld s", (long long)after);

@@ -67,6 +67,7 @@ void control_request_done(struct control_request *request)
     free(request->name);
     free(request->options);
     free(request->filter);
+    free(request->class);
     for (size_t i = 0; i < request->acl_count; i++)
         free(request->acl[i].name);
     free(request->acl);
@@ -260,14 +261,14 @@ static int take_store(json_t *root, struct control_request *out, struct error *e
     return result < 0 ? result : take_options(root, out, error);
 }
 
-/* "age": seconds; only with "to". */
+/* "age": seconds; only with "to" or "class". */
 static int take_after_s(json_t *root, struct control_request *out, struct error *error)
 {
     json_t *after = json_object_get(root, "age");
     if (!after)
         return 0;
-    if (!json_is_integer(after) || json_integer_value(after) < 1 || !json_object_get(root, "to"))
-        return error_set(error, -EINVAL, "age is a number of seconds, beside to");
+    if (!json_is_integer(after) || json_integer_value(after) < 1 || (!out->name && !out->class))
+        return error_set(error, -EINVAL, "age is a number of seconds, beside to or class");
     out->after_s = (uint64_t)json_integer_value(after);
     return 0;
 }
@@ -281,7 +282,9 @@ static int take_migrate(json_t *root, struct control_request *out, struct error 
     int result = take_text(root, "to", META_STORE_NAME_MAX, &out->name, error);
     if (result < 0)
         return result;
-    result = take_after_s(root, out, error);
+    result = take_text(root, "class", META_CLASS_MAX, &out->class, error);
+    if (result == 0)
+        result = take_after_s(root, out, error);
     if (result < 0)
         return result;
     out->migrate = META_MIGRATE_TO;
@@ -291,8 +294,8 @@ static int take_migrate(json_t *root, struct control_request *out, struct error 
     bool to = out->migrate == META_MIGRATE_TO;
     if (json_object_get(root, "do") && to)
         return error_set(error, -EINVAL, "do is none of pause, resume, cancel");
-    if (to != (out->name != NULL))
-        return error_set(error, -EINVAL, "one of to and do is needed");
+    if (to + (out->name == NULL) + (out->class == NULL) != 2)
+        return error_set(error, -EINVAL, "one of to, class and do is needed");
     return 0;
 }
 

@@ -68,7 +68,7 @@ void control_run_migrate(struct control_handle *h)
         result = error_set(&error, -EPERM, "only root and who mounted may migrate");
     if (result == 0)
         result = meta_migrate(h->fs->meta, attr.ino, h->request.migrate, h->request.name,
-                              h->request.after_s, &error);
+                              h->request.class, h->request.after_s, &error);
     if (result < 0)
         control_fail(h, result, error.code ? error_text(&error) : NULL);
     else

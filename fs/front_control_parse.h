@@ -80,7 +80,7 @@ struct control_request {
     uint32_t quota_valid; /* META_QUOTA_BYTES, META_QUOTA_INODES */
     uint64_t max_bytes, max_inodes;
     /* Stores: owned, NULL where not given. */
-    char *url, *name, *options;
+    char *url, *name, *options, *class;
     char *filter; /* IMPORT, with url and options; owned */
     bool has_path, read_only;
     bool cached, rows;             /* a listing: what the cache has, too; as rows */

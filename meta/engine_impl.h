@@ -341,6 +341,9 @@ int engine_key_delete(struct engine_txn *t, const char *key, size_t len);
 /* The natural key of a file: 1 and its length in *len; 0 if it must have an internal one. `key` has
  * META_KEY_MAX + 1 bytes. */
 int engine_key_natural(struct engine_txn *t, struct engine_node *node, char *key, size_t *len);
+/* The same, and the storage class that its directory wants for it: "" if any. */
+int engine_key_and_class(struct engine_txn *t, struct engine_node *node, char *key, size_t *len,
+                         char class[META_CLASS_MAX + 1]);
 /* Whether a natural key that no object of ours holds may be written: 1 or 0. */
 int engine_key_free(struct engine_txn *t, struct engine_node *node, const char *key, size_t len);
 /* 1 and the object if a key of ours begins with the prefix. */
@@ -374,12 +377,26 @@ int engine_settle_requeue(struct engine_txn *t, struct engine_node *node, uint64
 uint64_t engine_settle_delay_ns(const struct engine *engine);
 /* Whether a file is one object at its desired key: 1 or 0. */
 int engine_settle_is_done(struct engine_txn *t, struct engine_node *node);
+/* Whether all of a file is one whole object that is still there: 1 and the object, or 0. */
+int engine_one_object(struct engine_txn *t, const struct engine_node *node,
+                      struct record_object *object);
 /* Forgets a recorded step; its object becomes garbage. */
 int engine_settle_abandon(struct engine_txn *t, struct engine_node *node);
 /* The recorded step of a file, -ENOENT. */
 int engine_step_get(struct engine_txn *t, const struct engine_node *node, struct record_step *out);
 int engine_step_put(struct engine_txn *t, struct engine_node *node, const struct record_step *step);
 int engine_step_drop(struct engine_txn *t, struct engine_node *node);
+
+/* engine_class.c */
+
+/* Whether an object has the class that is wished ("": any), and is not being given one. */
+bool engine_class_is_as_wished(const struct record_object *object, const char *wish);
+/* Records the step that gives a file's object another class: 1, `step` and the object; 0 if that is
+ * not what it needs. */
+int engine_class_step(struct engine_txn *t, struct engine_node *node, struct record_step *step,
+                      struct record_object *object);
+int engine_apply_class_done(struct engine_txn *t, const struct meta_op *op,
+                            struct meta_reply *reply);
 
 /* engine_settle.c */
 

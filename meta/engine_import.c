@@ -231,6 +231,18 @@ static int import_new(struct import *im, const struct meta_entry *e, uint64_t *i
     return add_file(im, e, key, len, ino);
 }
 
+/* It is in the queue, but its content is where it belongs: its object gets another storage class.
+ */
+static int waits_at_home(struct import *im, struct engine_node *node, const char *key, size_t len)
+{
+    char own[META_KEY_MAX + 1];
+    size_t own_len;
+    if (node->now.flags & RECORD_EVICT)
+        return 0;
+    int rc = engine_key_natural(im->t, node, own, &own_len);
+    return rc <= 0 ? rc : own_len == len && memcmp(own, key, len) == 0;
+}
+
 /* The file is nothing but the object at this key, under this name: as it was imported or settled,
  * and not since the bucket was asked (the answer may be from before). 1 with the object, or 0.
  */
@@ -239,9 +251,12 @@ static int is_untouched(struct import *im, struct engine_node *node, const char 
 {
     const struct record_inode *inode = &node->now;
     if (!S_ISREG(inode->mode) || inode->nlink != 1 || inode->body != RECORD_BODY_OBJECT ||
-        inode->object_offset || inode->object_length != inode->size || inode->due_ns)
+        inode->object_offset || inode->object_length != inode->size)
         return 0;
-    int rc = engine_object_get(im->t, inode->object, object);
+    int rc = inode->due_ns ? waits_at_home(im, node, key, len) : 1;
+    if (rc <= 0)
+        return rc;
+    rc = engine_object_get(im->t, inode->object, object);
     if (rc < 0)
         return rc == -ENOENT ? -EIO : rc;
     /* Of theirs it may be older than what it follows already (changed_ns may be a time of theirs).
@@ -316,7 +331,8 @@ static int import_known(struct import *im, const struct meta_entry *e, uint64_t 
         return rc < 0 ? rc : 0;
     }
     rc = is_untouched(im, node, key, len, &object);
-    if (rc <= 0 || !is_changed(&object, e, false))
+    /* While it is given another class, what stands there may be its copy: settle looks. */
+    if (rc <= 0 || object.changing || !is_changed(&object, e, false))
         return rc < 0 ? rc : 0;
     /* A listing from before our own last write of the key. */
     if (!object.foreign && e->mtime_ns && e->mtime_ns / NS < object.mtime_ns / NS)

@@ -50,6 +50,7 @@ void engine_object_export(uint64_t id, const struct record_object *object, struc
     out->mtime_ns = object->mtime_ns;
     out->cid = object->cid;
     out->refs = object->refs;
+    out->changing = object->changing;
 }
 
 int engine_key_holder(struct engine_txn *t, const char *key, size_t len, uint64_t *id)
@@ -344,24 +345,30 @@ static bool is_staging(const struct meta_volume *volume, const uint8_t *name, si
 
 /* The names from the directory that stands for a store's prefix down to the node, joined by '/', at
  * the end of `room`: where they begin; 0 if they cannot be a key. *place: what was found on the way
- * up. */
+ * up. `class`: what the nearest that is about the class says. */
 static int join_names(struct engine_txn *t, struct engine_node *node, char room[META_KEY_MAX],
-                      size_t *begin, struct record_place *place)
+                      size_t *begin, struct record_place *place, char class[META_CLASS_MAX + 1])
 {
     const struct meta_volume *volume = &t->engine->volume;
     size_t at = META_KEY_MAX;
     const struct engine_node *self = node;
     bool placed = false;
     *place = (struct record_place){0};
+    class[0] = '\0';
     *begin = at;
     for (;;) {
-        if (!placed && node->now.flags & RECORD_PLACE) {
-            int rc = engine_place_get(t, node, place);
+        if (node->now.flags & RECORD_PLACE) {
+            struct record_place found;
+            int rc = engine_place_get(t, node, &found);
             if (rc < 0)
                 return rc;
-            placed = engine_place_binds(t, place, self);
-            if (!placed)
-                *place = (struct record_place){0};
+            bool binds = engine_place_binds(t, &found, self);
+            if (binds && !found.class[0] && !placed) {
+                *place = found;
+                placed = true;
+            } else if (binds && found.class[0] && !found.paused && !placed && !class[0]) {
+                strcpy(class, found.class);
+            }
         }
         if (node->ino == META_ROOT_INO || (placed && place->attached))
             break;
@@ -385,13 +392,20 @@ static int join_names(struct engine_txn *t, struct engine_node *node, char room[
 
 int engine_key_natural(struct engine_txn *t, struct engine_node *node, char *key, size_t *len)
 {
+    char class[META_CLASS_MAX + 1];
+    return engine_key_and_class(t, node, key, len, class);
+}
+
+int engine_key_and_class(struct engine_txn *t, struct engine_node *node, char *key, size_t *len,
+                         char class[META_CLASS_MAX + 1])
+{
     static const char internal[] = ".sluice";
     char room[META_KEY_MAX], base[META_KEY_MAX + 8];
     struct record_place place;
     size_t begin;
     if (node->now.flags & RECORD_HELD)
         return 0;
-    int rc = join_names(t, node, room, &begin, &place);
+    int rc = join_names(t, node, room, &begin, &place, class);
     if (rc <= 0)
         return rc;
     size_t path_len = META_KEY_MAX - begin, own = sizeof(internal) - 1;

@@ -113,8 +113,7 @@ static int may_stay(struct engine_txn *t, struct engine_node *node,
            store == (home.writable ? home.store : 0);
 }
 
-/* The whole file is one whole object. */
-static int one_object(struct engine_txn *t, const struct engine_node *node,
+int engine_one_object(struct engine_txn *t, const struct engine_node *node,
                       struct record_object *object)
 {
     const struct record_inode *inode = &node->now;
@@ -130,14 +129,15 @@ static int one_object(struct engine_txn *t, const struct engine_node *node,
 int engine_settle_is_done(struct engine_txn *t, struct engine_node *node)
 {
     struct record_object object;
-    char key[META_KEY_MAX + 1];
+    char key[META_KEY_MAX + 1], class[META_CLASS_MAX + 1];
     size_t len;
-    int natural = engine_key_natural(t, node, key, &len);
-    int one = natural < 0 ? natural : one_object(t, node, &object);
+    int natural = engine_key_and_class(t, node, key, &len, class);
+    int one = natural < 0 ? natural : engine_one_object(t, node, &object);
     if (one < 0)
         return one;
     if (natural)
-        return one && object.key_len == len && memcmp(object.key, key, len) == 0;
+        return one && object.key_len == len && memcmp(object.key, key, len) == 0 &&
+               engine_class_is_as_wished(&object, class);
     /* Without a natural key bytes may stay in the metadata. */
     if (node->now.body == RECORD_BODY_EMPTY || node->now.body == RECORD_BODY_INLINE)
         return 1;

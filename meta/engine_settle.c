@@ -28,6 +28,7 @@
 struct target {
     bool natural, replaces;
     char key[META_KEY_MAX + 1];
+    char class[META_CLASS_MAX + 1]; /* if natural */
     size_t len;
     uint64_t old; /* replaces: the garbage */
     struct record_object old_object;
@@ -182,7 +183,7 @@ static int blocked(struct engine_txn *t, struct engine_node *node, uint64_t id,
 static int replace_garbage(struct engine_txn *t, struct engine_node *node, struct target *target,
                            uint64_t id)
 {
-    if (target->old_object.due_ns && target->old_object.etag_len) {
+    if (target->old_object.due_ns && target->old_object.etag_len && !target->old_object.changing) {
         target->natural = target->replaces = true;
         target->old = id;
         return 1;
@@ -239,7 +240,9 @@ static int natural_target(struct engine_txn *t, struct engine_node *node, struct
 static int choose_target(struct engine_txn *t, struct engine_node *node, struct target *target)
 {
     memset(target, 0, offsetof(struct target, old_object));
-    int rc = node->now.nlink ? engine_key_natural(t, node, target->key, &target->len) : 0;
+    int rc = node->now.nlink
+                 ? engine_key_and_class(t, node, target->key, &target->len, target->class)
+                 : 0;
     if (rc <= 0)
         return rc < 0 ? rc : 1;
     if (!(node->now.flags & RECORD_EVICT))
@@ -294,6 +297,8 @@ static void fill_settle(const struct engine_node *node, const struct record_step
         memcpy(out->old_etag, step->old_etag, step->old_etag_len);
     engine_object_export(step->target, target, &out->target);
     engine_attr(node->ino, &node->now, &out->attr);
+    if (target->class_len)
+        memcpy(out->storage_class, target->class, target->class_len);
 }
 
 /* The recorded step if it is still the right one: 1; else it is abandoned: 0. */
@@ -310,7 +315,7 @@ static int take_recorded(struct engine_txn *t, struct engine_node *node, struct 
     if (rc < 0 && rc != -ENOENT)
         return rc;
     bool fits = rc == 0 && target.state == META_OBJECT_RESERVED &&
-                step.data_version == node->now.data_version;
+                step.action != META_SETTLE_CLASS && step.data_version == node->now.data_version;
     if (fits && step.natural) {
         rc = node->now.nlink ? engine_key_natural(t, node, key, &len) : 0;
         if (rc < 0)
@@ -343,6 +348,8 @@ static int record_new_step(struct engine_txn *t, struct engine_node *node, struc
         return rc;
     object.cid = cid;
     object.replaces = target->old;
+    object.class = target->class;
+    object.class_len = target->natural ? strlen(target->class) : 0;
     rc = engine_object_put(t, step.target, &object);
     if (rc == 0 && target->replaces) {
         step.old_etag = target->old_object.etag;
@@ -356,6 +363,23 @@ static int record_new_step(struct engine_txn *t, struct engine_node *node, struc
     if (rc == 0)
         fill_settle(node, &step, &object, out);
     return rc;
+}
+
+/* Its object is to have another storage class, where it is: 1. */
+static int take_class(struct engine_txn *t, struct engine_node *node, struct meta_settle *out)
+{
+    struct record_step step;
+    struct record_object object;
+    int rc = engine_class_step(t, node, &step, &object);
+    if (rc <= 0)
+        return rc;
+    fill_settle(node, &step, &object, out);
+    out->target.id = step.old_object;
+    out->change = step.target;
+    out->resumed = object.changing != step.target;
+    memset(out->storage_class, 0, sizeof(out->storage_class));
+    memcpy(out->storage_class, object.next_class, object.next_class_len);
+    return 1;
 }
 
 /* It is one object of another store than its directory's, and is to stay there until its migration
@@ -403,6 +427,9 @@ int engine_apply_settle_begin(struct engine_txn *t, const struct meta_op *op,
     rc = is_held(t, node);
     if (rc != 0)
         return rc < 0 ? rc : engine_settle_unqueue(t, node);
+    rc = take_class(t, node, &reply->settle);
+    if (rc != 0)
+        return MIN(rc, 0);
     rc = choose_target(t, node, &target);
     if (rc > 0)
         rc = record_new_step(t, node, &target, &reply->settle);

@@ -191,7 +191,7 @@ int engine_home(struct engine_txn *t, struct engine_node *node, struct engine_ho
         int rc = engine_place_get(t, node, &place);
         if (rc < 0)
             return rc;
-        if (rc > 0 && engine_place_binds(t, &place, self)) {
+        if (rc > 0 && !place.class[0] && engine_place_binds(t, &place, self)) {
             const struct meta_store *store = t->engine->stores.known[place.store];
             out->store = (unsigned)place.store;
             out->paused = place.paused;
@@ -384,6 +384,12 @@ int engine_apply_store_place(struct engine_txn *t, const struct meta_op *op,
     if (rc < 0)
         return rc;
     if (op->length > META_STORES_MAX || op->offset > RECORD_AFTER_MAX)
+        return -EINVAL;
+    if (op->data_len > META_CLASS_MAX || (op->data_len && op->length))
+        return -EINVAL;
+    if (op->data_len)
+        memcpy(place.class, op->data, op->data_len);
+    if (strlen(place.class) != op->data_len)
         return -EINVAL;
     const struct meta_store *store = t->engine->stores.known[op->length];
     bool none = op->flags & META_PLACE_NONE;
@@ -597,6 +603,7 @@ static int read_places(struct engine *engine, struct buf *out)
                                      .attached = row.attached,
                                      .paused = row.paused,
                                      .after_s = row.after_s};
+        strcpy(place.class, row.class);
         place.queued = !row.attached && has_queued(engine, place.ino);
         buf_put(out, &place, sizeof(place));
         engine_iter_next(&iter);

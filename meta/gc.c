@@ -209,8 +209,10 @@ static void item_deleted(struct work_op *work)
 static bool is_same(const struct item *item, const struct store_op *head)
 {
     const struct meta_object *object = &item->object;
-    if (object->foreign)
-        return store_etag_fits(&head->info, object->etag) && head->info.size == object->size;
+    /* (A foreign one that was given another class has our tags from then on.) */
+    if (object->foreign && store_etag_fits(&head->info, object->etag) &&
+        head->info.size == object->size)
+        return true;
     return tags_compare(head, &item->collector->meta->format, object->id, NULL) == TAGS_SAME;
 }
 

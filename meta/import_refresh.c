@@ -307,6 +307,25 @@ static void probe_end(struct probe *p, int rc, const struct error *error)
     work_end(meta);
 }
 
+bool volume_class_changed(struct meta *meta, const struct meta_object *object,
+                          const struct store_op *head)
+{
+    uint64_t change = object->changing ? tags_change(head, &meta->format, object->id) : 0;
+    if (!change || store_etag_fits(&head->info, object->etag))
+        return false;
+    struct meta_entry entry = {.size = head->info.size};
+    memcpy(entry.etag, head->info.etag, sizeof(entry.etag));
+    struct meta_op op = {.kind = META_CLASS_DONE,
+                         .object = object->id,
+                         .new_ino = change,
+                         .entries = &entry,
+                         .entry_count = 1};
+    struct meta_reply reply;
+    bool done = !volume_apply(meta, &op, &reply) && reply.end;
+    meta_reply_done(&reply);
+    return done;
+}
+
 /* The object as the database knows it now. -ESRCH: nobody reads it any more. */
 static int read_object(struct meta *meta, uint64_t id, struct meta_object *out)
 {
@@ -371,6 +390,8 @@ static void probe_answered(struct work_op *work)
     int rc = read_object(p->meta, id, &p->object);
     if (rc == -ESRCH)
         rc = 0; /* settled elsewhere meanwhile */
+    else if (!rc && !op->result && volume_class_changed(p->meta, &p->object, op))
+        rc = 0; /* it is its own copy in another class */
     else if (!rc && (op->result || !store_etag_fits(&op->info, p->object.etag)))
         rc = record_outside(p, op);
     probe_end(p, rc, NULL);

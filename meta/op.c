@@ -89,6 +89,8 @@ const char *meta_kind_name(enum meta_kind kind)
         return "import_one";
     case META_OUTSIDE:
         return "outside";
+    case META_CLASS_DONE:
+        return "class_done";
     case META_CONFLICT:
         return "conflict";
     case META_SETTLE_BEGIN:

@@ -297,7 +297,9 @@ void record_object_encode(struct buf *b, const struct record_object *o)
 {
     buf_put_u8(b, VERSION);
     buf_put_u8(b, (uint8_t)o->state);
-    buf_put_u8(b, (uint8_t)(o->foreign | o->natural << 1 | o->shared << 2 | o->lost << 3));
+    bool has_class = o->changing || o->class_len;
+    buf_put_u8(b, (uint8_t)(o->foreign | o->natural << 1 | o->shared << 2 | o->lost << 3 |
+                            has_class << 4));
     buf_put_varint(b, o->refs);
     buf_put_varint(b, o->size);
     buf_put_varint(b, o->mtime_ns);
@@ -307,6 +309,11 @@ void record_object_encode(struct buf *b, const struct record_object *o)
     buf_put_varint(b, o->replaces);
     buf_put_bytes(b, o->key, o->key_len);
     buf_put_bytes(b, o->etag, o->etag_len);
+    if (!has_class)
+        return;
+    buf_put_varint(b, o->changing);
+    buf_put_bytes(b, o->class, o->class_len);
+    buf_put_bytes(b, o->next_class, o->next_class_len);
 }
 
 int record_object_decode(const void *data, size_t len, struct record_object *out)
@@ -332,6 +339,13 @@ int record_object_decode(const void *data, size_t len, struct record_object *out
     out->replaces = reader_varint(&r);
     out->key = (const char *)reader_bytes(&r, META_KEY_MAX, &out->key_len);
     out->etag = (const char *)reader_bytes(&r, META_ETAG_MAX - 1, &out->etag_len);
+    if (bits & 16) {
+        out->changing = reader_varint(&r);
+        out->class = (const char *)reader_bytes(&r, META_CLASS_MAX, &out->class_len);
+        out->next_class = (const char *)reader_bytes(&r, META_CLASS_MAX, &out->next_class_len);
+        if (!out->changing && !out->class_len)
+            r.failed = true;
+    }
     return reader_end(&r);
 }
 
@@ -386,7 +400,7 @@ int record_step_decode(const void *data, size_t len, struct record_step *out)
     reader_init(&r, data, len);
     version_check(&r);
     out->action = reader_u8(&r);
-    if (out->action > META_SETTLE_JOIN)
+    if (out->action > META_SETTLE_CLASS)
         r.failed = true;
     uint8_t bits = reader_u8(&r);
     out->natural = bits & 1;

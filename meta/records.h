@@ -135,6 +135,11 @@ struct record_object {
     size_t key_len;
     const char *etag;
     size_t etag_len;
+    /* Its storage class, if it was given one by settle, and that which it is being given:
+     * `changing` is the first change of this (struct meta_object), 0: none. */
+    uint64_t changing;
+    const char *class, *next_class;
+    size_t class_len, next_class_len;
 };
 void record_object_encode(struct buf *b, const struct record_object *object);
 int record_object_decode(const void *data, size_t len, struct record_object *out);
@@ -189,9 +194,11 @@ int record_store_decode(const void *data, size_t len, struct meta_store *out);
 #define RECORD_PLACE_PREFIX "place/"
 struct record_place {
     uint64_t store;
-    bool attached;    /* at their paths below this directory; else below the root */
-    bool paused;      /* what is in another store stays there */
-    uint64_t after_s; /* only files that were not changed for so long; 0: all */
+    bool attached;                  /* at their paths below this directory; else below the root */
+    bool paused;                    /* what is in another store stays there */
+    uint64_t after_s;               /* only files that were not changed for so long; 0: all */
+    char class[META_CLASS_MAX + 1]; /* "": none. Else it is about the class only: the store is that
+                                       of the directory above */
 };
 #define RECORD_AFTER_MAX (1000ull * 366 * 86400)
 void record_place_encode(struct buf *b, const struct record_place *place);

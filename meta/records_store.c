@@ -6,7 +6,7 @@
 #define VERSION 1
 
 enum { FLAG_READ_ONLY = 1, FLAG_BESIDE = 2, FLAG_DETACHING = 4 };
-enum { FLAG_ATTACHED = 1, FLAG_PAUSED = 2, FLAG_AFTER = 4 };
+enum { FLAG_ATTACHED = 1, FLAG_PAUSED = 2, FLAG_AFTER = 4, FLAG_CLASS = 8 };
 
 static void put_text(struct buf *b, const char *text)
 {
@@ -66,11 +66,14 @@ int record_store_decode(const void *data, size_t len, struct meta_store *out)
 void record_place_encode(struct buf *b, const struct record_place *place)
 {
     buf_put_u8(b, VERSION);
-    buf_put_u8(b, (uint8_t)((place->attached ? FLAG_ATTACHED : 0) |
-                            (place->paused ? FLAG_PAUSED : 0) | (place->after_s ? FLAG_AFTER : 0)));
+    buf_put_u8(b,
+               (uint8_t)((place->attached ? FLAG_ATTACHED : 0) | (place->paused ? FLAG_PAUSED : 0) |
+                         (place->after_s ? FLAG_AFTER : 0) | (place->class[0] ? FLAG_CLASS : 0)));
     buf_put_varint(b, place->store);
     if (place->after_s)
         buf_put_varint(b, place->after_s);
+    if (place->class[0])
+        put_text(b, place->class);
 }
 
 int record_place_decode(const void *data, size_t len, struct record_place *out)
@@ -84,6 +87,11 @@ int record_place_decode(const void *data, size_t len, struct record_place *out)
     out->paused = flags & FLAG_PAUSED;
     out->store = reader_varint(&r);
     out->after_s = flags & FLAG_AFTER ? reader_varint(&r) : 0;
+    out->class[0] = '\0';
+    if (flags & FLAG_CLASS)
+        get_text(&r, out->class, sizeof(out->class));
+    if (flags & FLAG_CLASS && (!out->class[0] || out->store || out->attached))
+        r.failed = true;
     if (out->store > META_STORES_MAX || out->after_s > RECORD_AFTER_MAX ||
         (flags & FLAG_AFTER && (!out->after_s || out->attached)))
         r.failed = true;

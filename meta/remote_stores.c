@@ -97,11 +97,12 @@ int remote_store_detach(struct remote *remote, const char *name, struct error *e
 }
 
 int remote_migrate(struct remote *remote, uint64_t ino, enum meta_migrate what, const char *to,
-                   uint64_t after_s, struct error *error)
+                   const char *class, uint64_t after_s, struct error *error)
 {
     return change(remote,
-                  json_pack("{s:s, s:I, s:i, s:s*, s:I}", "op", "migrate", "ino", (json_int_t)ino,
-                            "what", (int)what, "name", to, "after", (json_int_t)after_s),
+                  json_pack("{s:s, s:I, s:i, s:s*, s:s*, s:I}", "op", "migrate", "ino",
+                            (json_int_t)ino, "what", (int)what, "name", to, "class", class, "after",
+                            (json_int_t)after_s),
                   error);
 }
 

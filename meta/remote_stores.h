@@ -15,7 +15,7 @@ int remote_store_attach(struct remote *remote, const struct meta_store_request *
                         struct error *error);
 int remote_store_detach(struct remote *remote, const char *name, struct error *error);
 int remote_migrate(struct remote *remote, uint64_t ino, enum meta_migrate what, const char *to,
-                   uint64_t after_s, struct error *error);
+                   const char *class, uint64_t after_s, struct error *error);
 json_t *remote_stores_json(struct remote *remote);
 /* Any request of the kind (docs/protocol.md, "Stores"), which is consumed. `once`: not asked again
  * over another connection. NULL with the reason. */

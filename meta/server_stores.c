@@ -69,14 +69,14 @@ static int migrate(const struct stores_call *call, struct error *error)
 {
     json_int_t ino = 0, after = 0;
     int what = -1;
-    const char *name = NULL;
-    if (json_unpack(call->request, "{s:I, s:i, s?s, s?I}", "ino", &ino, "what", &what, "name",
-                    &name, "after", &after) < 0 ||
+    const char *name = NULL, *class = NULL;
+    if (json_unpack(call->request, "{s:I, s:i, s?s, s?s, s?I}", "ino", &ino, "what", &what, "name",
+                    &name, "class", &class, "after", &after) < 0 ||
         after < 0 || what < META_MIGRATE_TO || what > META_MIGRATE_CANCEL ||
-        (what == META_MIGRATE_TO && !name))
+        (what == META_MIGRATE_TO && !name == !class))
         return error_set(error, -EINVAL, "no such request");
-    return meta_migrate(call->meta, (uint64_t)ino, (enum meta_migrate)what, name, (uint64_t)after,
-                        error);
+    return meta_migrate(call->meta, (uint64_t)ino, (enum meta_migrate)what, name, class,
+                        (uint64_t)after, error);
 }
 
 static json_t *answer(const struct stores_call *call)

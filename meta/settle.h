@@ -70,6 +70,8 @@ struct settle_job {
     struct meta_reply body; /* extents and objects */
     bool has_body;
     bool absent_before;        /* replaces, but what it should replace is gone */
+    bool begun;                /* to be written */
+    uint64_t change_done;      /* which change has made what stands at the key (plan.change) */
     char etag[STORE_ETAG_MAX]; /* of what we wrote */
 
     /* Multipart. */

@@ -78,7 +78,8 @@ static void retry_recorded(struct work_call *done)
 /* The next try gets another object: the record of this one leads gc to what is left of it. */
 static void abandon_target(struct settle_job *job)
 {
-    struct meta_op op = {.kind = META_ABANDON, .object = job->plan.target.id};
+    struct meta_op op = {.kind = META_ABANDON,
+                         .object = job->plan.change ? job->plan.change : job->plan.target.id};
     struct meta_reply reply;
     volume_apply(job->meta, &op, &reply);
     meta_reply_done(&reply);
@@ -242,7 +243,7 @@ void settle_job_source_changed(struct settle_job *job, uint64_t object)
     }
     /* It may never be settled: its own garbage at the key is not to wait for that. */
     job->stray |= job->plan.replaces;
-    if (!job->plan.target_is_natural) {
+    if (!job->plan.target_is_natural || job->plan.change) {
         settle_job_fail(job, backoff(job), source_changed);
         return;
     }
@@ -252,6 +253,8 @@ void settle_job_source_changed(struct settle_job *job, uint64_t object)
     job->op.op = (struct store_op){.kind = STORE_HEAD, .key = job->plan.target.key};
     settle_job_submit(job, key_looked);
 }
+
+static void read_body(struct settle_job *job);
 
 static bool is_known(struct meta *meta, uint64_t object)
 {
@@ -282,6 +285,26 @@ static void drop_upload(struct settle_job *job)
     settle_job_submit(job, upload_dropped);
 }
 
+/* What stands at the key of an object that is to get another class. */
+static void class_looked(struct settle_job *job)
+{
+    const struct store_op *op = &job->op.op;
+    if (tags_change(op, &job->meta->format, job->plan.target.id)) {
+        /* An earlier try has done it, only that was not recorded. */
+        memcpy(job->etag, op->info.etag, sizeof(job->etag));
+        job->change_done = tags_change(op, &job->meta->format, job->plan.target.id);
+        if (job->upload_id)
+            drop_upload(job);
+        else
+            settle_job_verify(job);
+    } else if (!job->begun && store_etag_fits(&op->info, job->plan.old_etag)) {
+        store_op_reset(&job->op.op);
+        read_body(job);
+    } else {
+        settle_job_source_changed(job, job->plan.target.id);
+    }
+}
+
 static void taken_looked(struct work_op *work)
 {
     struct settle_job *job = work->arg;
@@ -289,11 +312,18 @@ static void taken_looked(struct work_op *work)
     const char *key = job->plan.target.key;
     uint64_t found = 0;
     if (op->result == -ENOENT) {
-        changed_meanwhile(job, WAIT_NS, "its key was freed meanwhile");
+        if (job->plan.change)
+            settle_job_source_changed(job, job->plan.target.id);
+        else
+            changed_meanwhile(job, WAIT_NS, "its key was freed meanwhile");
         return;
     }
     if (op->result) {
         settle_job_fail_op(job);
+        return;
+    }
+    if (job->plan.change) {
+        class_looked(job);
         return;
     }
     switch (tags_compare(op, &job->meta->format, job->plan.target.id, &found)) {
@@ -383,6 +413,22 @@ static uint64_t store_bit(const struct settle_job *job)
     return (uint64_t)1 << store_route(key, strlen(key), &skip) % 64;
 }
 
+/* The object is what stands at its key now. */
+static void class_done(struct settle_job *job)
+{
+    const struct meta_object *target = &job->plan.target;
+    job->entry = (struct meta_entry){.size = target->size};
+    memcpy(job->entry.etag, target->etag, sizeof(job->entry.etag));
+    struct meta_op op = {.kind = META_CLASS_DONE,
+                         .ino = job->ino,
+                         .object = target->id,
+                         .new_ino = job->change_done,
+                         .length = job->plan.change,
+                         .entries = &job->entry,
+                         .entry_count = 1};
+    call(job, &op, true, swapped);
+}
+
 static void take_place(struct settle_job *job, const struct store_info *info)
 {
     struct meta_object *target = &job->plan.target;
@@ -390,6 +436,10 @@ static void take_place(struct settle_job *job, const struct store_info *info)
     target->mtime_ns = info->mtime_ns;
     memcpy(target->etag, info->etag, sizeof(target->etag));
     crash_point("settle.verified");
+    if (job->plan.change) {
+        class_done(job);
+        return;
+    }
     struct meta_op done = {.kind = META_SETTLE_DONE,
                            .ino = job->ino,
                            .settle = &job->plan,
@@ -408,6 +458,8 @@ static void verified(struct work_op *work)
         return;
     }
     bool ours = tags_compare(op, &job->meta->format, job->plan.target.id, NULL) == TAGS_SAME;
+    if (job->plan.change)
+        ours = tags_change(op, &job->meta->format, job->plan.target.id) == job->change_done;
     bool same = !job->etag[0] || !strcmp(job->etag, info->etag);
     if (!ours || !same || info->size != job->plan.size) {
         settle_job_fail(job, backoff(job),
@@ -453,6 +505,7 @@ void settle_job_verify(struct settle_job *job)
 
 static void read_body(struct settle_job *job)
 {
+    job->begun = true;
     if (job->settler->stopped) {
         settle_job_fail(job, 0, "the volume is being closed");
         return;
@@ -476,7 +529,10 @@ static void unblocked(struct loop_task *task)
     struct settle_job *job = container_of(task, struct settle_job, unblocked);
     if (collector_uses_key(job->meta->collector, job->plan.target.key, task))
         return;
-    read_body(job);
+    if (job->plan.change && job->plan.resumed)
+        settle_job_taken(job); /* an earlier try may have done it */
+    else
+        read_body(job);
 }
 
 static void begun(struct work_call *done)
@@ -497,6 +553,10 @@ static void begun(struct work_call *done)
     crash_point("settle.begun");
     job->tag_count =
         meta_object_tags(&job->meta->format, &job->plan.target, &job->plan.attr, &job->tags);
+    if (job->plan.change) {
+        job->change_done = job->plan.change;
+        job->tag_count = tags_add_change(&job->tags, job->tag_count, job->plan.change);
+    }
     /* gc may be deleting what is to be replaced; identical bytes have an identical ETag, so that
      * If-Match would not keep it from deleting the new object. */
     job->unblocked.run = unblocked;

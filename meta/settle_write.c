@@ -37,6 +37,12 @@ static bool replaces_weak(const struct settle_job *job)
     return job->plan.replaces && store_etag_is_weak(job->plan.old_etag);
 }
 
+/* NULL: the store's. */
+static const char *class_of(const struct settle_job *job)
+{
+    return job->plan.storage_class[0] ? job->plan.storage_class : NULL;
+}
+
 /* The store copies by itself only what a condition can name. */
 static bool sources_have_etags(const struct settle_job *job)
 {
@@ -66,7 +72,9 @@ static bool check_written(struct settle_job *job, void (*again)(struct settle_jo
         return true;
     }
     bool no_upload = !strcmp(op->error.store_code, "NoSuchUpload");
-    if (op->result == -ENOENT && op->if_match && !no_upload) {
+    if (op->result == -ENOENT && job->plan.change && !no_upload) {
+        settle_job_source_changed(job, job->plan.target.id);
+    } else if (op->result == -ENOENT && op->if_match && !no_upload) {
         /* What it should replace is gone: the key is free. */
         job->absent_before = true;
         again(job);
@@ -226,7 +234,8 @@ static void put(struct settle_job *job)
                                    .iov = &job->iov,
                                    .iov_count = 1,
                                    .meta = job->tags.pairs,
-                                   .meta_count = job->tag_count};
+                                   .meta_count = job->tag_count,
+                                   .storage_class = class_of(job)};
     set_condition(job, &job->op.op, caps_of(job)->put_if_none_match);
     crash_point("settle.putting");
     settle_job_submit(job, put_done);
@@ -462,6 +471,7 @@ static void multipart(struct settle_job *job, uint64_t unit)
                                    .key = job->plan.target.key,
                                    .meta = job->tags.pairs,
                                    .meta_count = job->tag_count,
+                                   .storage_class = class_of(job),
                                    .copied_parts = has_copies(job)};
     settle_job_submit(job, created);
 }
@@ -495,7 +505,9 @@ static void looked(struct work_op *work)
     const struct store_op *op = &work->op;
     bool replaceable =
         !op->result && job->plan.replaces && store_etag_fits(&op->info, job->plan.old_etag);
-    if (op->result == -ENOENT || replaceable) {
+    if (op->result == -ENOENT && job->plan.change) {
+        settle_job_source_changed(job, job->plan.target.id);
+    } else if (op->result == -ENOENT || replaceable) {
         job->absent_before = op->result == -ENOENT;
         store_op_reset(&work->op);
         write_object(job);

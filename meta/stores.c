@@ -296,11 +296,12 @@ void stores_free(struct stores *stores)
 
 /* Changing */
 
-static int may_change(struct meta *meta, struct error *error)
+/* `others`: it is about other stores than the volume's own. */
+static int may_change(struct meta *meta, bool others, struct error *error)
 {
     if (meta->config.read_only || atomic_load(&meta->refuse))
         return error_set(error, -EROFS, "this mount changes nothing");
-    if (!store_is_mux(meta->store))
+    if (others && !store_is_mux(meta->store))
         return error_set(error, -EOPNOTSUPP, "no other store can be attached here");
     struct stores *stores = meta->stores;
     pthread_mutex_lock(&stores->lock);
@@ -488,7 +489,7 @@ int meta_store_attach(struct meta *meta, const struct meta_store_request *reques
 {
     if (meta->remote)
         return remote_store_attach(meta->remote, request, error);
-    int rc = may_change(meta, error);
+    int rc = may_change(meta, true, error);
     if (rc < 0)
         return rc;
     rc = attach(meta->stores, request, error);
@@ -584,7 +585,7 @@ int meta_store_detach(struct meta *meta, const char *name, struct error *error)
 {
     if (meta->remote)
         return remote_store_detach(meta->remote, name, error);
-    int rc = may_change(meta, error);
+    int rc = may_change(meta, true, error);
     if (rc < 0)
         return rc;
     struct stores *stores = meta->stores;
@@ -627,15 +628,28 @@ static int find_place(struct meta *meta, uint64_t ino, struct engine_place *out)
     return count < 0 ? count : 0;
 }
 
+static int check_class(struct meta *meta, const char *class, struct error *error)
+{
+    size_t len = strlen(class);
+    if (!len || len > META_CLASS_MAX ||
+        strspn(class, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != len)
+        return error_set(error, -EINVAL,
+                         "a storage class is a name like STANDARD_IA (capitals, digits, '_', '-')");
+    if (!strncmp(meta->format.store, "file:", 5))
+        return error_set(error, -EINVAL, "a directory (file://) has no storage classes");
+    return 0;
+}
+
 static int migrate(struct stores *stores, uint64_t ino, enum meta_migrate what, const char *to,
-                   uint64_t after_s, struct error *error)
+                   const char *class, uint64_t after_s, struct error *error)
 {
     struct meta *meta = stores->meta;
     struct engine_place place = {0};
     struct meta_op op = {.kind = META_STORE_PLACE, .ino = ino};
     unsigned number = 0;
-    int rc = what == META_MIGRATE_TO ? number_of(stores, to, &number, error)
-                                     : find_place(meta, ino, &place);
+    int rc = what != META_MIGRATE_TO ? find_place(meta, ino, &place)
+             : class                 ? check_class(meta, class, error)
+                                     : number_of(stores, to, &number, error);
     if (rc < 0)
         return rc;
     if (after_s > RECORD_AFTER_MAX)
@@ -644,6 +658,8 @@ static int migrate(struct stores *stores, uint64_t ino, enum meta_migrate what, 
         return error_set(error, -ENODATA, "this directory was not migrated");
     op.length = what == META_MIGRATE_TO ? number : place.store;
     op.offset = what == META_MIGRATE_TO ? after_s : place.after_s;
+    op.data = what == META_MIGRATE_TO ? class : place.class;
+    op.data_len = op.data ? strlen(op.data) : 0;
     if (what == META_MIGRATE_PAUSE)
         op.flags = META_PLACE_PAUSED;
     if (what == META_MIGRATE_CANCEL)
@@ -667,14 +683,14 @@ static int migrate(struct stores *stores, uint64_t ino, enum meta_migrate what, 
 }
 
 int meta_migrate(struct meta *meta, uint64_t ino, enum meta_migrate what, const char *to,
-                 uint64_t after_s, struct error *error)
+                 const char *class, uint64_t after_s, struct error *error)
 {
     if (meta->remote)
-        return remote_migrate(meta->remote, ino, what, to, after_s, error);
-    int rc = may_change(meta, error);
+        return remote_migrate(meta->remote, ino, what, to, class, after_s, error);
+    int rc = may_change(meta, to != NULL, error);
     if (rc < 0)
         return rc;
-    rc = migrate(meta->stores, ino, what, to, after_s, error);
+    rc = migrate(meta->stores, ino, what, to, class, after_s, error);
     change_ends(meta->stores);
     return rc < 0 && error && !error->code ? error_set(error, rc, "%s", strerror(-rc)) : rc;
 }

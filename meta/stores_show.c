@@ -76,12 +76,12 @@ static json_t *place_json(struct meta *meta, const struct engine_place *place, c
         rc = volume_read(meta, &drift, &left);
     json_t *out =
         rc ? NULL
-           : json_pack("{s:o, s:s, s:I, s:b, s:b, s:I, s:I, s:I, s:I}", "path",
-                       path_json(meta, place->ino), "to", to, "after", (json_int_t)place->after_s,
-                       "paused", place->paused, "listing", place->queued, "files",
-                       (json_int_t)total.usage.files, "bytes", (json_int_t)total.usage.bytes,
-                       "left_files", (json_int_t)left.drift.files, "left_bytes",
-                       (json_int_t)left.drift.bytes);
+           : json_pack("{s:o, s:s, s:s, s:I, s:b, s:b, s:I, s:I, s:I, s:I}", "path",
+                       path_json(meta, place->ino), "to", to, "class", place->class, "after",
+                       (json_int_t)place->after_s, "paused", place->paused, "listing",
+                       place->queued, "files", (json_int_t)total.usage.files, "bytes",
+                       (json_int_t)total.usage.bytes, "left_files", (json_int_t)left.drift.files,
+                       "left_bytes", (json_int_t)left.drift.bytes);
     if (rc == 0)
         meta_reply_done(&left);
     meta_reply_done(&total);

@@ -17,6 +17,7 @@
 #define TAG_UID "sluice-uid"
 #define TAG_GID "sluice-gid"
 #define TAG_MTIME "sluice-mtime"
+#define TAG_CHANGE "sluice-change"
 
 struct writer {
     struct meta_object_tags *tags;
@@ -85,6 +86,23 @@ static bool parse_time(const char *text, uint64_t *out)
         return false;
     *out = s * NS_PER_S + ns;
     return true;
+}
+
+unsigned tags_add_change(struct meta_object_tags *tags, unsigned count, uint64_t change)
+{
+    struct writer w = {.tags = tags, .count = count};
+    for (unsigned i = 0; i < count; i++)
+        w.used += strlen(tags->pairs[i].value) + 1;
+    add(&w, TAG_CHANGE, "%" PRIu64, change);
+    return w.count;
+}
+
+uint64_t tags_change(const struct store_op *head, const struct meta_volume *volume, uint64_t object)
+{
+    uint64_t number = 0;
+    bool ours = tags_compare(head, volume, object, NULL) == TAGS_SAME;
+    return ours && parse_number(store_op_meta(head, TAG_CHANGE), 10, UINT64_MAX, &number) ? number
+                                                                                          : 0;
 }
 
 bool tags_parse(const struct store_op *head, struct meta_attr *attr)

@@ -283,6 +283,15 @@ enum tags_match {
 /* `found` may be NULL. */
 enum tags_match tags_compare(const struct store_op *head, const struct meta_volume *volume,
                              uint64_t object, uint64_t *found);
+/* A copy of an object in another storage class says besides which change made it. */
+unsigned tags_add_change(struct meta_object_tags *tags, unsigned count, uint64_t change);
+/* Of what stands at its key: that number, or 0. */
+uint64_t tags_change(const struct store_op *head, const struct meta_volume *volume,
+                     uint64_t object);
+/* META_CLASS_DONE for what HEAD shows, if the object is being given a class and that is it. True:
+ * the object is that now. */
+bool volume_class_changed(struct meta *meta, const struct meta_object *object,
+                          const struct store_op *head);
 /* Fills mode (permissions only), uid, gid, mtime from user metadata. False: there is none that
  * makes sense, and nothing is filled. */
 bool tags_parse(const struct store_op *head, struct meta_attr *attr);

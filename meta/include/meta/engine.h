@@ -152,8 +152,9 @@ struct engine_place {
     uint64_t ino;
     unsigned store;
     bool attached, paused;
-    uint64_t after_s; /* only files that were not changed for so long; 0: all */
-    bool queued;      /* some of what is below may not be counted in its drift yet */
+    uint64_t after_s;               /* only files that were not changed for so long; 0: all */
+    char class[META_CLASS_MAX + 1]; /* "": none. Else their objects get this storage class */
+    bool queued;                    /* some of what is below may not be counted in its drift yet */
 };
 int engine_places(struct engine *engine, struct engine_place **out);
 /* Not stored, but what the volume knows of an inode. */

@@ -22,6 +22,7 @@
 #define META_LINK_MAX 65000
 #define META_KEY_MAX 1024
 #define META_ETAG_MAX 100
+#define META_CLASS_MAX 31        /* of a storage class's name */
 #define META_GONE_MAX (1u << 16) /* contents of one change of which is told that they are gone */
 /* Then the time: what a file is called whose name went to somebody else's object. */
 #define META_CONFLICT_SUFFIX ".sluice-conflict-"
@@ -140,7 +141,8 @@ enum meta_kind {
                          META_PLACE_PAUSED, META_PLACE_NONE: files below it have their keys in this
                          store from now on, at their paths below its prefix → attr. offset: only
                          those that were not changed for so many seconds, as of when settle looks;
-                         META_PLACE_LOOK changes nothing, and has it look */
+                         META_PLACE_LOOK changes nothing, and has it look. With data, the name of a
+                         storage class: their keys stay, and their objects get that (length is 0) */
     META_STORE_EMPTY, /* length = number, count: forgets up to so many names below the directory
                          that the store is attached at, and leaves their objects in the store →
                          entries as in IMPORT_DIR; end = nothing is left */
@@ -150,6 +152,10 @@ enum meta_kind {
                       end = so it was done (false: the file has changed meanwhile); attr of ours,
                       replaced = attr of theirs, parent = attr of the directory, entries: the names
                       that changed */
+
+    META_CLASS_DONE, /* object, new_ino = number of its change, entries[0] (size, etag): what stands
+                        at its key is the copy that was recorded → end = the object is that now.
+                        ino, length = settle.change: the step that wrote it is over */
 
     META_SESSION_BEGIN = 120, /* session, data = its record: may apply from now on */
     META_SESSION_END,         /* session: its later operations are refused; kept answers are gone */
@@ -233,6 +239,9 @@ struct meta_object {
     uint64_t cid; /* content id: the id of the object these bytes were first written as; survives
                      server-side copies */
     uint32_t refs;
+    /* A copy of it in another storage class may have taken its place at its key: one whose tag of
+     * the change is this number, or a later one. 0: none. Not told to mounts of a service. */
+    uint64_t changing;
 };
 
 struct meta_entry {
@@ -269,6 +278,8 @@ enum meta_settle_action {
     META_SETTLE_UPLOAD,      /* all bytes are inline: PUT them */
     META_SETTLE_COPY,        /* one extent, one whole object: server-side copy */
     META_SETTLE_JOIN,        /* several extents: multipart upload of copied and uploaded parts */
+    META_SETTLE_CLASS, /* the object stays what it is and where it is: it is replaced by a copy
+                          of itself in another storage class */
 };
 
 struct meta_settle {
@@ -282,6 +293,9 @@ struct meta_settle {
                       If-Match on old_etag */
     char old_etag[META_ETAG_MAX];
     struct meta_attr attr; /* for the user metadata */
+    /* CLASS: `target` is the file's own object. */
+    uint64_t change; /* number of the change: a tag, and a reserved object of its own for uploads */
+    char storage_class[META_CLASS_MAX + 1];
 };
 
 struct meta_volume {

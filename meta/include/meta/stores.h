@@ -27,12 +27,13 @@ int meta_store_attach(struct meta *meta, const struct meta_store_request *reques
 int meta_store_detach(struct meta *meta, const char *name, struct error *error);
 
 enum meta_migrate { META_MIGRATE_TO, META_MIGRATE_PAUSE, META_MIGRATE_RESUME, META_MIGRATE_CANCEL };
-/* Files below a directory belong to store `to` from now on: settle moves them. PAUSE and RESUME: of
- * what was asked for that directory before. CANCEL: they belong where those of the directory above
- * do, and go back there. `after_s` (0: all): TO is of files only that
- * were not changed for so many seconds; those that become as old later follow. */
+/* Files below a directory belong to store `to` from now on: settle moves them. Or, with `class` in
+ * its place, they stay where they are, and their objects get this storage class. PAUSE and RESUME:
+ * of what was asked for that directory before. CANCEL: they belong where those of the directory
+ * above do, and go back there; a class that was given stays. `after_s` (0: all): TO is of files
+ * only that were not changed for so many seconds; those that become as old later follow. */
 int meta_migrate(struct meta *meta, uint64_t ino, enum meta_migrate what, const char *to,
-                 uint64_t after_s, struct error *error);
+                 const char *class, uint64_t after_s, struct error *error);
 
 /* {"stores": […], "migrations": […]}; a new reference, or NULL. */
 json_t *meta_stores_json(struct meta *meta);

@@ -282,14 +282,14 @@ TEST(stores, bad_input_changes_nothing, .init = begin, .fini = end)
     check_int(meta_store_attach(v.meta, &request, &error), -EINVAL);
     check(strstr(error.message, "not recorded") != NULL);
     check_int(meta_store_detach(v.meta, "x", &error), -ENOENT);
-    check_int(meta_migrate(v.meta, at, META_MIGRATE_TO, "x", 0, &error), -ENOENT);
-    check_int(meta_migrate(v.meta, at, META_MIGRATE_PAUSE, NULL, 0, &error), -ENODATA);
-    check_int(meta_migrate(v.meta, file, META_MIGRATE_TO, "main", 0, &error), -ENOTDIR);
+    check_int(meta_migrate(v.meta, at, META_MIGRATE_TO, "x", NULL, 0, &error), -ENOENT);
+    check_int(meta_migrate(v.meta, at, META_MIGRATE_PAUSE, NULL, NULL, 0, &error), -ENODATA);
+    check_int(meta_migrate(v.meta, file, META_MIGRATE_TO, "main", NULL, 0, &error), -ENOTDIR);
     check(!has(other, ".sluice/volume"));
     check_int(attach(other, "x", at, false), 0);
     check_int(attach(third, "x", 0, false), -EEXIST);
     check_int(name_rmdir(&v, META_ROOT_INO, "at"), -EBUSY);
-    check_int(meta_migrate(v.meta, full, META_MIGRATE_TO, "x", 0, &error), -EXDEV);
+    check_int(meta_migrate(v.meta, full, META_MIGRATE_TO, "x", NULL, 0, &error), -EXDEV);
 }
 
 TEST(stores, detach_takes_names_and_leaves_objects, .init = begin, .fini = end)
@@ -379,7 +379,7 @@ TEST(stores, migrate_moves_all_below, .init = begin, .fini = end)
     uint64_t stays = file_inline(&v, META_ROOT_INO, "stays", "here");
     settle(META_ROOT_INO);
     check_int(attach(third, "new", 0, false), 0);
-    check_int(meta_migrate(v.meta, data, META_MIGRATE_TO, "new", 0, &error), 0);
+    check_int(meta_migrate(v.meta, data, META_MIGRATE_TO, "new", NULL, 0, &error), 0);
     settle(META_ROOT_INO);
     key_is(one, "/1/data/one");
     key_is(two, "/1/data/sub/two");
@@ -396,7 +396,7 @@ TEST(stores, migrate_moves_all_below, .init = begin, .fini = end)
     key_is(two, "/1/named/sub/two");
     check_int(meta_store_detach(v.meta, "new", &error), -EBUSY);
     /* And back. */
-    check_int(meta_migrate(v.meta, data, META_MIGRATE_CANCEL, NULL, 0, &error), 0);
+    check_int(meta_migrate(v.meta, data, META_MIGRATE_CANCEL, NULL, NULL, 0, &error), 0);
     settle(META_ROOT_INO);
     key_is(two, "named/sub/two");
     read_is(two, "second");
@@ -424,7 +424,7 @@ TEST(stores, a_place_by_age_is_of_old_files_only, .init = begin, .fini = end)
     set_mtime(old, long_ago);
     set_mtime(beside, long_ago);
     check_int(attach(third, "cold", 0, false), 0);
-    check_int(meta_migrate(v.meta, data, META_MIGRATE_TO, "cold", 86400, &error), 0);
+    check_int(meta_migrate(v.meta, data, META_MIGRATE_TO, "cold", NULL, 86400, &error), 0);
     settle(META_ROOT_INO);
     key_is(old, "/1/data/sub/old");
     key_is(young, "data/sub/young");
@@ -432,20 +432,20 @@ TEST(stores, a_place_by_age_is_of_old_files_only, .init = begin, .fini = end)
     read_is(old, "first");
     /* The volume moves elsewhere: the nearest rule that a file is of counts. */
     check_int(attach(other, "new", 0, false), 0);
-    check_int(meta_migrate(v.meta, META_ROOT_INO, META_MIGRATE_TO, "new", 0, &error), 0);
+    check_int(meta_migrate(v.meta, META_ROOT_INO, META_MIGRATE_TO, "new", NULL, 0, &error), 0);
     settle(META_ROOT_INO);
     key_is(old, "/1/data/sub/old");
     key_is(young, "/2/data/sub/young");
     key_is(beside, "/2/beside");
     volume_again(&v);
-    check_int(meta_migrate(v.meta, data, META_MIGRATE_PAUSE, NULL, 0, &error), 0);
+    check_int(meta_migrate(v.meta, data, META_MIGRATE_PAUSE, NULL, NULL, 0, &error), 0);
     set_mtime(young, long_ago);
     settle(META_ROOT_INO);
     key_is(young, "/2/data/sub/young");
-    check_int(meta_migrate(v.meta, data, META_MIGRATE_RESUME, NULL, 0, &error), 0);
+    check_int(meta_migrate(v.meta, data, META_MIGRATE_RESUME, NULL, NULL, 0, &error), 0);
     settle(META_ROOT_INO);
     key_is(young, "/1/data/sub/young");
-    check_int(meta_migrate(v.meta, data, META_MIGRATE_CANCEL, NULL, 0, &error), 0);
+    check_int(meta_migrate(v.meta, data, META_MIGRATE_CANCEL, NULL, NULL, 0, &error), 0);
     settle(META_ROOT_INO);
     key_is(old, "/2/data/sub/old");
     read_is(young, "second");
@@ -460,7 +460,7 @@ TEST(stores, the_whole_volume_moves, .init = begin, .fini = end)
     uint64_t foreign = name_ino(&v, META_ROOT_INO, "theirs");
     settle(META_ROOT_INO);
     check_int(attach(third, "new", 0, false), 0);
-    check_int(meta_migrate(v.meta, META_ROOT_INO, META_MIGRATE_TO, "new", 0, &error), 0);
+    check_int(meta_migrate(v.meta, META_ROOT_INO, META_MIGRATE_TO, "new", NULL, 0, &error), 0);
     settle(META_ROOT_INO);
     key_is(one, "/1/dir/one");
     key_is(foreign, "/1/theirs");
@@ -473,7 +473,7 @@ TEST(stores, the_whole_volume_moves, .init = begin, .fini = end)
     read_is(name_ino(&v, META_ROOT_INO, "outside"), "seen");
     volume_again(&v);
     read_is(one, "first");
-    check_int(meta_migrate(v.meta, META_ROOT_INO, META_MIGRATE_CANCEL, NULL, 0, &error), 0);
+    check_int(meta_migrate(v.meta, META_ROOT_INO, META_MIGRATE_CANCEL, NULL, NULL, 0, &error), 0);
     settle(META_ROOT_INO);
     key_is(one, "dir/one");
     key_is(foreign, "theirs");
@@ -487,7 +487,7 @@ TEST(stores, attached_directory_moves_home, .init = begin, .fini = end)
 {
     uint64_t at = attached(false);
     uint64_t b = name_ino(&v, name_ino(&v, at, "d"), "b");
-    check_int(meta_migrate(v.meta, at, META_MIGRATE_TO, "main", 0, &error), 0);
+    check_int(meta_migrate(v.meta, at, META_MIGRATE_TO, "main", NULL, 0, &error), 0);
     settle(META_ROOT_INO);
     key_is(b, "at/d/b");
     read_is(b, "below");
@@ -506,13 +506,13 @@ TEST(stores, paused_migration_moves_nothing, .init = begin, .fini = end)
     check_int(attach(third, "new", 0, false), 0);
     v.config.no_settle = true;
     volume_again(&v);
-    check_int(meta_migrate(v.meta, data, META_MIGRATE_TO, "new", 0, &error), 0);
-    check_int(meta_migrate(v.meta, data, META_MIGRATE_PAUSE, NULL, 0, &error), 0);
+    check_int(meta_migrate(v.meta, data, META_MIGRATE_TO, "new", NULL, 0, &error), 0);
+    check_int(meta_migrate(v.meta, data, META_MIGRATE_PAUSE, NULL, NULL, 0, &error), 0);
     v.config.no_settle = false;
     volume_again(&v);
     settle(META_ROOT_INO);
     key_is(one, "data/one");
-    check_int(meta_migrate(v.meta, data, META_MIGRATE_RESUME, NULL, 0, &error), 0);
+    check_int(meta_migrate(v.meta, data, META_MIGRATE_RESUME, NULL, NULL, 0, &error), 0);
     settle(META_ROOT_INO);
     key_is(one, "/1/data/one");
     read_is(one, "first");

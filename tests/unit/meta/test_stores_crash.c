@@ -72,7 +72,7 @@ static void migrate(struct volume *v)
     int rc = attach(v, 0, &error);
     if (rc && rc != -EEXIST)
         test_fail("attach: %s", error.message);
-    check_int(meta_migrate(v->meta, data, META_MIGRATE_TO, "third", 0, &error), 0);
+    check_int(meta_migrate(v->meta, data, META_MIGRATE_TO, "third", NULL, 0, &error), 0);
     rc = volume_settle(v, META_ROOT_INO, &error);
     if (rc)
         test_fail("settle: %s", error.message);
