@@ -178,6 +178,8 @@ static int dispatch(struct engine_txn *t, const struct meta_op *op, struct meta_
         return engine_apply_settle_begin(t, op, reply);
     case META_SETTLE_DONE:
         return engine_apply_settle_done(t, op, reply);
+    case META_LATE:
+        return engine_apply_late(t, op, reply);
     case META_CLASS_DONE:
         return engine_apply_class_done(t, op, reply);
     case META_SETTLE_RETRY:

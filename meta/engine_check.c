@@ -438,6 +438,12 @@ static void check_work(struct check *c, const uint8_t *k, size_t k_len, const ui
     uint64_t a = k_len >= 9 ? record_get_u64(k + 1) : 0;
     uint64_t b = k_len >= 17 ? record_get_u64(k + 9) : 0;
     bool good = false;
+    struct record_late late;
+    if (k_len && k[0] == RECORD_WORK_LATE_KEY) {
+        if (record_late_decode(v, v_len, &late) < 0)
+            bad(c, "late object at %.*s: unreadable", (int)k_len - 1, k + 1);
+        return;
+    }
     switch (k_len >= 9 ? k[0] : 0) {
     case RECORD_WORK_SETTLE:
         good = get_inode(c, b, arena, &inode) && inode.due_ns == a && inode.nlink + b > 0;
@@ -459,6 +465,9 @@ static void check_work(struct check *c, const uint8_t *k, size_t k_len, const ui
                (!get_inode(c, a, arena, &inode) || inode.flags & RECORD_CARRY_DUE);
         break;
     }
+    case RECORD_WORK_LATE:
+        good = record_late_decode(v, v_len, &late) == 0 && late.key_len > 0;
+        break;
     case RECORD_WORK_CURSOR:
         good = get_inode(c, a, arena, &inode) && S_ISDIR(inode.mode) && inode.due_ns;
         break;

@@ -398,6 +398,16 @@ int engine_class_step(struct engine_txn *t, struct engine_node *node, struct rec
 int engine_apply_class_done(struct engine_txn *t, const struct meta_op *op,
                             struct meta_reply *reply);
 
+/* engine_late.c */
+
+/* gc has done with an object. */
+int engine_late_note(struct engine_txn *t, uint64_t id, const struct record_object *object);
+/* Whether such a one may yet appear at a key: 1 and its id, or 0. */
+int engine_late_at(struct engine_txn *t, const char *key, size_t len, uint64_t *id);
+/* At any key that begins so (in another store, a whole route at least): 1, 0. */
+int engine_late_below(struct engine_txn *t, const char *prefix, size_t len);
+int engine_apply_late(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply);
+
 /* engine_settle.c */
 
 int engine_apply_settle_begin(struct engine_txn *t, const struct meta_op *op,

@@ -36,6 +36,7 @@ struct import {
     uint64_t asked_ns; /* when the bucket was asked; 0: not known */
     bool no_keys;      /* no object of ours holds a key in the range: need not be asked for each */
     bool old;          /* what is shown was so some time ago: what is known here stays */
+    bool late;         /* something late of ours may be among the keys */
 };
 
 static int import_begin(struct import *im, struct engine_txn *t, uint64_t ino,
@@ -56,7 +57,11 @@ static int import_begin(struct import *im, struct engine_txn *t, uint64_t ino,
     /* It was moved and settled while the bucket was asked: the answer is about other keys, and
      * would take away files that are here. */
     bool same = op->data_len == im->prefix_len && !memcmp(op->data, im->prefix, im->prefix_len);
-    return same ? 0 : -ESTALE;
+    if (!same || op->flags & (META_IMPORT_OLD | META_IMPORT_LOOKED))
+        return same ? 0 : -ESTALE;
+    rc = engine_late_below(t, im->prefix, im->prefix_len);
+    im->late = rc > 0;
+    return MIN(rc, 0);
 }
 
 /* The whole key of a name; its length, or 0 if it would be too long. */
@@ -114,6 +119,19 @@ static struct record_object foreign_object(struct import *im, const struct meta_
 }
 
 static int import_end(struct import *im);
+static int tell(struct import *im, const char *name, size_t len, const struct engine_node *node);
+
+/* An object of ours that came late may be what stands at the key: 1, the caller looks, and nothing
+ * changes. */
+static int left_to_look(struct import *im, const struct meta_entry *e, const char *key, size_t len)
+{
+    uint64_t id;
+    int rc = im->late ? engine_late_at(im->t, key, len, &id) : 0;
+    if (rc <= 0)
+        return rc;
+    rc = tell(im, e->name, e->name_len, NULL);
+    return rc < 0 ? rc : 1;
+}
 
 /* A new file: nothing of it is read again in this apply, so all goes straight into the batch. */
 static int add_file(struct import *im, const struct meta_entry *e, const char *key, size_t len,
@@ -226,8 +244,10 @@ static int import_new(struct import *im, const struct meta_entry *e, uint64_t *i
         return add_dir(im, e, key, len, ino);
     }
     int rc = im->no_keys ? 0 : engine_key_holder(im->t, key, len, &owner);
+    if (rc == 0 && !owner)
+        rc = left_to_look(im, e, key, len);
     if (rc != 0 || owner)
-        return rc;
+        return MIN(rc, 0);
     return add_file(im, e, key, len, ino);
 }
 
@@ -337,11 +357,14 @@ static int import_known(struct import *im, const struct meta_entry *e, uint64_t 
     /* A listing from before our own last write of the key. */
     if (!object.foreign && e->mtime_ns && e->mtime_ns / NS < object.mtime_ns / NS)
         return 0;
+    rc = left_to_look(im, e, key, len);
+    if (rc != 0)
+        return MIN(rc, 0);
     return follow_change(im, node, e, key, len);
 }
 
-/* Tells the caller what he may have to forget. */
-static int tell_removed(struct import *im, const char *name, size_t len, struct engine_node *node)
+/* Tells the caller what he may have to forget; without a node, what he has to look at. */
+static int tell(struct import *im, const char *name, size_t len, const struct engine_node *node)
 {
     struct meta_reply *reply = im->reply;
     if (reply->entry_count == im->removed_cap) {
@@ -363,6 +386,8 @@ static int tell_removed(struct import *im, const char *name, size_t len, struct 
     memset(e, 0, sizeof(*e));
     e->name = copy;
     e->name_len = len;
+    if (!node)
+        return 0;
     e->ino = node->ino;
     e->is_dir = S_ISDIR(node->now.mode);
     engine_attr(node->ino, &node->now, &e->attr);
@@ -410,7 +435,7 @@ static int import_gone(struct import *im, const char *name, size_t name_len, uin
             return rc;
     }
     rc = engine_name_remove(t, im->dir, name, name_len, node, false);
-    return rc < 0 ? rc : tell_removed(im, name, name_len, node);
+    return rc < 0 ? rc : tell(im, name, name_len, node);
 }
 
 static int import_end(struct import *im)

@@ -615,8 +615,11 @@ int engine_apply_gc_done(struct engine_txn *t, const struct meta_op *op, struct 
             continue;
         /* One that settle has meanwhile taken out of the queue, to write over it, goes with that
          * step: its key is the step's. */
-        if (rc == 0 && object.state == META_OBJECT_GARBAGE && object.due_ns)
-            rc = engine_object_forget(t, op->inos[i], &object);
+        if (rc == 0 && object.state == META_OBJECT_GARBAGE && object.due_ns) {
+            rc = engine_late_note(t, op->inos[i], &object);
+            if (rc == 0)
+                rc = engine_object_forget(t, op->inos[i], &object);
+        }
         if (rc < 0)
             return rc;
     }

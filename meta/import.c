@@ -257,7 +257,8 @@ int import_one(struct importer *importer, uint64_t parent, const struct import_q
                          .data_len = strlen(question->prefix),
                          .attr.mtime_ns = question->asked_ns,
                          .entries = entry,
-                         .entry_count = entry ? 1 : 0};
+                         .entry_count = entry ? 1 : 0,
+                         .flags = question->looked ? META_IMPORT_LOOKED : 0};
     struct meta_reply reply;
     int rc = volume_apply(meta, &op, &reply);
     if (!rc)
@@ -309,15 +310,28 @@ static bool is_absence(int result)
     return result == -ENOENT || result == -ENOTDIR || result == -EISDIR;
 }
 
+bool import_is_late(struct meta *meta, const struct store_op *head)
+{
+    uint64_t found = 0;
+    if (tags_compare(head, &meta->format, 0, &found) == TAGS_NONE || !found)
+        return false;
+    struct meta_op op = {
+        .kind = META_LATE, .object = found, .data = head->key, .data_len = strlen(head->key)};
+    struct meta_reply reply;
+    bool late = !volume_apply(meta, &op, &reply) && reply.end;
+    meta_reply_done(&reply);
+    return late;
+}
+
 static int single_apply(struct single *s)
 {
     const struct store_op *head = &s->head.work.op, *list = &s->list.work.op;
     struct meta_name name = {(const char *)s->id + sizeof(uint64_t), s->name_len};
     struct meta_entry entry = {.name = name.bytes, .name_len = name.len};
     char prefix[META_KEY_MAX + 1];
-    struct import_question question = {prefix, s->asked_ns};
+    struct import_question question = {prefix, s->asked_ns, .looked = true};
     snprintf(prefix, sizeof(prefix), "%.*s", (int)(strlen(s->key) - name.len), s->key);
-    bool file = !head->result && s->key[0];
+    bool file = !head->result && s->key[0] && !import_is_late(s->importer->meta, head);
     if (list->out_list.count) {
         entry.is_dir = true;
         if (file)

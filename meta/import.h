@@ -80,7 +80,11 @@ bool import_is_internal(const struct importer *importer, const char *prefix, con
 struct import_question {
     const char *prefix; /* below it */
     uint64_t asked_ns;  /* meta_time_ns at or before the time of asking */
+    bool looked;        /* the object's tags were looked at: it is nothing late of ours */
 };
+/* Whether what HEAD shows at a key is an object of ours that was written after gc had done with it.
+ * Then gc gets it again, if the key is free. */
+bool import_is_late(struct meta *meta, const struct store_op *head);
 
 /* META_IMPORT_ONE; entry NULL: there is none. Tells the mount what changed. -ESTALE: the directory
  * comes from another prefix by now. */

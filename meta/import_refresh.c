@@ -342,11 +342,12 @@ static int read_object(struct meta *meta, uint64_t id, struct meta_object *out)
 
 static int record_outside(struct probe *p, const struct store_op *head)
 {
+    bool there = !head->result && !import_is_late(p->meta, head);
     const char *slash = strrchr(p->object.key, '/');
     const char *name = slash ? slash + 1 : p->object.key;
     struct meta_entry entry = {.name = name, .name_len = strlen(name)};
     struct meta_op op = {.kind = META_OUTSIDE, .object = p->object.id, .ino = p->task->ino};
-    if (!head->result) {
+    if (there) {
         entry.size = head->info.size;
         entry.mtime_ns = head->info.mtime_ns;
         memcpy(entry.etag, head->info.etag, sizeof(entry.etag));

@@ -56,6 +56,8 @@ struct listing {
     size_t from_len;
     struct doubt *files;  /* listed as files; directories of these names may come */
     struct doubt *doubts; /* directories of the database that were not listed yet */
+    struct doubt *looks;  /* files that are asked for by name before the listing ends */
+    struct import_wait look;
     struct import_wait *waits, *again;
     UT_hash_handle hh;
 };
@@ -433,6 +435,10 @@ static int apply_range(struct listing *l, const struct batch *batch, size_t firs
         rc = volume_apply(l->meta, &op, &reply);
         if (!rc)
             volume_names_gone(l->meta, &reply);
+        for (size_t i = 0; !rc && i < reply.entry_count; i++)
+            if (!reply.entries[i].ino &&
+                !doubt_add(&l->looks, reply.entries[i].name, reply.entries[i].name_len))
+                rc = -ENOMEM;
         meta_reply_done(&reply);
     }
     if (!rc && l->known_before) {
@@ -613,8 +619,37 @@ static void finish(struct listing *l, int rc, const struct error *error)
     call_waits(again, rc ? rc : -ECANCELED, error);
     doubts_free(&l->files);
     doubts_free(&l->doubts);
+    doubts_free(&l->looks);
     free(l);
     work_end(meta);
+}
+
+static void look_next(struct listing *l);
+
+static void looked(struct import_wait *wait, int rc, const struct error *error)
+{
+    struct listing *l = container_of(wait, struct listing, look);
+    if (rc)
+        finish(l, rc, error);
+    else
+        look_next(l);
+}
+
+/* All pages are applied. */
+static void look_next(struct listing *l)
+{
+    struct doubt *d = l->looks;
+    if (!d) {
+        finish(l, 0, NULL);
+        return;
+    }
+    char text[META_NAME_MAX + 1];
+    struct meta_name name = {text, d->len};
+    memcpy(text, d->name, d->len);
+    l->looks = d->next;
+    free(d);
+    l->look.done = looked;
+    import_ask(l->importer, l->ino, &name, &l->look);
 }
 
 /* The directory comes from another prefix by now: that one is listed. False: from none, or it moves
@@ -662,7 +697,7 @@ static bool take_page(struct listing *l, struct page *page)
     if (rc)
         set_failed(l, rc, NULL); /* here, not in the store */
     else if (last && !again)
-        finish(l, 0, NULL);
+        look_next(l);
     return !rc && last && !again;
 }
 
@@ -707,6 +742,7 @@ static void start(struct listing *l)
     struct list_range range = {.prefix = l->prefix, .folders = true};
     doubts_free(&l->files);
     doubts_free(&l->doubts);
+    doubts_free(&l->looks);
     l->failed = 0;
     l->refetches = l->page_count = 0;
     l->from_len = 0;

@@ -91,6 +91,8 @@ const char *meta_kind_name(enum meta_kind kind)
         return "outside";
     case META_CLASS_DONE:
         return "class_done";
+    case META_LATE:
+        return "late";
     case META_CONFLICT:
         return "conflict";
     case META_SETTLE_BEGIN:

@@ -60,6 +60,14 @@ void record_key_store(struct record_key *key, const void *bytes, size_t len)
     key_put(key, (const char *)bytes + skip, len - skip);
 }
 
+void record_key_late(struct record_key *key, const void *bytes, size_t len)
+{
+    record_key_store(key, bytes, len);
+    memmove(key->bytes + 1, key->bytes, key->len);
+    key->bytes[0] = RECORD_WORK_LATE_KEY;
+    key->len++;
+}
+
 void record_key_work(struct record_key *key, uint8_t kind, uint64_t a)
 {
     key->len = 0;
@@ -361,6 +369,25 @@ int record_origin_decode(const void *data, size_t len, struct record_origin *out
     reader_init(&r, data, len);
     version_check(&r);
     out->prefix = (const char *)reader_bytes(&r, META_KEY_MAX, &out->prefix_len);
+    return reader_end(&r);
+}
+
+void record_late_encode(struct buf *b, const struct record_late *late)
+{
+    buf_put_u8(b, VERSION);
+    buf_put_varint(b, late->object);
+    buf_put_varint(b, late->time_ns);
+    buf_put_bytes(b, late->key, late->key_len);
+}
+
+int record_late_decode(const void *data, size_t len, struct record_late *out)
+{
+    struct reader r;
+    reader_init(&r, data, len);
+    version_check(&r);
+    out->object = reader_varint(&r);
+    out->time_ns = reader_varint(&r);
+    out->key = (const char *)reader_bytes(&r, META_KEY_MAX, &out->key_len);
     return reader_end(&r);
 }
 

@@ -36,6 +36,8 @@ void record_key_store(struct record_key *key, const void *bytes, size_t len);
 /* A letter of enum record_work, then one or two numbers. */
 void record_key_work(struct record_key *key, uint8_t kind, uint64_t a);
 void record_key_work2(struct record_key *key, uint8_t kind, uint64_t a, uint64_t b);
+/* RECORD_WORK_LATE_KEY, then as record_key_store. At most META_KEY_MAX bytes. */
+void record_key_late(struct record_key *key, const void *bytes, size_t len);
 void record_key_text(struct record_key *key, const char *text);
 /* RECORD_QUOTA_PREFIX, then the number, in the system column family. */
 void record_key_quota(struct record_key *key, uint64_t ino);
@@ -50,6 +52,8 @@ uint64_t record_get_u64(const uint8_t *bytes);
 enum record_work {
     RECORD_WORK_CARRY = 'E',    /* ino → struct record_carry */
     RECORD_WORK_GC = 'G',       /* due, object → nothing */
+    RECORD_WORK_LATE = 'L',     /* slot → struct record_late */
+    RECORD_WORK_LATE_KEY = 'M', /* store and key → the same, without the key */
     RECORD_WORK_RESERVED = 'R', /* object → nothing */
     RECORD_WORK_SETTLE = 'S',   /* due, ino → struct record_queue */
     RECORD_WORK_STEP = 'T',     /* ino → struct record_step */
@@ -167,6 +171,15 @@ struct record_carry {
 };
 void record_carry_encode(struct buf *b, const struct record_carry *carry);
 int record_carry_decode(const void *data, size_t len, struct record_carry *out);
+
+/* An object that gc has done with. */
+struct record_late {
+    uint64_t object, time_ns;
+    const char *key;
+    size_t key_len;
+};
+void record_late_encode(struct buf *b, const struct record_late *late);
+int record_late_decode(const void *data, size_t len, struct record_late *out);
 
 struct record_step {
     enum meta_settle_action action;

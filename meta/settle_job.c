@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/crash.h"
+#include "import.h"
 #include "s3/mux.h"
 #include "settle.h"
 
@@ -285,6 +286,21 @@ static void drop_upload(struct settle_job *job)
     settle_job_submit(job, upload_dropped);
 }
 
+static void late_dropped(struct work_op *work)
+{
+    changed_meanwhile(work->arg, WAIT_NS, "an object of ours came late to its key");
+}
+
+/* Nothing refers to it, and the key is this step's. */
+static void drop_late(struct settle_job *job)
+{
+    memcpy(job->etag, job->op.op.info.etag, sizeof(job->etag));
+    store_op_reset(&job->op.op);
+    job->op.op =
+        (struct store_op){.kind = STORE_DELETE, .key = job->plan.target.key, .if_match = job->etag};
+    settle_job_submit(job, late_dropped);
+}
+
 /* What stands at the key of an object that is to get another class. */
 static void class_looked(struct settle_job *job)
 {
@@ -338,6 +354,8 @@ static void taken_looked(struct work_op *work)
     case TAGS_OTHER:
         if (is_known(job->meta, found))
             changed_meanwhile(job, WAIT_NS, "an older object at its key is to be deleted");
+        else if (import_is_late(job->meta, op))
+            drop_late(job);
         else
             settle_job_fail(job, DELAY_TAKEN_NS,
                             "the key %s is taken by an object of this volume that its metadata "

@@ -368,7 +368,7 @@ void volume_names_gone(struct meta *meta, const struct meta_reply *reply)
     const struct meta_events *events = &meta->config.events;
     for (size_t i = 0; i < reply->entry_count; i++) {
         const struct meta_entry *e = &reply->entries[i];
-        if (e->attr.nlink)
+        if (e->attr.nlink || !e->ino)
             continue;
         if (events->inode_gone)
             events->inode_gone(events->arg, e->ino);

@@ -111,7 +111,9 @@ enum meta_kind {
                          data (may be NULL): the prefix that was asked for. -ESTALE: the directory
                          comes from another one now, of which the answer says nothing.
                          attr.mtime_ns (0: not known): when it was asked for; it says nothing of what
-                         we have written since */
+                         we have written since. Entries with ino 0 in the answer are files of the
+                         page  that were left as they were: only their tags can say whose they are
+                         (LATE),  then IMPORT_ONE with META_IMPORT_LOOKED */
     META_IMPORT_ONE,  /* parent, name, entries[0] or none (the key does not exist): one looked-up
                          name → attr (ino 0: nothing there). data, attr.mtime_ns: as with
                          IMPORT_DIR */
@@ -157,6 +159,10 @@ enum meta_kind {
                         at its key is the copy that was recorded → end = the object is that now.
                         ino, length = settle.change: the step that wrote it is over */
 
+    META_LATE, /* object, data = key: what stands there says by its tags that it is this object of
+                  ours, of which there is no record → end = it was written after gc had done with
+                  it; if nobody else holds the key, gc gets it again */
+
     META_SESSION_BEGIN = 120, /* session, data = its record: may apply from now on */
     META_SESSION_END,         /* session: its later operations are refused; kept answers are gone */
 };
@@ -172,7 +178,8 @@ enum {
                                    long ago. Names that are known stay, new ones come where nothing
                                    was listed or changed here since; with LAST the directory is as
                                    if listed then */
-    META_NOT_WRITTEN = 1 << 12, /* ABANDON, CARRY_DONE */
+    META_IMPORT_LOOKED = 1 << 21, /* IMPORT_ONE: by its tags the object is nothing late of ours */
+    META_NOT_WRITTEN = 1 << 12,   /* ABANDON, CARRY_DONE */
     META_ACCEPTED = 1 << 13,    /* COMMIT: the bytes were accepted from the application before: they
                                    count, but no quota refuses them now */
     META_QUOTA_ABOVE = 1 << 14, /* QUOTA */

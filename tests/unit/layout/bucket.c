@@ -15,6 +15,7 @@
 #define WRITTEN_MAX 1024
 #define INTERNAL ".sluice/"
 #define FAIL_ONE_IN 60
+#define LATE_MAX 16
 
 struct held {
     struct store_op *op;
@@ -51,6 +52,11 @@ static struct {
         uint8_t *data;
         size_t len;
     } written[WRITTEN_MAX];
+    struct late {
+        struct store_op op;
+        uint64_t due_ns;
+    } late[LATE_MAX]; /* writes of a process that is dead: the store has not seen them yet */
+    unsigned late_count;
     bool dead, calm;
     unsigned refuse, refused;
     uint64_t refused_ns;
@@ -297,6 +303,82 @@ static struct held *take(unsigned which)
     return h;
 }
 
+/* Late writes */
+
+static char *copy_text(const char *text)
+{
+    return text ? strdup(text) : NULL;
+}
+
+/* A PUT in flight when its process died: it arrives some time later. */
+static void keep_late(const struct store_op *op)
+{
+    if (op->kind != STORE_PUT || !op->if_none_match || is_control(op->key) ||
+        !strncmp(op->key, INTERNAL, strlen(INTERNAL)) || b.late_count == LATE_MAX)
+        return;
+    struct late *late = &b.late[b.late_count++];
+    size_t len = 0, at = 0;
+    for (unsigned i = 0; i < op->iov_count; i++)
+        len += op->iov[i].iov_len;
+    uint8_t *data = malloc(len + 1);
+    for (unsigned i = 0; i < op->iov_count; i++) {
+        memcpy(data + at, op->iov[i].iov_base, op->iov[i].iov_len);
+        at += op->iov[i].iov_len;
+    }
+    struct iovec *iov = malloc(sizeof(*iov));
+    *iov = (struct iovec){.iov_base = data, .iov_len = len};
+    struct store_meta *meta = calloc(op->meta_count + 1, sizeof(*meta));
+    for (unsigned i = 0; i < op->meta_count; i++)
+        meta[i] = (struct store_meta){copy_text(op->meta[i].name), copy_text(op->meta[i].value)};
+    late->op = (struct store_op){.kind = STORE_PUT,
+                                 .key = copy_text(op->key),
+                                 .if_none_match = true,
+                                 .iov = iov,
+                                 .iov_count = 1,
+                                 .meta = meta,
+                                 .meta_count = op->meta_count};
+    late->due_ns = clock_monotonic_ns() + sim_below(2000) * NS_PER_MS;
+}
+
+static void arrive(struct late *late)
+{
+    struct store_op op = late->op;
+    *late = b.late[--b.late_count];
+    int rc = call(&op);
+    sim_trace("  late put %s = %d", op.key, rc);
+    store_op_reset(&op);
+    struct bucket_object *o = rc ? NULL : look(op.key);
+    if (o)
+        o->late = true;
+    if (o && b.engine)
+        model_check("a write came late");
+    for (unsigned i = 0; i < op.meta_count; i++) {
+        free((char *)op.meta[i].name);
+        free((char *)op.meta[i].value);
+    }
+    free((void *)op.meta);
+    free(op.iov->iov_base);
+    free((void *)op.iov);
+    free((char *)op.key);
+}
+
+static unsigned late_ready(void *arg)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < b.late_count; i++)
+        count += b.late[i].due_ns <= clock_monotonic_ns();
+    return count;
+}
+
+static void late_run(void *arg, unsigned which)
+{
+    for (unsigned i = 0; i < b.late_count; i++)
+        if (b.late[i].due_ns <= clock_monotonic_ns() && !which--) {
+            arrive(&b.late[i]);
+            return;
+        }
+}
+
 static unsigned ready(void *arg)
 {
     return b.held_count;
@@ -354,6 +436,8 @@ void bucket_crash(void)
         struct held *h = take(sim_below(b.held_count));
         if (!h->done && sim_below(2))
             take_effect(h);
+        else if (!h->done)
+            keep_late(h->op);
         fail(h, -ECANCELED);
         answer(h);
     }
@@ -372,7 +456,7 @@ void bucket_calm(bool calm)
 
 bool bucket_idle(void)
 {
-    return !b.held_count;
+    return !b.held_count && !b.late_count;
 }
 
 void bucket_refuse(unsigned kinds)
@@ -483,6 +567,7 @@ static const struct store_backend backend = {
 void bucket_init(const char *volume_id, enum bucket_fault fault)
 {
     static const struct sim_source source = {.ready = ready, .run = run};
+    static const struct sim_source late_writes = {.ready = late_ready, .run = late_run};
     memcpy(b.volume_id, volume_id, 33);
     b.fault = fault;
     if (loop_new(&b.loop, "store") || store_memory_new(b.loop, &b.memory))
@@ -491,6 +576,7 @@ void bucket_init(const char *volume_id, enum bucket_fault fault)
     store_init(&b.store, &backend, b.loop, NULL, "memory://");
     b.store.caps = b.memory->caps;
     sim_source_add(&source);
+    sim_source_add(&late_writes);
 }
 
 struct store *bucket_store(void)

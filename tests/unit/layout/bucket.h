@@ -22,6 +22,7 @@ struct bucket_object {
     size_t len;
     bool foreign;
     uint64_t id;             /* ours: of its tags */
+    bool late;               /* ours: written after its process had died */
     uint64_t adopter;        /* foreign: the file that was imported from it */
     bool released;           /* a user changed, moved or removed that file */
     uint64_t referenced_seq; /* a file was seen to use it, after this change */
@@ -44,7 +45,7 @@ void bucket_init(const char *volume_id, enum bucket_fault fault);
 struct store *bucket_store(void);
 /* Of the volume that is open; NULL: none. */
 void bucket_engine(struct engine *engine);
-/* The process dies: what was sent takes effect now or never, and nothing after it. */
+/* The process dies: what was sent takes effect now, or some time later, or never. */
 void bucket_crash(void);
 void bucket_alive(void);
 /* No more faults and lost answers. */

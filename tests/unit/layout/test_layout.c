@@ -477,7 +477,7 @@ static void refresher(void)
 static const struct bucket_object *left_behind(void)
 {
     for (const struct bucket_object *o = bucket_all(); o; o = o->hh.next)
-        if (!o->foreign && strncmp(o->key, ".sluice/e/", 10) != 0 && !model_user_of(o))
+        if (!o->foreign && !o->late && strncmp(o->key, ".sluice/e/", 10) != 0 && !model_user_of(o))
             return o;
     return NULL;
 }

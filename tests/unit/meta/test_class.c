@@ -65,6 +65,12 @@ static void settle(void)
         test_fail("settle: %d %s", rc, error.message);
 }
 
+/* Whoever waits is told what failed meanwhile, and it is tried again. */
+static void settle_at_last(void)
+{
+    eventually(volume_settle(&v, META_ROOT_INO, NULL) == 0);
+}
+
 static bool is_clean(void)
 {
     cleanup(free_ptr) char *status = volume_status(&v);
@@ -232,7 +238,7 @@ TEST(class, others_write_it_first, .init = init, .fini = fini)
     eventually(late_store_held(v.late) == 1);
     bucket_put(&v, "data/big", "theirs");
     late_store_release(v.late);
-    settle();
+    settle_at_last();
     cleanup(free_ptr) char *text = bucket_get(&v, "data/big");
     check_str(text, "theirs");
     int rc;
@@ -255,7 +261,7 @@ TEST(class, others_delete_it_first, .init = init, .fini = fini)
     eventually(late_store_held(v.late) == 1);
     bucket_delete(&v, "data/big");
     late_store_release(v.late);
-    settle();
+    settle_at_last();
     check(!bucket_has(&v, "data/big"));
     check_int(name_lookup(&v, dir, "big", NULL), -ENOENT);
     eventually(is_clean());
@@ -280,7 +286,7 @@ TEST(class, shared_and_renamed_meanwhile, .init = init, .fini = fini)
     check_int(name_rename(&v, dir, "big", META_ROOT_INO, "moved"), 0);
     late_store_release(v.late);
     /* What is copied from it finds the copy in its place, and comes again. */
-    eventually(volume_settle(&v, META_ROOT_INO, NULL) == 0);
+    settle_at_last();
     file_is(ino, big, sizeof(big));
     file_is(two, big, sizeof(big));
     check(bucket_has(&v, "moved") && bucket_has(&v, "two"));
@@ -298,7 +304,7 @@ TEST(class, a_lost_reply, .init = init, .fini = fini)
     volume_fault(&v, (struct store_fault_rule){
                          .kind = STORE_MPU_COMPLETE, .count = 1, .result = -EIO, .after = true});
     rule(dir, COLD, 0);
-    eventually(volume_settle(&v, META_ROOT_INO, NULL) == 0);
+    settle_at_last();
     class_is("data/big", COLD);
     object_of(ino, &after);
     check_uint(after.id, before.id);
