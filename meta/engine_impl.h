@@ -400,7 +400,7 @@ int engine_apply_class_done(struct engine_txn *t, const struct meta_op *op,
 
 /* engine_late.c */
 
-/* gc has done with an object. */
+/* An object is being forgotten. */
 int engine_late_note(struct engine_txn *t, uint64_t id, const struct record_object *object);
 /* Whether such a one may yet appear at a key: 1 and its id, or 0. */
 int engine_late_at(struct engine_txn *t, const char *key, size_t len, uint64_t *id);

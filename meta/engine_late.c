@@ -2,7 +2,7 @@
  * Objects of ours that may yet appear at a natural key: a request to write one was given up, or its
  * answer was lost, and the store carries it out after gc has looked. What then stands there has our
  * tags, but no record: without this it would be taken for somebody else's file. So the last objects
- * that gc has done with are remembered for a while: in LATE_SLOTS rows (by object id), and one more
+ * that were forgotten are remembered for a while: in LATE_SLOTS rows (by object id), and one more
  * for each key that finds them. docs/open-layout.md.
  */
 #include <errno.h>

@@ -178,6 +178,8 @@ int engine_object_forget(struct engine_txn *t, uint64_t id, const struct record_
         rc = engine_key_delete(t, object->key, object->key_len);
     if (rc == 0 && object->shared)
         rc = share_rows_drop(t, id);
+    if (rc == 0)
+        rc = engine_late_note(t, id, object);
     if (rc < 0)
         return rc;
     if (object->state == META_OBJECT_GARBAGE) {
@@ -615,11 +617,8 @@ int engine_apply_gc_done(struct engine_txn *t, const struct meta_op *op, struct 
             continue;
         /* One that settle has meanwhile taken out of the queue, to write over it, goes with that
          * step: its key is the step's. */
-        if (rc == 0 && object.state == META_OBJECT_GARBAGE && object.due_ns) {
-            rc = engine_late_note(t, op->inos[i], &object);
-            if (rc == 0)
-                rc = engine_object_forget(t, op->inos[i], &object);
-        }
+        if (rc == 0 && object.state == META_OBJECT_GARBAGE && object.due_ns)
+            rc = engine_object_forget(t, op->inos[i], &object);
         if (rc < 0)
             return rc;
     }

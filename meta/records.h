@@ -172,7 +172,7 @@ struct record_carry {
 void record_carry_encode(struct buf *b, const struct record_carry *carry);
 int record_carry_decode(const void *data, size_t len, struct record_carry *out);
 
-/* An object that gc has done with. */
+/* An object that was forgotten: a late write may bring it back. */
 struct record_late {
     uint64_t object, time_ns;
     const char *key;
