@@ -95,12 +95,19 @@ int engine_late_below(struct engine_txn *t, const char *prefix, size_t len)
 int engine_apply_late(struct engine_txn *t, const struct meta_op *op, struct meta_reply *reply)
 {
     struct record_object object;
-    uint64_t id, holder;
+    struct record_late late;
+    struct record_key slot;
+    uint64_t holder;
     if (!op->data_len || op->data_len > META_KEY_MAX)
         return -EINVAL;
-    int rc = engine_late_at(t, op->data, op->data_len, &id);
-    if (rc <= 0 || id != op->object)
-        return MIN(rc, 0);
+    uint64_t id = op->object;
+    record_key_work(&slot, RECORD_WORK_LATE, id % LATE_SLOTS);
+    int rc = row_get(t, &slot, &late);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    if (late.object != id || late.key_len != op->data_len ||
+        memcmp(late.key, op->data, op->data_len) != 0 || t->time_ns > late.time_ns + LATE_NS)
+        return 0;
     rc = engine_object_get(t, id, &object);
     if (rc != -ENOENT)
         return MIN(rc, 0);
