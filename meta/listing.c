@@ -18,9 +18,9 @@
 #include "base/cleanup.h"
 #include "import.h"
 #include "list_plan.h"
+#include "list_snapshot.h"
 
 #define REFETCH_MAX 20
-#define SNAPSHOT_STEP 1000
 
 struct page {
     struct list_page page;
@@ -69,17 +69,11 @@ struct batch {
     char last_key[META_KEY_MAX + 1]; /* below the prefix */
 };
 
-static int compare_names(const char *a, size_t a_len, const char *b, size_t b_len)
-{
-    int order = memcmp(a, b, MIN(a_len, b_len));
-    return order ? order : (a_len > b_len) - (a_len < b_len);
-}
-
 /* By name; a directory before a file of the same name. */
 static int compare_entries(const void *a, const void *b)
 {
     const struct meta_entry *x = a, *y = b;
-    int order = compare_names(x->name, x->name_len, y->name, y->name_len);
+    int order = names_compare(x->name, x->name_len, y->name, y->name_len);
     return order ? order : y->is_dir - x->is_dir;
 }
 
@@ -95,7 +89,7 @@ static struct meta_entry *batch_find(const struct batch *batch, const char *name
             high = mid;
     }
     struct meta_entry *e = &batch->entries[low];
-    return low < batch->count && !compare_names(e->name, e->name_len, name, len) ? e : NULL;
+    return low < batch->count && !names_compare(e->name, e->name_len, name, len) ? e : NULL;
 }
 
 static int batch_insert(struct batch *batch, const struct meta_entry *entry)
@@ -120,7 +114,7 @@ static int batch_insert(struct batch *batch, const struct meta_entry *entry)
 
 static struct doubt *doubt_find(struct doubt *list, const char *name, size_t len)
 {
-    while (list && compare_names(list->name, list->len, name, len))
+    while (list && names_compare(list->name, list->len, name, len))
         list = list->next;
     return list;
 }
@@ -235,7 +229,7 @@ static void hide_twins(struct listing *l, struct batch *batch)
     for (size_t i = 0; i < batch->count; i++) {
         const struct meta_entry *e = &batch->entries[i];
         const struct meta_entry *before = kept ? &batch->entries[kept - 1] : NULL;
-        if (before && !compare_names(before->name, before->name_len, e->name, e->name_len)) {
+        if (before && !names_compare(before->name, before->name_len, e->name, e->name_len)) {
             hide(l, e->name, e->name_len, NAMES_BESIDE);
             continue;
         }
@@ -254,7 +248,7 @@ static void hide_twins(struct listing *l, struct batch *batch)
 /* A directory of this name may still come. If the database has one, it stays for now. */
 static int keep_doubtful(struct listing *l, struct batch *batch, const char *name, size_t len)
 {
-    if (compare_names(name, len, l->from, l->from_len) <= 0 || names_check(name, len))
+    if (names_compare(name, len, l->from, l->from_len) <= 0 || names_check(name, len))
         return 0;
     struct meta_entry *listed = batch_find(batch, name, len);
     if (listed && listed->is_dir)
@@ -318,99 +312,6 @@ static int remember_files(struct listing *l, const struct batch *batch)
     return 0;
 }
 
-/* What changed for the mount */
-
-struct seen {
-    uint64_t ino, data_version, meta_version;
-    size_t len;
-    char *name; /* owned */
-};
-
-struct snapshot {
-    struct seen *entries; /* owned */
-    size_t count, cap;
-};
-
-static void snapshot_done(struct snapshot *s)
-{
-    for (size_t i = 0; i < s->count; i++)
-        free(s->entries[i].name);
-    free(s->entries);
-}
-
-static int snapshot_add(struct snapshot *s, const struct meta_entry *e)
-{
-    if (s->count == s->cap) {
-        size_t cap = s->cap ? 2 * s->cap : 256;
-        struct seen *grown = reallocarray(s->entries, cap, sizeof(*grown));
-        if (!grown)
-            return -ENOMEM;
-        s->entries = grown;
-        s->cap = cap;
-    }
-    char *name = strndup(e->name, e->name_len);
-    if (!name)
-        return -ENOMEM;
-    s->entries[s->count++] = (struct seen){.ino = e->attr.ino,
-                                           .data_version = e->attr.data_version,
-                                           .meta_version = e->attr.meta_version,
-                                           .len = e->name_len,
-                                           .name = name};
-    return 0;
-}
-
-/* What the database has after l->from up to `to` (len 0: the end). */
-static int snapshot_take(struct listing *l, const char *to, size_t to_len, struct snapshot *s)
-{
-    char after[META_NAME_MAX + 1];
-    size_t after_len = l->from_len;
-    memcpy(after, l->from, sizeof(after));
-    bool end = false;
-    while (!end) {
-        struct meta_op op = {.kind = META_READDIR,
-                             .ino = l->ino,
-                             .name = {after, after_len},
-                             .count = SNAPSHOT_STEP,
-                             .plus = true};
-        struct meta_reply reply;
-        int rc = volume_read(l->meta, &op, &reply);
-        end = rc || reply.end || !reply.entry_count;
-        for (size_t i = 0; !rc && i < reply.entry_count; i++) {
-            const struct meta_entry *e = &reply.entries[i];
-            if (to_len && compare_names(e->name, e->name_len, to, to_len) > 0) {
-                end = true;
-                break;
-            }
-            rc = snapshot_add(s, e);
-            after_len = MIN(e->name_len, (size_t)META_NAME_MAX);
-            memcpy(after, e->name, after_len);
-        }
-        meta_reply_done(&reply);
-        if (rc)
-            return rc;
-    }
-    return 0;
-}
-
-static void tell_difference(struct listing *l, const struct snapshot *before,
-                            const struct snapshot *after)
-{
-    size_t i = 0, j = 0;
-    while (i < before->count || j < after->count) {
-        const struct seen *b = i < before->count ? &before->entries[i] : NULL;
-        const struct seen *a = j < after->count ? &after->entries[j] : NULL;
-        int order = !b ? 1 : !a ? -1 : compare_names(b->name, b->len, a->name, a->len);
-        if (order < 0 || (!order && b->ino != a->ino))
-            volume_entry_changed(l->meta, l->ino, b->name, b->len);
-        else if (order > 0)
-            volume_entry_changed(l->meta, l->ino, a->name, a->len);
-        else if (b->data_version != a->data_version || b->meta_version != a->meta_version)
-            volume_inode_changed(l->meta, a->ino, b->data_version != a->data_version);
-        i += order <= 0;
-        j += order >= 0;
-    }
-}
-
 /* Applying a page */
 
 static int apply_range(struct listing *l, const struct batch *batch, size_t first, bool last)
@@ -428,9 +329,10 @@ static int apply_range(struct listing *l, const struct batch *batch, size_t firs
                          .flags = last ? META_IMPORT_LAST : 0};
     if (!last)
         op.new_name = (struct meta_name){end->name, end->name_len};
-    struct snapshot before = {0}, after = {0};
+    struct list_snapshot before = {0}, after = {0};
     struct meta_reply reply;
-    int rc = l->known_before ? snapshot_take(l, op.new_name.bytes, op.new_name.len, &before) : 0;
+    int rc =
+        l->known_before ? list_snapshot_take(l->meta, l->ino, &op.name, &op.new_name, &before) : 0;
     if (!rc) {
         rc = volume_apply(l->meta, &op, &reply);
         if (!rc)
@@ -442,12 +344,12 @@ static int apply_range(struct listing *l, const struct batch *batch, size_t firs
         meta_reply_done(&reply);
     }
     if (!rc && l->known_before) {
-        rc = snapshot_take(l, op.new_name.bytes, op.new_name.len, &after);
+        rc = list_snapshot_take(l->meta, l->ino, &op.name, &op.new_name, &after);
         if (!rc)
-            tell_difference(l, &before, &after);
+            list_snapshot_tell(l->meta, l->ino, &before, &after);
     }
-    snapshot_done(&before);
-    snapshot_done(&after);
+    list_snapshot_done(&before);
+    list_snapshot_done(&after);
     if (!rc && end) {
         memcpy(l->from, end->name, end->name_len);
         l->from_len = end->name_len;
@@ -480,7 +382,7 @@ static int apply_page(struct listing *l, const struct page *page)
         rc = keep_all_doubtful(l, &batch);
     size_t first = 0;
     while (!rc && first < batch.count && l->from_len &&
-           compare_names(batch.entries[first].name, batch.entries[first].name_len, l->from,
+           names_compare(batch.entries[first].name, batch.entries[first].name_len, l->from,
                          l->from_len) <= 0) {
         const struct meta_entry *late = &batch.entries[first++];
         struct meta_name name = {late->name, late->name_len};

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <uthash.h>
 
+#include "base/cleanup.h"
 #include "meta/op.h"
 
 struct dir_count {
@@ -33,6 +34,12 @@ static const char *const reasons[NAMES_PROBLEM_COUNT] = {
     [NAMES_SLASH_DATA] = "ends in / and has data",
     [NAMES_BESIDE] = "beside a directory of the same name",
 };
+
+int names_compare(const char *a, size_t a_len, const char *b, size_t b_len)
+{
+    int order = memcmp(a, b, MIN(a_len, b_len));
+    return order ? order : (a_len > b_len) - (a_len < b_len);
+}
 
 enum names_problem names_check(const char *name, size_t len)
 {

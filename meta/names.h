@@ -22,6 +22,9 @@ enum names_problem {
 /* One component of a path. */
 enum names_problem names_check(const char *name, size_t len);
 
+/* The order of names in a directory: bytewise. <0, 0, >0. */
+int names_compare(const char *a, size_t a_len, const char *b, size_t b_len);
+
 #define NAMES_HIDDEN_KEPT 100
 
 struct names_hidden;

@@ -25,7 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t kind = *data++;
     size--;
     buf_init(&b, 0);
-    switch (kind % 12) {
+    switch (kind % 14) {
     case 0:
         AGAIN(record_inode, record_inode_decode, record_inode_encode);
         break;
@@ -63,6 +63,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 11:
         AGAIN(record_place, record_place_decode, record_place_encode);
+        break;
+    case 12:
+        AGAIN(record_late, record_late_decode, record_late_encode);
+        break;
+    case 13:
+        AGAIN(record_carry, record_carry_decode, record_carry_encode);
         break;
     }
     buf_done(&b);
