@@ -13,6 +13,9 @@
 #include "base/cleanup.h"
 #include "meta/engine.h"
 
+/* Less than an embedded mount has: these bytes cross the network, and one log has those of all. */
+#define INLINE_MAX (128u << 10)
+
 #define CONFIG_VERSION 1
 #define NAME_MAX_LEN 64
 
@@ -167,6 +170,7 @@ int volume_config_options(const struct volume_config *config, struct mount_optio
         r = volume_config_quota(config, &quota, error);
     if (r < 0)
         return r;
+    out->inline_max = INLINE_MAX;
     cleanup(free_ptr) bool *seen = calloc(mount_option_set.count, sizeof(*seen));
     json_t *mounts = json_copy(config->options);
     for (size_t i = 0; i < ARRAY_LEN(known); i++)

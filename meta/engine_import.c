@@ -252,15 +252,20 @@ static int import_new(struct import *im, const struct meta_entry *e, uint64_t *i
 }
 
 /* It is in the queue, but its content is where it belongs: its object gets another storage class.
- */
+ * What lost the key to others does not have it back by being named so again: what stands there may
+ * be somebody else's by now, and about to be deleted. */
 static int waits_at_home(struct import *im, struct engine_node *node, const char *key, size_t len)
 {
     char own[META_KEY_MAX + 1];
+    uint64_t holder;
     size_t own_len;
     if (node->now.flags & RECORD_EVICT)
         return 0;
     int rc = engine_key_natural(im->t, node, own, &own_len);
-    return rc <= 0 ? rc : own_len == len && memcmp(own, key, len) == 0;
+    if (rc <= 0 || own_len != len || memcmp(own, key, len) != 0)
+        return MIN(rc, 0);
+    rc = engine_key_holder(im->t, key, len, &holder);
+    return rc < 0 ? rc : holder == node->now.object;
 }
 
 /* The file is nothing but the object at this key, under this name: as it was imported or settled,

@@ -14,6 +14,9 @@
 
 #define LATE_SLOTS 4096
 #define LATE_NS (3600 * NS_PER_S)
+/* What was in use once, others may have copied, with our tags, and may put back: that is no late
+ * write of ours. So not for longer than a request that was sent twice may be under way. */
+#define LATE_COMMITTED_NS (120 * NS_PER_S)
 
 static int row_get(struct engine_txn *t, const struct record_key *key, struct record_late *out)
 {
@@ -33,14 +36,16 @@ static int row_put(struct engine_txn *t, const struct record_key *key,
     return buf_error(b) ? -ENOMEM : engine_txn_put(t, TABLE_WORK, key, b->data, b->len);
 }
 
-/* The object that had the slot is forgotten. */
-static int slot_free(struct engine_txn *t, const struct record_key *slot)
+/* The object that had the slot is forgotten. 1: it is the same. */
+static int slot_free(struct engine_txn *t, const struct record_key *slot, uint64_t next)
 {
     struct record_late old, found;
     struct record_key key;
     int rc = row_get(t, slot, &old);
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
+    if (old.object == next)
+        return 1;
     record_key_late(&key, old.key, old.key_len);
     uint64_t id = old.object;
     rc = row_get(t, &key, &found);
@@ -55,11 +60,12 @@ int engine_late_note(struct engine_txn *t, uint64_t id, const struct record_obje
     if (!object->natural || object->foreign)
         return 0;
     record_key_work(&slot, RECORD_WORK_LATE, id % LATE_SLOTS);
-    int rc = slot_free(t, &slot);
-    if (rc < 0)
-        return rc;
+    int rc = slot_free(t, &slot, id);
+    if (rc != 0)
+        return MIN(rc, 0);
+    uint64_t until_ns = t->time_ns + (object->etag_len ? LATE_COMMITTED_NS : LATE_NS);
     struct record_late late = {
-        .object = id, .time_ns = t->time_ns, .key = object->key, .key_len = object->key_len};
+        .object = id, .until_ns = until_ns, .key = object->key, .key_len = object->key_len};
     record_key_late(&key, object->key, object->key_len);
     rc = row_put(t, &slot, &late);
     late.key_len = 0;
@@ -75,7 +81,7 @@ int engine_late_at(struct engine_txn *t, const char *key, size_t len, uint64_t *
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
     *id = late.object;
-    return t->time_ns <= late.time_ns + LATE_NS;
+    return t->time_ns <= late.until_ns;
 }
 
 int engine_late_below(struct engine_txn *t, const char *prefix, size_t len)
@@ -106,7 +112,7 @@ int engine_apply_late(struct engine_txn *t, const struct meta_op *op, struct met
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
     if (late.object != id || late.key_len != op->data_len ||
-        memcmp(late.key, op->data, op->data_len) != 0 || t->time_ns > late.time_ns + LATE_NS)
+        memcmp(late.key, op->data, op->data_len) != 0 || t->time_ns > late.until_ns)
         return 0;
     rc = engine_object_get(t, id, &object);
     if (rc != -ENOENT)

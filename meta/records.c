@@ -376,7 +376,7 @@ void record_late_encode(struct buf *b, const struct record_late *late)
 {
     buf_put_u8(b, VERSION);
     buf_put_varint(b, late->object);
-    buf_put_varint(b, late->time_ns);
+    buf_put_varint(b, late->until_ns);
     buf_put_bytes(b, late->key, late->key_len);
 }
 
@@ -386,7 +386,7 @@ int record_late_decode(const void *data, size_t len, struct record_late *out)
     reader_init(&r, data, len);
     version_check(&r);
     out->object = reader_varint(&r);
-    out->time_ns = reader_varint(&r);
+    out->until_ns = reader_varint(&r);
     out->key = (const char *)reader_bytes(&r, META_KEY_MAX, &out->key_len);
     return reader_end(&r);
 }

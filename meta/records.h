@@ -174,7 +174,7 @@ int record_carry_decode(const void *data, size_t len, struct record_carry *out);
 
 /* An object that was forgotten: a late write may bring it back. */
 struct record_late {
-    uint64_t object, time_ns;
+    uint64_t object, until_ns;
     const char *key;
     size_t key_len;
 };

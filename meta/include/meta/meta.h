@@ -125,8 +125,8 @@ struct meta_config {
 void meta_config_init(struct meta_config *config);
 #define META_SETTLE_DELAY_MS 5000
 #define META_GC_DELAY_MS 10000
-/* inline_max 32 KiB (an embedded mount asks for 128 KiB), the delays above, root 0755 of the
- * calling user, the staging patterns of DESIGN section 4. */
+/* inline_max 32 KiB (an embedded mount asks for 512 KiB, a service for 128 KiB), the delays above,
+ * root 0755 of the calling user, the staging patterns of DESIGN section 4. */
 void meta_format_init(struct meta_volume *format);
 
 /* Opens or formats, takes the prefix (I9; -EBUSY with the owner's name), finishes what a crash

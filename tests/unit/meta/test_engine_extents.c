@@ -234,6 +234,54 @@ TEST(engine_abandon, gives_the_object_to_gc_or_forgets_it)
     world_done(&w);
 }
 
+static void gc_done(struct world *w, uint64_t object)
+{
+    struct meta_op op = {.kind = META_GC_DONE, .inos = &object, .ino_count = 1};
+    check_int(world_apply(w, &op), 0);
+}
+
+/* An object with these tags is at the key: it is one of ours, come late. */
+static bool is_late(struct world *w, uint64_t object)
+{
+    struct meta_op op = {.kind = META_LATE, .object = object, .data = "p/f", .data_len = 3};
+    check_int(world_apply(w, &op), 0);
+    bool late = w->reply.end;
+    if (late)
+        gc_done(w, object);
+    return late;
+}
+
+TEST(engine_late, is_remembered_for_a_while)
+{
+    struct world w;
+    world_init(&w);
+    uint64_t ino = (uint64_t)make(&w, 1, "f", S_IFREG | 0644);
+    struct meta_op op = {.kind = META_RESERVE, .ino = ino};
+    check_int(world_apply(&w, &op), 0);
+    uint64_t given_up = w.reply.objects[0].id;
+    op = (struct meta_op){.kind = META_ABANDON, .object = given_up};
+    check_int(world_apply(&w, &op), 0);
+    check(!is_late(&w, given_up)); /* it has a record */
+    gc_done(&w, given_up);
+    w.now += 1800 * SECOND;
+    check(is_late(&w, given_up));
+    w.now += 1799 * SECOND;
+    check(is_late(&w, given_up));
+    w.now += 2 * SECOND; /* from the first time on */
+    check(!is_late(&w, given_up));
+    /* What was in use, others may have copied and may put back. */
+    int64_t used = write_object(&w, ino, 10, 0);
+    check(used > 0);
+    check_int(unlink_at(&w, 1, "f", 0), 0);
+    check_int(drop(&w, ino), 0);
+    gc_done(&w, (uint64_t)used);
+    w.now += 119 * SECOND;
+    check(is_late(&w, (uint64_t)used));
+    w.now += 2 * SECOND;
+    check(!is_late(&w, (uint64_t)used));
+    world_done(&w);
+}
+
 TEST(engine_reserve, gives_natural_keys_where_they_can_be)
 {
     static const struct {

@@ -543,6 +543,16 @@ TEST(engine_outside, a_changed_object_becomes_the_file)
     check_str(names(&w, 1), "a d");
     check_int(import_one(&w, 1, "c", "theirs", 3, false), 0);
     check_str(names(&w, 1), "a c d");
+    /* Named so again it does not take what stands there: that is deleted with the file it was. */
+    int64_t theirs = lookup(&w, 1, "c");
+    check_int(unlink_at(&w, 1, "c", 0), 0);
+    check_int(drop(&w, (uint64_t)theirs), 0);
+    check_int(rename_at(&w, 1, "d", 1, "c", 0), 0);
+    e = (struct meta_entry){.name = "c", .name_len = 1, .size = 3, .etag = "theirs"};
+    op = (struct meta_op){
+        .kind = META_OUTSIDE, .object = object_of(&w, c).id, .entries = &e, .entry_count = 1};
+    check_int(world_apply(&w, &op), -ESTALE);
+    check_uint(attr_of(&w, c).size, 10);
     world_done(&w);
 }
 
