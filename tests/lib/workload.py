@@ -3,10 +3,17 @@
 One Workload changes one directory from one thread, deterministic by its seed. After the mount died, `verify` compares.
 """
 
+import errno
 import os
 import random
 
 MISSING = None
+
+
+def write_all(file, data):
+    """The kernel sends a write in pieces; if the mount dies between them, the call ends with the first: what follows was not acknowledged."""
+    if file.write(data) != len(data):
+        raise OSError(errno.EIO, "a part was written")
 
 
 def mix_allowed(found, old, new):
@@ -64,7 +71,7 @@ class Workload:
         self.begin((name, self.files.get(name), data))
         with open(self.at(name), "wb", buffering=0) as f:
             for i in range(0, size, 100000):
-                f.write(data[i:i + 100000])
+                write_all(f, data[i:i + 100000])
         self.commit()
 
     def patch(self):
@@ -77,7 +84,7 @@ class Workload:
         self.begin((name, old, new))
         with open(self.at(name), "r+b", buffering=0) as f:
             f.seek(at)
-            f.write(data)
+            write_all(f, data)
             self.commit()  # an acknowledged write survives the daemon's death
             if self.random.random() < 0.5:
                 self.begin((name, new, new))
@@ -182,7 +189,10 @@ class Workload:
             old, new = flying[name]
             if found in (old, new) or (found is not None and mix_allowed(found, old, new)):
                 return []
-            return ["%s: neither the old nor the new content after an unfinished call" % name]
+            at = next((i for i in range(len(found or b"")) if not mix_allowed(found[i:i + 1], (old or b"")[i:i + 1], (new or b"")[i:i + 1])), None)
+            sizes = ["none" if text is None else str(len(text)) for text in (found, old, new)]
+            return ["%s: neither the old nor the new content after an unfinished call (%s bytes, was %s, should become %s; differs at %s)"
+                    % (name, *sizes, at)]
         want = self.files.get(name)
         if found == want:
             return []
