@@ -44,13 +44,13 @@ static bool wait_a_little(sem_t *done)
     return sem_timedwait(done, &until) == 0;
 }
 
-int control_wait(const char *path, json_t *request, const char *what,
+int control_wait(const char *path, json_t *request, const char *what, bool bytes,
                  bool (*left)(const char *path, uint64_t *out), json_t **reply, struct error *error)
 {
     struct waiting w = {.path = path, .request = request};
     struct progress progress;
     pthread_t thread;
-    progress_init(&progress, what, true);
+    progress_init(&progress, what, bytes);
     sem_init(&w.done, 0, 0);
     if (!progress.on || pthread_create(&thread, NULL, ask, &w) != 0) {
         ask(&w);

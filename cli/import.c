@@ -180,7 +180,7 @@ static int ask_mount(const struct import_options *options, const char *mountpoin
         return error_set(error, -EINVAL, "the arguments are not UTF-8");
     if (options->filter)
         json_object_set_new(request, "filter", json_string(options->filter));
-    int rc = control_wait(mountpoint, request, "importing", left_to_read, &reply, error);
+    int rc = control_wait(mountpoint, request, "importing", true, left_to_read, &reply, error);
     if (rc == 0)
         print_counts(reply, mountpoint, options->bucket.json);
     return rc;

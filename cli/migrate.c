@@ -177,8 +177,8 @@ static bool left_to_move(const char *path, uint64_t *out)
 static int wait_for(const char *path, struct error *error)
 {
     json_t *reply = NULL;
-    int r = control_wait(path, json_pack("{s:s}", "op", "settle"), "moving", left_to_move, &reply,
-                         error);
+    int r = control_wait(path, json_pack("{s:s}", "op", "settle"), "moving", true, left_to_move,
+                         &reply, error);
     json_decref(reply);
     return r;
 }

@@ -1,86 +1,35 @@
 #include "path_command.h"
 
-#include <pthread.h>
-#include <semaphore.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "base/cleanup.h"
 #include "cli.h"
 #include "control_client.h"
+#include "control_wait.h"
 #include "options.h"
-#include "progress.h"
-
-#define PROGRESS_INTERVAL_MS 250
 
 struct path_options {
     bool json, wait;
 };
 
-struct waiting {
-    const char *path, *op;
-    json_t *reply;
-    struct error error;
-    int result;
-    sem_t done;
-};
-
-static void *ask(void *arg)
-{
-    struct waiting *w = arg;
-    w->result = control_client_simple(w->path, w->op, &w->reply, &w->error);
-    sem_post(&w->done);
-    return NULL;
-}
-
-static uint64_t files_left(const char *path)
+static bool files_left(const char *path, uint64_t *out)
 {
     json_t *reply = NULL;
     if (control_client_simple(path, "drift", &reply, NULL) < 0)
-        return 0;
-    uint64_t files = (uint64_t)json_integer_value(json_object_get(reply, "files"));
+        return false;
+    *out = (uint64_t)json_integer_value(json_object_get(reply, "files"));
     json_decref(reply);
-    return files;
-}
-
-static bool wait_a_little(sem_t *done)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += PROGRESS_INTERVAL_MS * 1000000L;
-    if (until.tv_nsec >= 1000000000L) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000L;
-    }
-    return sem_timedwait(done, &until) == 0;
-}
-
-/* The request waits on a thread of its own, while this one shows what is left. */
-static int ask_with_progress(const char *what, struct waiting *w)
-{
-    struct progress progress;
-    pthread_t thread;
-    progress_init(&progress, what, false);
-    sem_init(&w->done, 0, 0);
-    if (!progress.on || pthread_create(&thread, NULL, ask, w) != 0) {
-        ask(w);
-        return w->result;
-    }
-    while (!wait_a_little(&w->done))
-        progress_show(&progress, files_left(w->path));
-    pthread_join(thread, NULL);
-    progress_end(&progress);
-    return w->result;
+    return true;
 }
 
 int path_command_ask(const char *op, const char *path, const char *progress, json_t **reply,
                      struct error *error)
 {
-    struct waiting w = {.path = path, .op = op};
-    int r = progress ? ask_with_progress(progress, &w) : (ask(&w), w.result);
-    *reply = w.reply;
-    *error = w.error;
-    return r;
+    *reply = NULL;
+    if (!progress)
+        return control_client_simple(path, op, reply, error);
+    return control_wait(path, json_pack("{s:s}", "op", op), progress, false, files_left, reply,
+                        error);
 }
 
 int path_command_run(const struct path_command *command, int argc, char **argv)

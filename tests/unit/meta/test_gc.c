@@ -172,21 +172,6 @@ static uint64_t reserve(bool internal, struct meta_object *out)
     return ino;
 }
 
-static void put_tagged(const struct meta_object *object, const char *text)
-{
-    struct meta_object_tags tags;
-    struct iovec iov = {.iov_base = (char *)text, .iov_len = strlen(text)};
-    struct store_op put = {.kind = STORE_PUT,
-                           .key = object->key,
-                           .iov = &iov,
-                           .iov_count = 1,
-                           .meta = tags.pairs,
-                           .meta_count =
-                               meta_object_tags(meta_volume(v.meta), object, NULL, &tags)};
-    check_int(store_wait(v.store, &put), 0);
-    store_op_reset(&put);
-}
-
 TEST(gc, reserved_objects_of_a_crash_are_cleared, .init = init, .fini = fini)
 {
     v.config.no_settle = true;
@@ -195,8 +180,8 @@ TEST(gc, reserved_objects_of_a_crash_are_cleared, .init = init, .fini = fini)
     reserve(true, &internal);
     reserve(false, &natural);
     check_str(natural.key, "n");
-    put_tagged(&internal, "left");
-    put_tagged(&natural, "left");
+    bucket_put_tagged(&v, v.store, &internal, "left");
+    bucket_put_tagged(&v, v.store, &natural, "left");
     /* All uploads at the key go; one at a key that begins alike is somebody else's. */
     const char *const uploads[] = {natural.key, "nn", natural.key, natural.key};
     for (size_t i = 0; i < ARRAY_LEN(uploads); i++) {

@@ -43,24 +43,9 @@ static void give_up(const char *name, uint64_t parent, struct meta_object *objec
     eventually(is_clean());
 }
 
-static void put_late_at(struct store *store, const struct meta_object *object, const char *text)
-{
-    struct meta_object_tags tags;
-    struct iovec iov = {.iov_base = (char *)text, .iov_len = strlen(text)};
-    struct store_op put = {.kind = STORE_PUT,
-                           .key = object->key,
-                           .iov = &iov,
-                           .iov_count = 1,
-                           .meta = tags.pairs,
-                           .meta_count =
-                               meta_object_tags(meta_volume(v.meta), object, NULL, &tags)};
-    check_int(store_wait(store, &put), 0);
-    store_op_reset(&put);
-}
-
 static void put_late(const struct meta_object *object, const char *text)
 {
-    put_late_at(v.store, object, text);
+    bucket_put_tagged(&v, v.store, object, text);
 }
 
 TEST(late, is_no_file_when_its_directory_is_listed, .init = init, .fini = fini)
@@ -143,7 +128,7 @@ TEST(late, settle_meets_it_at_the_key, .init = init, .fini = fini)
     late_store_hold_requests(v.late, STORE_PUT);
     uint64_t ino = file_inline(&v, META_ROOT_INO, "a", "new");
     eventually(late_store_held(v.late) == 1); /* its key was free */
-    put_late_at(v.memory, &object, "late");
+    bucket_put_tagged(&v, v.memory, &object, "late");
     late_store_release(v.late);
     eventually(volume_settle(&v, META_ROOT_INO, NULL) == 0);
     cleanup(free_ptr) char *text = bucket_get(&v, "a");

@@ -183,6 +183,22 @@ void bucket_put(struct volume *v, const char *key, const char *text)
     store_op_reset(&op);
 }
 
+void bucket_put_tagged(struct volume *v, struct store *store, const struct meta_object *object,
+                       const char *text)
+{
+    struct meta_object_tags tags;
+    struct iovec iov = {.iov_base = (char *)text, .iov_len = strlen(text)};
+    struct store_op put = {.kind = STORE_PUT,
+                           .key = object->key,
+                           .iov = &iov,
+                           .iov_count = 1,
+                           .meta = tags.pairs,
+                           .meta_count =
+                               meta_object_tags(meta_volume(v->meta), object, NULL, &tags)};
+    check_int(store_wait(store, &put), 0);
+    store_op_reset(&put);
+}
+
 void bucket_put_size(struct volume *v, const char *key, size_t size)
 {
     char *text = malloc(size + 1);

@@ -49,6 +49,9 @@ void volume_leave(struct volume *v);
 
 /* The bucket, as others see it. */
 void bucket_put(struct volume *v, const char *key, const char *text);
+/* What the volume itself would write as this object. */
+void bucket_put_tagged(struct volume *v, struct store *store, const struct meta_object *object,
+                       const char *text);
 void bucket_put_size(struct volume *v, const char *key, size_t size);
 void bucket_delete(struct volume *v, const char *key);
 bool bucket_has(struct volume *v, const char *key);
