@@ -121,6 +121,15 @@ static bool is_in_use(struct walk *w, const struct meta_object *object)
     return same;
 }
 
+/* It got another storage class, and that is not recorded yet: settle or a reader will know it. */
+static bool is_own_copy(struct walk *w, const struct meta_object *object,
+                        const struct store_op *head)
+{
+    struct meta_volume volume;
+    return object->changing && !head->result && head->info.size == object->size &&
+           !engine_volume(w->config->engine, &volume) && tags_change(head, &volume, object->id);
+}
+
 /* The listing says that the object is not as it is recorded: the store is asked for it alone. */
 static int look_again(struct walk *w, const struct meta_object *object)
 {
@@ -133,7 +142,7 @@ static int look_again(struct walk *w, const struct meta_object *object)
         store_op_reset(&head);
         return rc;
     }
-    if (!is_in_use(w, object)) {
+    if (!is_in_use(w, object) || is_own_copy(w, object, &head)) {
         store_op_reset(&head);
         return 0;
     }

@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "late_store.h"
+#include "meta/check.h"
 #include "meta/stores.h"
 #include "volume_lib.h"
 
@@ -198,8 +199,23 @@ TEST(class, bad_rules_are_refused, .init = init, .fini = fini)
     check_int(meta_migrate(v.meta, file, META_MIGRATE_TO, NULL, COLD, 0, &error), -ENOTDIR);
 }
 
-/* The object is replaced, and that is not recorded yet: who reads or lists meanwhile finds the
- * copy, and knows it. */
+static void count_finding(void *arg, const struct check_finding *finding)
+{
+    ++*(unsigned *)arg;
+}
+
+static unsigned findings(void)
+{
+    unsigned count = 0;
+    struct check_config config = {
+        .engine = meta_engine(v.meta), .store = v.store, .report = count_finding, .arg = &count};
+    struct check_counts counts;
+    check_int(meta_check_bucket(&config, &counts, NULL), 0);
+    return count;
+}
+
+/* The object is replaced, and that is not recorded yet: who reads, lists or checks meanwhile finds
+ * the copy, and knows it. */
 TEST(class, readers_know_the_copy, .init = init, .fini = fini)
 {
     struct meta_object before, after;
@@ -210,6 +226,7 @@ TEST(class, readers_know_the_copy, .init = init, .fini = fini)
     rule(dir, COLD, 0);
     eventually(late_store_held(v.late) == 1);
     class_is("data/big", COLD);
+    unsigned found = findings();
     check_int(volume_refresh_now(&v, META_ROOT_INO), 0);
     check_int(volume_refresh_now(&v, dir), 0);
     check_int(volume_refresh_now(&v, ino), 0);
@@ -221,6 +238,8 @@ TEST(class, readers_know_the_copy, .init = init, .fini = fini)
     file_is(ino, big, sizeof(big)); /* … and has it */
     late_store_release(v.late);
     settle();
+    check_uint(found, 0);
+    check_uint(findings(), 0);
     object_of(ino, &after);
     check_uint(after.id, before.id);
     check_uint(name_ino(&v, dir, "big"), ino);

@@ -50,7 +50,7 @@ static void write_text(const char *path, const char *text, size_t len)
 {
     FILE *f = fopen(path, "w");
     check(f != NULL);
-    check_uint(fwrite(text, 1, len, f), len);
+    check_uint(len ? fwrite(text, 1, len, f) : 0, len);
     fclose(f);
 }
 
