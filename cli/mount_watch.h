@@ -19,9 +19,9 @@ struct mount_watch {
 /* Forks it: before any thread exists, by the thread that lives as long as the process. Without one
  * (-errno) a mount works as well. */
 int mount_watch_start(struct mount_watch *w);
-/* What is mounted at the path is to be watched. Opens the file that breaks this connection and hands
- * it over, so that it is never looked for by a number that may be another mount's by then. Sends no
- * request to the mount. */
+/* What is mounted at the path is to be watched. Opens the file that breaks this connection and
+ * hands it over, so that it is never looked for by a number that may be another mount's by then.
+ * Sends no request to the mount. */
 void mount_watch_mounted(struct mount_watch *w, const char *mountpoint);
 /* The mount is gone: ends the watcher and waits for that. */
 void mount_watch_stop(struct mount_watch *w);
