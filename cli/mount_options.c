@@ -116,9 +116,8 @@ static const struct option_spec specs[] = {
      "An object that nothing uses any more is deleted so much later (10s). New volumes",
      .max = 86400000, .group = GROUP_VOLUME},
     {"inline-max", 0, OPTION_SIZE, AT(inline_max), "SIZE",
-     "Files up to this size are committed with their metadata (512K); those over 128K while no "
-     "more "
-     "than some of them come. New volumes",
+     "Files up to this size are committed with their metadata (512K); those over 128K while not "
+     "many of them come. New volumes",
      .max = 1 << 20, .group = GROUP_VOLUME},
     {"staging-patterns", 0, OPTION_STRING, AT(staging_patterns), "LIST",
      "Path components, divided by ':', whose files are not brought to their own keys "

@@ -194,11 +194,11 @@ int upload_plan(struct upload *upload)
     struct file *file = upload->file;
     struct staging *staging = file->staging;
     take_snapshot(upload);
-    bool new = upload_is_new(file);
-    if (new &&whole_fits(file, upload->size))
+    bool is_new = upload_is_new(file);
+    if (is_new && whole_fits(file, upload->size))
         return plan_inline_whole(upload);
     /* A cut that leaves nothing of the old content, or less than is written anew. */
-    if (new)
+    if (is_new)
         upload->flags |= META_REPLACE;
     if (upload->size && staging_reach(staging, 0) >= upload->size) {
         upload->total = MIN(upload->size, upload_object_max(upload->data));

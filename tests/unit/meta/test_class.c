@@ -149,15 +149,6 @@ TEST(class, new_files_are_written_with_it, .init = init, .fini = fini)
     check_uint(store_fault_seen(v.store, STORE_PUT), puts + 1);
 }
 
-static void set_mtime(uint64_t ino, uint64_t mtime_ns)
-{
-    struct meta_request request = {
-        .op = {.kind = META_SETATTR, .ino = ino, .valid = META_SET_MTIME}};
-    request.op.attr.mtime_ns = mtime_ns;
-    check_int(meta_call(v.meta, &request), 0);
-    meta_reply_done(&request.reply);
-}
-
 TEST(class, by_age_paused_and_cancelled, .init = init, .fini = fini)
 {
     struct error error = {0};
@@ -167,13 +158,13 @@ TEST(class, by_age_paused_and_cancelled, .init = init, .fini = fini)
     uint64_t old = file_inline(&v, dir, "old", "1"), later = file_inline(&v, dir, "later", "2");
     file_inline(&v, dir, "young", "3");
     settle();
-    set_mtime(old, 1000000000);
+    file_set_mtime(&v, old, 1000000000);
     rule(dir, COLD, 86400);
     settle();
     class_is("data/old", COLD);
     class_is("data/later", "STANDARD");
     check_int(meta_migrate(v.meta, dir, META_MIGRATE_PAUSE, NULL, NULL, 0, &error), 0);
-    set_mtime(later, 1000000000);
+    file_set_mtime(&v, later, 1000000000);
     settle();
     class_is("data/later", "STANDARD");
     volume_again(&v);
@@ -246,7 +237,8 @@ TEST(class, readers_know_the_copy, .init = init, .fini = fini)
     eventually(is_clean());
 }
 
-TEST(class, others_write_it_first, .init = init, .fini = fini)
+/* "data/big" is about to be replaced; its directory. */
+static uint64_t hold_replacement(void)
 {
     struct meta_object before;
     uint64_t dir;
@@ -255,6 +247,12 @@ TEST(class, others_write_it_first, .init = init, .fini = fini)
     late_store_hold_requests(v.late, STORE_MPU_COMPLETE);
     rule(dir, COLD, 0);
     eventually(late_store_held(v.late) == 1);
+    return dir;
+}
+
+TEST(class, others_write_it_first, .init = init, .fini = fini)
+{
+    uint64_t dir = hold_replacement();
     bucket_put(&v, "data/big", "theirs");
     late_store_release(v.late);
     settle_at_last();
@@ -271,13 +269,7 @@ TEST(class, others_write_it_first, .init = init, .fini = fini)
 
 TEST(class, others_delete_it_first, .init = init, .fini = fini)
 {
-    struct meta_object before;
-    uint64_t dir;
-    volume_open(&v);
-    make_big("data", &dir, &before);
-    late_store_hold_requests(v.late, STORE_MPU_COMPLETE);
-    rule(dir, COLD, 0);
-    eventually(late_store_held(v.late) == 1);
+    uint64_t dir = hold_replacement();
     bucket_delete(&v, "data/big");
     late_store_release(v.late);
     settle_at_last();

@@ -403,15 +403,6 @@ TEST(stores, migrate_moves_all_below, .init = begin, .fini = end)
     check_int(meta_store_detach(v.meta, "new", &error), 0);
 }
 
-static void set_mtime(uint64_t ino, uint64_t mtime_ns)
-{
-    struct meta_request request = {
-        .op = {.kind = META_SETATTR, .ino = ino, .valid = META_SET_MTIME}};
-    request.op.attr.mtime_ns = mtime_ns;
-    check_int(meta_call(v.meta, &request), 0);
-    meta_reply_done(&request.reply);
-}
-
 TEST(stores, a_place_by_age_is_of_old_files_only, .init = begin, .fini = end)
 {
     uint64_t data, sub;
@@ -421,8 +412,8 @@ TEST(stores, a_place_by_age_is_of_old_files_only, .init = begin, .fini = end)
     uint64_t old = file_object(&v, sub, "old", "first", 5, false);
     uint64_t young = file_object(&v, sub, "young", "second", 6, false);
     uint64_t beside = file_object(&v, META_ROOT_INO, "beside", "third", 5, false);
-    set_mtime(old, long_ago);
-    set_mtime(beside, long_ago);
+    file_set_mtime(&v, old, long_ago);
+    file_set_mtime(&v, beside, long_ago);
     check_int(attach(third, "cold", 0, false), 0);
     check_int(meta_migrate(v.meta, data, META_MIGRATE_TO, "cold", NULL, 86400, &error), 0);
     settle(META_ROOT_INO);
@@ -439,7 +430,7 @@ TEST(stores, a_place_by_age_is_of_old_files_only, .init = begin, .fini = end)
     key_is(beside, "/2/beside");
     volume_again(&v);
     check_int(meta_migrate(v.meta, data, META_MIGRATE_PAUSE, NULL, NULL, 0, &error), 0);
-    set_mtime(young, long_ago);
+    file_set_mtime(&v, young, long_ago);
     settle(META_ROOT_INO);
     key_is(young, "/2/data/sub/young");
     check_int(meta_migrate(v.meta, data, META_MIGRATE_RESUME, NULL, NULL, 0, &error), 0);

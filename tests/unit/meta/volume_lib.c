@@ -612,3 +612,12 @@ void volume_dies_at(const char *point, void (*before)(void), void (*work)(void))
     if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
         test_fail("%s: not reached (status %d)", point, status);
 }
+
+void file_set_mtime(struct volume *v, uint64_t ino, uint64_t mtime_ns)
+{
+    struct meta_request request = {
+        .op = {.kind = META_SETATTR, .ino = ino, .valid = META_SET_MTIME}};
+    request.op.attr.mtime_ns = mtime_ns;
+    check_int(meta_call(v->meta, &request), 0);
+    meta_reply_done(&request.reply);
+}

@@ -117,4 +117,6 @@ void volume_dies_at(const char *point, void (*before)(void), void (*work)(void))
         }                                                                                          \
     } while (0)
 
+void file_set_mtime(struct volume *v, uint64_t ino, uint64_t mtime_ns);
+
 #endif
