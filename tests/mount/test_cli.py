@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import pty
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from gateway import Gateway
-from volume import ROOT, Volume, binary, is_mounted, wait_until
+from volume import ROOT, WAIT_S, Volume, binary, is_mounted, wait_until
 
 def ended(pid):
     """Gone, or dead and not yet waited for by its parent."""
@@ -259,6 +260,21 @@ class Life(unittest.TestCase):
         with self.assertRaises(OSError) as caught:
             open(copy, "rb")
         self.assertEqual(caught.exception.errno, errno.ENOTCONN)
+
+    def test_umount_while_requests_wait(self):
+        """The kernel tells a thread that holds one of them of an abort, as it does the others of the end."""
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+        for _ in range(12):
+            self.v.mount()
+            self.v.write("f", b"x")
+            handles = [os.open(self.v.path("f"), os.O_RDONLY) for _ in range(min(3500, limits[1] - 100))]
+            for fd in handles:
+                os.close(fd)  # a RELEASE each that nobody waits for
+            subprocess.run(["umount", self.v.mountpoint], check=True, timeout=WAIT_S)
+            self.assertEqual(self.v.process.wait(timeout=WAIT_S), 0, self.v.output())
+            self.v.process = None
 
     def test_sigterm_unmounts_cleanly(self):
         pid = self.start("--inline-max", "128K")
