@@ -557,7 +557,8 @@ static int serve(struct fs *fs)
     int result = fuse_session_loop_mt(fs->session, loop);
     atomic_store(&fs->serving, false);
     fuse_loop_cfg_destroy(loop);
-    /* The end as it looks to a thread that was just fetching a request; to the others it is ENODEV. */
+    /* The end as it looks to a thread that was just fetching a request; to the others it is ENODEV.
+     */
     return result == -ECONNABORTED ? 0 : result;
 }
 
