@@ -400,6 +400,8 @@ static void run(void *arg, unsigned which)
     }
     bool faults = !b.calm && !(h->op->key && is_control(h->op->key));
     if (faults && sim_below(FAIL_ONE_IN) == 0) {
+        if (sim_below(2))
+            keep_late(h->op);
         h->done = true;
         fail(h, -EIO);
         return;

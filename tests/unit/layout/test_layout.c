@@ -599,6 +599,24 @@ static void check_alive(void)
             sim_violation("liveness: requests are not answered");
 }
 
+/* A user looks into every directory: until then a refresh leaves alone those of which nothing is
+ * known. */
+static void look_around(void)
+{
+    for (size_t i = 0; i <= ARRAY_LEN(dirs); i++) {
+        struct meta_attr attr = {.ino = META_ROOT_INO};
+        struct meta_op look = {.kind = META_LOOKUP, .parent = META_ROOT_INO};
+        if (i < ARRAY_LEN(dirs))
+            look.name = name_of(dirs[i]);
+        if (i < ARRAY_LEN(dirs) && (simple(&look, &attr, NULL) || !S_ISDIR(attr.mode)))
+            continue;
+        struct meta_op list = {.kind = META_READDIR, .ino = attr.ino, .count = 1000};
+        int rc = simple(&list, NULL, NULL);
+        if (rc)
+            sim_violation("directory %llu cannot be listed: %d", (unsigned long long)attr.ino, rc);
+    }
+}
+
 static void check_end(void)
 {
     bucket_calm(true);
@@ -606,10 +624,11 @@ static void check_end(void)
     check_alive();
     uint64_t end = sim_steps() + DRAIN_STEPS;
     /* What was hidden behind changes of ours has its name. */
-    for (; hidden(); run_task_bounded(meta_refresh)) {
-        const struct bucket_object *o = hidden();
+    look_around();
+    for (const struct bucket_object *o; (o = hidden()); look_around()) {
         if (sim_steps() > end)
             sim_violation("both kept: %s of somebody else is not shown", o->key);
+        run_task_bounded(meta_refresh);
         run_task_bounded(meta_settle_wait);
     }
     model_check("the end");
