@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 
 #define FS_CLASS "io.sluice.hadoop.SluiceFileSystem"
+#define LEASE_CLASS "io.sluice.hadoop.SluiceLeaseFileSystem"
 #define CONTEXT_CLASS "io.sluice.hadoop.SluiceFs"
 #define COMMITTER "mapreduce.fileoutputcommitter.algorithm.version"
 #define FACTORY "org.apache.hadoop.mapreduce.lib.output.FileOutputCommitterFactory"
@@ -38,9 +39,17 @@ struct rule {
 static const struct rule rules[] = {
     {SPARK | HIVE, WITHOUT_JAR, IS_NOT, FINDING_NOTE, true, "fs.s3a.impl", FS_CLASS, FS_CLASS,
      "s3a:// paths go around the mount, and file:// paths have local rules: a fork of chmod and a "
-     ".crc file for each file, a rename that replaces. The jar in hadoop/ has HDFS's rules"},
+     ".crc file for each file, a rename that replaces, a copy in place of a rename that fails, and "
+     "blocks that are nowhere. The jar in hadoop/ has HDFS's rules"},
     {SPARK | HIVE, WITHOUT_JAR, UNSET, FINDING_NOTE, true, "fs.sluice.mounts", NULL,
      "s3://BUCKET/=/mnt/BUCKET", "with the jar: which paths are which mounts"},
+    {SPARK | HIVE, WITHOUT_JAR, IS_NOT, FINDING_NOTE, true, "fs.AbstractFileSystem.s3a.impl",
+     CONTEXT_CLASS, CONTEXT_CLASS, "with the jar: FileContext's paths go to the mount, too"},
+    {SPARK | HIVE, WITHOUT_JAR, IS_NOT, FINDING_NOTE, true,
+     "mapreduce.outputcommitter.factory.scheme.s3a", FACTORY, FACTORY,
+     "with the jar: jobs commit by rename"},
+    {HIVE, WITHOUT_JAR, IS_NOT, FINDING_NOTE, false, "hive.blobstore.optimizations.enabled",
+     "false", "false", "with the jar: Hive renames its results into place"},
     {SPARK | HIVE, WITH_JAR, UNSET, FINDING_BAD, true, "fs.sluice.mounts", NULL,
      "s3://BUCKET/=/mnt/BUCKET", "the jar does not know where a bucket is mounted"},
     {SPARK | HIVE, WITH_JAR, IS_NOT, FINDING_BAD, true, "fs.AbstractFileSystem.s3a.impl",
@@ -50,6 +59,8 @@ static const struct rule rules[] = {
      "mapreduce.outputcommitter.factory.scheme.s3a", FACTORY, FACTORY,
      "Hadoop's default for s3a is a committer that works around the lack of a rename, and needs "
      "S3A's own file system"},
+    {SPARK | HIVE, WITH_JAR, IS, FINDING_NOTE, true, "fs.sluice.block.locations", "anywhere",
+     "cache", "tasks do not go to the hosts whose cache has what they read"},
     {SPARK | HIVE, ANY, IS, FINDING_BAD, true, COMMITTER, "2", "1",
      "version 2 shows each task's files before the job's commit, and leaves them if the job fails; "
      "a rename of a directory costs nothing here"},
@@ -76,12 +87,12 @@ static const struct rule rules[] = {
      "a name in the table's own directory moves by rename; the mount keeps .hive-staging* away "
      "from "
      "the bucket until then. Other names need --staging-patterns"},
-    {FLINK, ANY, UNSET, FINDING_NOTE, false, "execution.checkpointing.dir", NULL,
-     "file:///mnt/BUCKET/flink/checkpoints",
-     "checkpoints stay in memory and are lost with the JobManager"},
     {FLINK, ANY, REMOTE, FINDING_NOTE, false, "execution.checkpointing.dir", NULL,
      "file:///mnt/BUCKET/flink/checkpoints",
      "checkpoints go to S3 around the mount; there is no rename, and no file is appended"},
+    {FLINK, ANY, UNSET, FINDING_NOTE, false, "execution.checkpointing.dir", NULL,
+     "file:///mnt/BUCKET/flink/checkpoints",
+     "checkpoints stay in memory and are lost with the JobManager"},
     {FLINK, ANY, REMOTE, FINDING_NOTE, false, "execution.checkpointing.savepoint-dir", NULL,
      "file:///mnt/BUCKET/flink/savepoints", "savepoints go to S3 around the mount"},
     {FLINK, ANY, REMOTE, FINDING_NOTE, false, "high-availability.storageDir", NULL,
@@ -197,27 +208,50 @@ static const struct rule delta = {
     .text = "Delta's store for s3a:// is safe with one driver only; this one commits by the jar's "
             "rename, which never replaces"};
 
+/* Both look for the next version's name, and rename to it then. */
+static const struct rule one_driver = {
+    .name = "spark.sql.extensions",
+    .text = "on file:// paths let one driver at a time write a table of Delta or of an Iceberg "
+            "catalog of type hadoop: a rename that replaces can lose one of two commits. Through "
+            "the jar none is lost"};
+
+static void advise_tables(const struct engine_conf *conf, bool with_jar,
+                          void (*take)(void *arg, const struct advice *advice), void *arg)
+{
+    const char *extensions = engine_conf_get(conf, one_driver.name);
+    if (!extensions)
+        return;
+    bool is_delta = strstr(extensions, "delta") != NULL;
+    if (with_jar && is_delta) {
+        const char *store = engine_conf_get(conf, delta.name);
+        bool good = store && strcmp(store, delta.wanted) == 0;
+        tell(ENGINE_SPARK, &delta, good ? FINDING_GOOD : FINDING_BAD, good ? store : delta.text,
+             take, arg);
+    }
+    if (!with_jar && (is_delta || strstr(extensions, "iceberg")))
+        tell(ENGINE_SPARK, &one_driver, FINDING_NOTE, one_driver.text, take, arg);
+}
+
 void engine_advise(enum engine engine, const struct engine_conf *conf,
                    bool (*on_mount)(const char *path),
                    void (*take)(void *arg, const struct advice *advice), void *arg)
 {
     const char *class = get(engine, conf, "fs.s3a.impl");
-    enum jar jar = class && strcmp(class, FS_CLASS) == 0 ? WITH_JAR : WITHOUT_JAR;
+    bool is_ours = class && (strcmp(class, FS_CLASS) == 0 || strcmp(class, LEASE_CLASS) == 0);
+    enum jar jar = is_ours ? WITH_JAR : WITHOUT_JAR;
+    const char *told = ""; /* several rules may ask for one name: they stand together */
     for (size_t i = 0; i < ARRAY_LEN(rules); i++) {
         const struct rule *rule = &rules[i];
         if (!(rule->engines & 1u << engine) || (rule->jar != ANY && rule->jar != jar))
             continue;
         const char *value = get(engine, conf, rule->name);
-        if (applies(rule, value, on_mount))
-            tell(engine, rule, rule->kind, rule->text, take, arg);
-        else if (value)
-            tell(engine, rule, FINDING_GOOD, value, take, arg);
-    }
-    const char *extensions = engine_conf_get(conf, "spark.sql.extensions");
-    if (engine == ENGINE_SPARK && jar == WITH_JAR && extensions && strstr(extensions, "delta")) {
-        const char *store = engine_conf_get(conf, delta.name);
-        bool good = store && strcmp(store, delta.wanted) == 0;
-        tell(engine, &delta, good ? FINDING_GOOD : FINDING_BAD, good ? store : delta.text, take,
+        bool wrong = applies(rule, value, on_mount);
+        if (!wrong && (!value || strcmp(told, rule->name) == 0))
+            continue;
+        tell(engine, rule, wrong ? rule->kind : FINDING_GOOD, wrong ? rule->text : value, take,
              arg);
+        told = rule->name;
     }
+    if (engine == ENGINE_SPARK)
+        advise_tables(conf, jar == WITH_JAR, take, arg);
 }

@@ -98,8 +98,8 @@ TEST(engine_conf, bounds_names)
 struct heard {
     const char *name;
     enum finding kind;
-    bool told, has_value;
-    unsigned bad;
+    bool has_value;
+    unsigned told, bad;
 };
 
 static void hear(void *arg, const struct advice *advice)
@@ -108,7 +108,7 @@ static void hear(void *arg, const struct advice *advice)
     h->bad += advice->kind == FINDING_BAD;
     if (strcmp(advice->name, h->name) != 0)
         return;
-    h->told = true;
+    h->told++;
     h->kind = advice->kind;
     h->has_value = advice->value != NULL;
 }
@@ -137,6 +137,7 @@ TEST(engine_advice, warns)
         enum engine engine;
         const char *text, *name;
         enum finding kind;
+        bool no_line; /* nothing that could be set instead */
     } cases[] = {
         {ENGINE_SPARK, "", "spark.hadoop.fs.s3a.impl", FINDING_NOTE},
         {ENGINE_SPARK, JAR, "spark.hadoop.fs.sluice.mounts", FINDING_BAD},
@@ -151,6 +152,12 @@ TEST(engine_advice, warns)
         {ENGINE_SPARK, "spark.local.dir /tmp", "spark.local.dir", FINDING_GOOD},
         {ENGINE_SPARK, JAR "spark.sql.extensions io.delta.sql.DeltaSparkSessionExtension",
          "spark.delta.logStore.s3a.impl", FINDING_BAD},
+        {ENGINE_SPARK, "spark.sql.extensions io.delta.sql.DeltaSparkSessionExtension",
+         "spark.sql.extensions", FINDING_NOTE, true},
+        {ENGINE_SPARK, JAR "spark.hadoop.fs.sluice.block.locations anywhere",
+         "spark.hadoop.fs.sluice.block.locations", FINDING_NOTE},
+        {ENGINE_SPARK, "spark.hadoop.fs.s3a.impl io.sluice.hadoop.SluiceLeaseFileSystem",
+         "spark.hadoop.fs.sluice.mounts", FINDING_BAD},
         {ENGINE_HIVE,
          "fs.s3a.impl=io.sluice.hadoop.SluiceFileSystem\nfs.sluice.mounts=s3://b/=/mnt/b",
          "hive.blobstore.optimizations.enabled", FINDING_BAD},
@@ -165,9 +172,9 @@ TEST(engine_advice, warns)
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct heard heard = advise(cases[i].engine, cases[i].text, cases[i].name);
-        check(heard.told);
+        check_uint(heard.told, 1);
         check_int(heard.kind, cases[i].kind);
-        check_int(heard.has_value, cases[i].kind != FINDING_GOOD);
+        check_int(heard.has_value, cases[i].kind != FINDING_GOOD && !cases[i].no_line);
     }
 }
 
@@ -184,6 +191,40 @@ TEST(engine_advice, finds_a_good_configuration_good)
                "spark.hadoop.fs.sluice.mounts");
     check_uint(heard.bad, 0);
     check_int(heard.kind, FINDING_GOOD);
+}
+
+struct lines {
+    char text[4096];
+    size_t len;
+    unsigned wrong;
+};
+
+static void write_line(void *arg, const struct advice *advice)
+{
+    struct lines *lines = arg;
+    if (advice->kind == FINDING_GOOD)
+        return;
+    lines->wrong++;
+    int len = snprintf(lines->text + lines->len, sizeof(lines->text) - lines->len, "%s: %s\n",
+                       advice->name, advice->value);
+    lines->len += (size_t)len;
+    check(lines->len < sizeof(lines->text));
+}
+
+TEST(engine_advice, is_content_with_its_own_lines)
+{
+    for (enum engine engine = ENGINE_SPARK; engine <= ENGINE_FLINK; engine++) {
+        struct lines lines = {0};
+        for (int round = 0; round < 2; round++) {
+            struct engine_conf conf = {0};
+            enum engine_conf_format format;
+            check_int(parse(&conf, lines.text, true, &format, NULL), 0);
+            lines.wrong = 0;
+            engine_advise(engine, &conf, below_mnt, write_line, &lines);
+            check(round == 0 ? lines.wrong > 0 : lines.wrong == 0);
+            engine_conf_done(&conf);
+        }
+    }
 }
 
 TEST(engine_advice, knows_engines)
