@@ -56,6 +56,24 @@ print("ROWS0")
 """
 REPORT_SCHEMA = "message s3.inventory { bucket key is_latest size e_tag storage_class last_modified_date }"
 
+PAGE = """
+import duckdb, json, sys
+with duckdb.connect(sys.argv[1] + "/db.duckdb") as db:
+    db.sql("CREATE TABLE t AS SELECT range AS id FROM range(1000)")
+asked = [duckdb.sql(statement) for statement in json.loads(sys.argv[2])]
+groups = [sorted(one.fetchall()) for one in asked if one]
+names = {}
+exec(sys.argv[3], names)
+print("ROWS" + json.dumps([groups, duckdb.sql("SELECT count(*), sum(id) FROM db.t").fetchall(), names["table"].num_rows, names["table"].column_names]))
+"""
+
+
+def examples(section, mount):
+    """The lines of a section of docs/engines.md, for this mount."""
+    with open(os.path.join(engines.ROOT, "docs", "engines.md"), encoding="utf-8") as page:
+        (text,) = [part for part in page.read().split("\n## ") if part.startswith(section + "\n")]
+    return [line.strip().replace("/mnt/bucket", mount) for line in text.splitlines() if line.startswith("    ")]
+
 
 class Parquet(unittest.TestCase):
     @classmethod
@@ -115,6 +133,16 @@ class Parquet(unittest.TestCase):
             with self.subTest("pyarrow, 3 columns of 16"):
                 arrow = lambda directory: self.run_python(ARROW, os.path.join(directory, "lineitem.parquet"), *COLUMNS)
                 self.near(self.warm(v, arrow), asked, 1.2)
+            v.check_end()
+
+    def test_examples_of_the_page(self):
+        rows, parts = 100000, 4
+        with engines.engine_volume() as v:
+            groups, database, count, columns = self.run_python(PAGE, v.mountpoint, json.dumps(examples("DuckDB", v.mountpoint)),
+                                                               "\n".join(examples("pyarrow", v.mountpoint)))
+            self.assertEqual(groups, [[[part, rows // parts, sum(range(part, rows, parts))] for part in range(parts)]])
+            self.assertEqual((database, count, columns), ([[1000, sum(range(1000))]], rows, ["id", "part"]))
+            v.check_plain_objects()
             v.check_end()
 
     def test_inventories_of_parquet_and_orc(self):
