@@ -335,7 +335,9 @@ static void file_looked(struct work_op *work)
     }
     bool same = !work->op.result && tags_parse(&work->op, &said) && said.mode == a->mode &&
                 said.uid == a->uid && said.gid == a->gid && said.mtime_ns == a->mtime_ns;
-    if (same || work->op.result)
+    /* One that is not found may be there all the same: an entry of an object that is gone says
+     * nothing, and goes with its inode. */
+    if (same)
         job_remove(job);
     else
         job_write(job);

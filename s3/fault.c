@@ -12,7 +12,7 @@
 #include "s3/backend.h"
 
 struct rule {
-    struct store_fault_rule rule; /* key_part is owned */
+    struct store_fault_rule rule; /* key_part and instead are owned */
     unsigned skipped, acted;
 };
 
@@ -22,23 +22,26 @@ struct fault_store {
     pthread_mutex_t lock;
     /* under lock */
     struct rule *rules;
-    unsigned count;
+    unsigned count, acted;
 };
 
 struct call {
     struct fault_store *fault;
     struct store_op *op; /* the caller's */
     struct store_op sub;
-    struct store_fault_rule rule; /* without key_part; all zero: none */
+    struct store_fault_rule rule; /* its strings are not to be used; all zero: none */
     struct iovec *iov;            /* owned; a body that is cut */
+    char *key;                    /* owned; of what is told in place of it */
     struct loop_timer timer;
     bool has_timer, delayed, below;
 };
 
 static void rules_free(struct rule *rules, unsigned count)
 {
-    for (unsigned i = 0; i < count; i++)
+    for (unsigned i = 0; i < count; i++) {
         free((char *)rules[i].rule.key_part);
+        free((char *)rules[i].rule.instead);
+    }
     free(rules);
 }
 
@@ -58,8 +61,7 @@ static bool matches(const struct store_fault_rule *rule, const struct store_op *
     return strstr(text, rule->key_part);
 }
 
-static void take_rule(struct fault_store *f, const struct store_op *op,
-                      struct store_fault_rule *out)
+static void take_rule(struct fault_store *f, const struct store_op *op, struct call *call)
 {
     pthread_mutex_lock(&f->lock);
     for (unsigned i = 0; i < f->count; i++) {
@@ -73,8 +75,10 @@ static void take_rule(struct fault_store *f, const struct store_op *op,
         if (r->rule.count && r->acted == r->rule.count)
             continue;
         r->acted++;
-        *out = r->rule;
-        out->key_part = NULL;
+        f->acted++;
+        call->rule = r->rule;
+        if (r->rule.instead && op->kind == STORE_HEAD && (call->key = strdup(r->rule.instead)))
+            call->sub.key = call->key;
         break;
     }
     pthread_mutex_unlock(&f->lock);
@@ -83,6 +87,7 @@ static void take_rule(struct fault_store *f, const struct store_op *op,
 static void call_free(struct call *call)
 {
     free(call->iov);
+    free(call->key);
     free(call);
 }
 
@@ -184,7 +189,7 @@ static void fault_submit(struct store *store, struct store_op *op)
     store_op_copy_request(&call->sub, op);
     call->sub.done = below_done;
     op->impl = call;
-    take_rule(f, op, &call->rule);
+    take_rule(f, op, call);
     if (!call->rule.delay_ms) {
         act(call);
         return;
@@ -233,17 +238,22 @@ int store_fault_new(struct store *below, struct store **out)
     return 0;
 }
 
+/* Puts a copy in the place of a string that may be NULL. False without memory. */
+static bool keep(const char **text)
+{
+    const char *given = *text;
+    *text = given ? strdup(given) : NULL;
+    return !given || *text;
+}
+
 void store_fault_set(struct store *fault, const struct store_fault_rule *rules, unsigned count)
 {
     struct fault_store *f = container_of(fault, struct fault_store, store);
     struct rule *copy = calloc(count + 1, sizeof(*copy));
     bool whole = copy;
-    for (unsigned i = 0; copy && i < count; i++) {
+    for (unsigned i = 0; whole && i < count; i++) {
         copy[i].rule = rules[i];
-        if (rules[i].key_part) {
-            copy[i].rule.key_part = strdup(rules[i].key_part);
-            whole = whole && copy[i].rule.key_part;
-        }
+        whole = keep(&copy[i].rule.key_part) && keep(&copy[i].rule.instead);
     }
     /* A test without memory for its rules proves nothing. */
     if (!whole)
@@ -253,8 +263,18 @@ void store_fault_set(struct store *fault, const struct store_fault_rule *rules, 
     unsigned old_count = f->count;
     f->rules = copy;
     f->count = count;
+    f->acted = 0;
     pthread_mutex_unlock(&f->lock);
     rules_free(old, old_count);
+}
+
+unsigned store_fault_acted(struct store *fault)
+{
+    struct fault_store *f = container_of(fault, struct fault_store, store);
+    pthread_mutex_lock(&f->lock);
+    unsigned acted = f->acted;
+    pthread_mutex_unlock(&f->lock);
+    return acted;
 }
 
 uint64_t store_fault_seen(struct store *fault, enum store_kind kind)

@@ -180,6 +180,39 @@ class StoreFaults(unittest.TestCase):
             self.assertEqual(v.object("s%d" % i), b"%d" % i)
         self.assertTrue(v.object("moved") == v.read("moved"))
 
+    def test_settle_through_copies_that_fail_behind_a_good_status(self):
+        v = self.start()
+        body = "<?xml version=\"1.0\"?>\n<Error><Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>"
+        failed = {"action": "reply", "status": 200, "body": body, "count": 1}
+        data = os.urandom(6 << 20)
+        os.makedirs(v.path("_temporary"))
+        v.write("_temporary/f", data)
+        os.rename(v.path("_temporary/f"), v.path("f"))  # UploadPartCopy and CompleteMultipartUpload
+        self.proxy.rules([dict(failed, method="PUT", path=PARTS), dict(failed, method="POST", path=r"uploadId=")])
+        v.settle()
+        self.assertEqual(self.proxy.stats()["hits"], [1, 1])
+        self.assertTrue(v.object("f") == data, "wrong bytes in the bucket")
+        os.rename(v.path("f"), v.path("_temporary/f"))  # CopyObject
+        self.proxy.rules([dict(failed, method="PUT", path=r"\.sluice/o/")])
+        v.settle()
+        self.assertEqual(self.proxy.stats()["hits"], [1])
+        self.proxy.rules([])
+        self.assertTrue(v.read("_temporary/f") == data, "wrong bytes")
+        self.assertEqual(self.gateway.uploads(v.bucket), [])
+
+    def test_gc_tries_again_what_a_good_status_says_was_not_deleted(self):
+        v = self.start()
+        os.makedirs(v.path("_temporary"))
+        v.write("_temporary/f", os.urandom(100000))
+        (key,) = [k for k in self.gateway.list(v.bucket) if k.startswith(".sluice/o/")]
+        body = ("<?xml version=\"1.0\"?>\n<DeleteResult><Error><Key>%s</Key><Code>InternalError</Code><Message>We encountered an internal error."
+                "</Message></Error></DeleteResult>" % key)
+        self.proxy.rules([{"action": "reply", "status": 200, "body": body, "count": 1, "method": "POST", "path": r"\?delete"}])
+        os.unlink(v.path("_temporary/f"))
+        wait_until("the first try", lambda: v.status()["volume"]["gc"]["failed"] == 1)
+        self.assertEqual(self.hits(), 1)
+        wait_until("the second", lambda: self.gateway.head(v.bucket, key) is None)
+
     def test_close_fails_when_the_store_stays_broken_and_nothing_is_lost(self):
         v = self.start("--deadline", "2s")
         data = os.urandom(3 << 20)

@@ -75,10 +75,13 @@ struct store_fault_rule {
     bool after; /* does the real thing first, then reports the error: a lost reply */
     uint32_t delay_ms;
     bool corrupt; /* GET: one byte of the data is flipped; PUT: stored truncated by one byte */
+    const char *instead; /* HEAD: what stands at this key is told; a store that lags */
 };
 int store_fault_new(struct store *below, struct store **out);
 /* Any thread. Replaces all rules (copied). */
 void store_fault_set(struct store *fault, const struct store_fault_rule *rules, unsigned count);
+/* How often rules have acted since they were set: a rule that never met its request tests nothing. */
+unsigned store_fault_acted(struct store *fault);
 /* Requests seen per kind so far. */
 uint64_t store_fault_seen(struct store *fault, enum store_kind kind);
 

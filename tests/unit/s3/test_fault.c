@@ -109,3 +109,18 @@ TEST(fault_store, cuts_what_is_written, .init = open_fault, .fini = close_fault)
     check_uint(r.op.got, 3);
     check_mem(r.op.buf, "abc", 3);
 }
+
+TEST(fault_store, a_head_that_lags_tells_of_another_object, .init = open_fault, .fini = close_fault)
+{
+    check_int(run_put(&r, "old", "older"), 0);
+    check_int(run_put(&r, "k", "x"), 0);
+    set((struct store_fault_rule){
+        .kind = STORE_HEAD, .key_part = "k", .count = 1, .instead = "old"});
+    check_uint(store_fault_acted(store), 0);
+    check_int(run_head(&r, "k"), 0);
+    check_uint(r.op.info.size, 5);
+    check_uint(store_fault_acted(store), 1);
+    check_int(run_head(&r, "k"), 0);
+    check_uint(r.op.info.size, 1);
+    check_uint(store_fault_acted(store), 1);
+}
