@@ -80,7 +80,8 @@ struct store_fault_rule {
 int store_fault_new(struct store *below, struct store **out);
 /* Any thread. Replaces all rules (copied). */
 void store_fault_set(struct store *fault, const struct store_fault_rule *rules, unsigned count);
-/* How often rules have acted since they were set: a rule that never met its request tests nothing. */
+/* How often rules have acted since they were set: a rule that never met its request tests nothing.
+ */
 unsigned store_fault_acted(struct store *fault);
 /* Requests seen per kind so far. */
 uint64_t store_fault_seen(struct store *fault, enum store_kind kind);
