@@ -7,7 +7,7 @@
         proxy.stats()["hits"]     # how often each rule acted
 
 It runs in a process of its own and is told what to do over a control port. The first rule that
-matches and has something left acts; "latency" and "strip" rules act and let later ones act, too.
+matches and has something left acts; "latency", "strip" and "classes" rules act and let later ones act, too.
 
 A rule: {"action": NAME, ...}, and what it matches (all optional):
   "method": "PUT"        "path": regular expression, searched in path and query
@@ -16,6 +16,7 @@ A rule: {"action": NAME, ...}, and what it matches (all optional):
 Actions and what they take:
   latency   ms                       waits before it forwards
   strip     headers [names]          removes request headers (default if-match, if-none-match)
+  classes   -                        remembers storage classes and tells them, for a server without them
   status    status, code, retry_after, message   an S3 error in place of an answer
   reply     status, headers {}, body any answer in its place
   html      status                   a web page in its place
@@ -40,11 +41,12 @@ import socket
 import struct
 import subprocess
 import sys
+import urllib.parse
 
 CHUNK = 1 << 18
 HEAD_MAX = 1 << 16
 WAIT_S = 120
-PASSING = ("latency", "strip")
+PASSING = ("latency", "strip", "classes")
 
 
 class Rule:
@@ -90,6 +92,33 @@ class Head:
     def encode(self):
         lines = [self.first] + ["%s: %s" % h for h in self.headers]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+class Classes:
+    """The storage class of each object whose write went through: {"/bucket/key": "STANDARD_IA"}."""
+
+    def __init__(self):
+        self.of, self.uploads = {}, {}
+
+    def tell(self, method, target, head):
+        path = target.partition("?")[0]
+        if method in ("GET", "HEAD") and self.of.get(path, "STANDARD") != "STANDARD":
+            head.remove(["x-amz-storage-class"])
+            head.headers.append(("x-amz-storage-class", self.of[path]))
+
+    def note(self, method, target, asked, body):
+        """After an answer of 2xx to a request that asked for a class, or for none."""
+        path, _, query = target.partition("?")
+        upload = re.search("uploadId=([^&]*)", query)
+        if method == "POST" and re.search("(^|&)uploads(=|&|$)", query):
+            made = re.search(rb"<UploadId>([^<]*)", body)
+            self.uploads[made[1].decode()] = asked or "STANDARD"
+        elif method == "POST" and upload and b"<Error" not in body:
+            self.of[path] = self.uploads.pop(urllib.parse.unquote(upload[1]), "STANDARD")
+        elif method == "PUT" and not query.replace("x-id=PutObject", ""):
+            self.of[path] = asked or "STANDARD"
+        elif method == "DELETE" and not upload:
+            self.of.pop(path, None)
 
 
 class Cut(Exception):
@@ -138,9 +167,12 @@ class Connection:
     async def one(self, head):
         method, target, _ = head.first.split(" ", 2)
         rule, before = self.proxy.choose(method, target)
+        asked = None  # what class; None: they are not remembered
         for passing in before:
             if passing.action == "latency":
                 await asyncio.sleep(passing.spec.get("ms", 0) / 1000)
+            elif passing.action == "classes":
+                asked = head.get("x-amz-storage-class") or ""
             else:
                 head.remove(passing.spec.get("headers", ["if-match", "if-none-match"]))
         spec = rule.spec if rule else {}
@@ -156,7 +188,7 @@ class Connection:
             await self.send_own(method, action, spec)
             return
         await self.forward(head, length, spec if action == "corrupt_upload" else None)
-        await self.answer(method, action, spec)
+        await self.answer(method, target, action, spec, asked)
 
     async def drain(self, length):
         while length > 0:
@@ -216,7 +248,7 @@ class Connection:
             sent += len(data)
             await self.up_writer.drain()
 
-    async def answer(self, method, action, spec):
+    async def answer(self, method, target, action, spec, asked):
         while True:
             data = await self.up_reader.readuntil(b"\r\n\r\n")
             head = Head(data[:-4])
@@ -227,7 +259,13 @@ class Connection:
             head.remove([spec["name"].lower()])
             if spec.get("value") is not None:
                 head.headers.append((spec["name"], spec["value"]))
+        if asked is not None:
+            self.proxy.classes.tell(method, target, head)
         body = Body(self, head, method, status)
+        if asked is not None and method != "GET" and status < 300:
+            # Whole, and noted before the client can know.
+            body = Pieces([piece async for piece in body])
+            self.proxy.classes.note(method, target, asked, b"".join(body.pieces))
         if action == "lost_reply":
             async for _ in body:
                 pass
@@ -298,6 +336,17 @@ class Body:
             yield data
 
 
+class Pieces:
+    """The same, when it has come."""
+
+    def __init__(self, pieces):
+        self.pieces = pieces
+
+    async def __aiter__(self):
+        for piece in self.pieces:
+            yield piece
+
+
 def flip(data, at):
     if 0 <= at < len(data):
         data = bytearray(data)
@@ -311,6 +360,7 @@ class Proxy:
     def __init__(self, upstream):
         self.upstream = upstream
         self.rules, self.requests, self.log = [], 0, []
+        self.classes = Classes()
 
     def choose(self, method, target):
         self.requests += 1
@@ -340,6 +390,7 @@ class Proxy:
                 self.rules = [Rule(spec) for spec in json.loads(body)]
                 self.requests, self.log = 0, []
             reply = json.dumps({"requests": self.requests, "log": self.log,
+                                "classes": self.classes.of,
                                 "hits": [rule.hits for rule in self.rules]}).encode()
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
                          % len(reply) + reply)
@@ -392,7 +443,8 @@ class FaultProxy:
         return self._control("PUT", "/rules", json.dumps(rules))
 
     def stats(self):
-        """{"requests": n, "log": ["PUT /…", …], "hits": [per rule]} since the last rules()."""
+        """{"requests": n, "log": ["PUT /…", …], "hits": [per rule]} since the last rules(), and
+        "classes": {"/bucket/key": class}."""
         return self._control("GET", "/stats")
 
     def close(self):
