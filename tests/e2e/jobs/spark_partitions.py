@@ -1,4 +1,4 @@
-"""How long Spark looks for the partitions of a table, and how many there are."""
+"""How long Spark looks for the partitions of a table, how many there are and the sum of their numbers."""
 
 import time
 
@@ -9,5 +9,7 @@ spark.range(1).count()  # what begins with the first job only
 began = time.perf_counter()
 table = spark.read.schema("id BIGINT, part BIGINT").csv(job["base"] + "/table")
 took = time.perf_counter() - began
-rows = table.select("part").distinct().count()
-spark_session.end(spark, job, {"seconds": took, "rows": rows})
+# Answered from what was found: no file is opened.
+spark.conf.set("spark.sql.optimizer.metadataOnly", "true")
+(row,) = table.select("part").distinct().selectExpr("count(part)", "sum(part)").collect()
+spark_session.end(spark, job, {"seconds": took, "rows": list(row)})
