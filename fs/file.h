@@ -76,6 +76,7 @@ struct data {
 
     struct data_passthrough passthrough; /* immutable once passthrough_on was set */
     _Atomic bool passthrough_on, staged_pass_on;
+    bool direct_new;         /* data_direct_set; immutable once there are handles */
     struct pass *lingering;  /* under lock */
     struct pool *apply_pool; /* pass_apply.c; NULL: nobody else writes */
     _Atomic uint64_t pass_rounds;
@@ -164,7 +165,9 @@ struct file {
     unsigned cut_pages;      /* how many there were since the file was last without writers */
     bool picks;              /* a reader began at its end (stream.h) */
     struct pass *pass;       /* NULL: none */
-    unsigned cached_handles; /* that the kernel treats the usual way */
+    unsigned cached_handles; /* that the kernel gives no backing file */
+    unsigned
+        direct_writers; /* of these, that write past its pages: all later ones read past them */
 
     /* under data->lock */
     bool in_dirty;
@@ -180,7 +183,7 @@ struct data_handle {
     bool writable;
     bool keep_cache;
     enum data_handle_mode mode;
-    bool direct; /* HANDLE_PASS: its reads and writes come to us */
+    bool direct; /* its reads and writes come to us, past the kernel's pages */
     bool rdwr;
     uint64_t outside_changes; /* at open */
     uint64_t lost;            /* at open */

@@ -232,6 +232,8 @@ struct front_file {
  * r->fi. 0 or -errno. Undone by front_file_close. */
 int front_file_open(struct front_request *r, const struct meta_attr *attr, bool created);
 void front_file_close(struct fs *fs, struct front_file *file);
+/* The next write to the inode takes its file capabilities away, by whichever handle. */
+void front_has_caps(struct fs *fs, uint64_t ino);
 void front_file_free(struct front_file *file); /* not in the list any more */
 
 /* --- Handlers (libfuse's types) */

@@ -93,6 +93,12 @@ void front_conn_init(void *userdata, struct fuse_conn_info *conn)
     bool passthrough = !fs->config.writeback && !fs->config.no_passthrough &&
                        (data_cache(fs->data) || data_stages_locally(fs->data));
     want(conn, FUSE_CAP_PASSTHROUGH, passthrough);
+    /* Capabilities that another mount gives a file would not be seen by a handle that is direct. */
+    bool direct = conn->capable_ext & FUSE_CAP_DIRECT_IO_ALLOW_MMAP && !fs->config.writeback &&
+                  !fs->config.shared;
+    want(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP, direct);
+    if (direct)
+        data_direct_set(fs->data);
     conn->max_backing_stack_depth = 1;
     conn->max_write = FRONT_MAX_IO;
     conn->max_readahead = FRONT_MAX_IO;

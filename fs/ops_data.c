@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <utlist.h>
 
+#include "base/cleanup.h"
 #include "front.h"
 #include "front_control.h"
 
@@ -223,16 +225,32 @@ static void write_done(struct front_request *r)
         front_reply_result(r, r->result);
         return;
     }
+    if (data_handle_left_pages(r->file->handle))
+        notify_inode(r->fs->notify, r->ino, true);
     fuse_reply_write(r->req, (size_t)r->result);
     front_end(r);
 }
 
 /* File capabilities do not survive a write (HANDLE_KILLPRIV_V2 leaves that to us): removed once for
- * each handle that found extended attributes. */
+ * each handle that found extended attributes, and once after they were set. */
 static void caps_removed(struct front_request *r)
 {
     r->result = (int)r->size;
     write_done(r);
+}
+
+void front_has_caps(struct fs *fs, uint64_t ino)
+{
+    struct front_opened *opened;
+    pthread_mutex_lock(&fs->opened_lock);
+    DL_FOREACH(fs->opened, opened)
+    {
+        struct front_file *file =
+            opened->kind == FRONT_FILE ? container_of(opened, struct front_file, opened) : NULL;
+        if (file && file->ino == ino && file->writable)
+            atomic_store(&file->may_have_caps, true);
+    }
+    pthread_mutex_unlock(&fs->opened_lock);
 }
 
 static void remove_caps(struct front_request *r)

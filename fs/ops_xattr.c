@@ -53,6 +53,9 @@ static struct front_request *begin_xattr(fuse_req_t req, enum meta_kind kind, fu
 
 static void change_done(struct front_request *r)
 {
+    if (r->result == 0 && r->meta.op.kind == META_SETXATTR &&
+        strcmp(r->names[0], "security.capability") == 0)
+        front_has_caps(r->fs, r->ino);
     front_reply_result(r, r->result);
 }
 

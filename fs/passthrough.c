@@ -32,6 +32,11 @@ void data_passthrough_set(struct data *data, const struct data_passthrough *kern
     atomic_store(&data->staged_pass_on, data_stages_locally(data));
 }
 
+void data_direct_set(struct data *data)
+{
+    data->direct_new = data->config.cache != NULL;
+}
+
 bool data_stages_locally(const struct data *data)
 {
     return data->area && (data->rules || data->config.durability != DATA_STORE);
@@ -105,6 +110,25 @@ static bool begin_locked(struct data_handle *handle)
     return true;
 }
 
+/* Who only writes to a new file has nothing from the kernel's pages: they cost it a copy, a request
+ * for each piece of a page, and a question for file capabilities. What is appended may be read for
+ * long while it grows, and the pages help then. */
+static bool is_direct_locked(const struct data_handle *handle, int flags)
+{
+    const struct file *file = handle->file;
+    return file->direct_writers > 0 ||
+           (file->data->direct_new &&
+            (flags & (O_ACCMODE | O_CREAT | O_APPEND)) == (O_WRONLY | O_CREAT));
+}
+
+static void begin_cached_locked(struct data_handle *handle, int flags)
+{
+    handle->mode = HANDLE_CACHED;
+    handle->direct = is_direct_locked(handle, flags);
+    handle->file->cached_handles++;
+    handle->file->direct_writers += handle->direct && handle->writable;
+}
+
 /* -EAGAIN: the extents must be known. */
 static int decide_locked(struct data_handle *handle, int flags, bool *new)
 {
@@ -130,13 +154,14 @@ static int decide_locked(struct data_handle *handle, int flags, bool *new)
     } else {
         pass = begin_locked(handle) ? file->pass : NULL;
     }
-    handle->mode = pass ? HANDLE_PASS : HANDLE_CACHED;
-    handle->direct = pass && !pass->view && (handle->writable || pass->stale || pass->applying);
     handle->rdwr = rdwr;
-    if (pass)
-        pass->handles++;
-    else
-        file->cached_handles++;
+    if (!pass) {
+        begin_cached_locked(handle, flags);
+        return 0;
+    }
+    handle->mode = HANDLE_PASS;
+    handle->direct = !pass->view && (handle->writable || pass->stale || pass->applying);
+    pass->handles++;
     return 0;
 }
 
@@ -155,8 +180,7 @@ static int decide(struct data_handle *handle, int flags, bool last)
     int rc = decide_locked(handle, flags, &new);
     if (rc == -EAGAIN && last) {
         /* They were dropped again meanwhile. */
-        handle->mode = HANDLE_CACHED;
-        handle->file->cached_handles++;
+        begin_cached_locked(handle, flags);
         rc = 0;
     }
     pthread_mutex_unlock(&handle->file->lock);
@@ -204,6 +228,16 @@ int data_handle_passthrough(const struct data_handle *handle, bool *direct)
 {
     *direct = handle->direct;
     return handle->mode == HANDLE_PASS ? handle->file->pass->id : 0;
+}
+
+bool data_handle_left_pages(const struct data_handle *handle)
+{
+    if (!handle->direct || handle->mode == HANDLE_PASS)
+        return false;
+    pthread_mutex_lock(&handle->file->lock);
+    bool others = handle->file->handles > 1;
+    pthread_mutex_unlock(&handle->file->lock);
+    return others;
 }
 
 /* --- Changes of a backing file */
@@ -592,8 +626,10 @@ void pass_release(struct data_handle *handle)
     struct file *file = handle->file;
     pthread_mutex_lock(&file->lock);
     struct pass *pass = handle->mode == HANDLE_PASS ? file->pass : NULL;
-    if (handle->mode == HANDLE_CACHED)
+    if (handle->mode == HANDLE_CACHED) {
         file->cached_handles--;
+        file->direct_writers -= handle->direct && handle->writable;
+    }
     pthread_mutex_unlock(&file->lock);
     if (pass)
         pass_put(file, pass);

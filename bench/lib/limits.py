@@ -25,7 +25,7 @@ LIMITS = {
     "local": "one request of the kernel (two changes of threads) beside the one fdatasync of each fsync; the disk",
     "commit": "a conditional PUT and a HEAD for each file",
     "write-requests": "one PUT for each file",
-    "extract": "the kernel: 20 requests for each file, and one fdatasync",
+    "extract": "the kernel: 15 requests for each file, and one fdatasync",
     "git-commit": "the kernel: 26 requests for each file; 1,113 syncs of the disk",
     "magic-commit": "one thread: two requests of the kernel and one fdatasync for each rename, two requests for the stat before it",
     "hadoop-rename": "two requests of the kernel and a change of threads; syncs are shared by the renames of a moment",

@@ -1,6 +1,10 @@
-"""A file that was written in pieces of pages, as tar does: the kernel has holes in its cache, and must not ask for each by itself."""
+"""A file that was written in pieces of pages, as tar does: the kernel has holes in its cache, and must not ask for each by itself.
+With a cache of ours such a file is written past the kernel's pages, and nobody sees old ones."""
 
+import errno
+import mmap
 import os
+import struct
 import sys
 import unittest
 
@@ -61,6 +65,84 @@ class Pieces(unittest.TestCase):
             self.assertEqual(changed[5000:], first.read(2 * len(DATA)))
         self.assertEqual(changed[::PIECE], DATA[::PIECE])
         self.assertEqual(set(changed[1::PIECE]), {ord("+")})
+
+
+class PastThePages(unittest.TestCase):
+    """A new file that is only written, of a mount with a cache."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.volume = Volume(options=["--no-settle", "--cache-size", "64M"])
+        cls.addClassCleanup(cls.volume.close)
+        cls.volume.mount()
+
+    def count(self, op):
+        return self.volume.metric('sluice_fs_request_seconds_count{op="%s"}' % op)
+
+    def new(self, name):
+        return open(self.volume.path(name), "xb", buffering=0)
+
+    def test_each_write_is_one_request(self):
+        writes, questions = self.count("write"), self.count("xattr")
+        with self.new("one") as f:
+            for at in range(0, len(DATA), PIECE):
+                f.write(DATA[at:at + PIECE])
+        self.assertEqual(self.count("write") - writes, len(DATA) // PIECE)
+        self.assertEqual(self.count("xattr") - questions, 0)
+        with open(self.volume.path("one"), "rb") as f:
+            self.assertEqual(f.read(), DATA)
+
+    def test_readers_see_what_was_written(self):
+        """By read, by the kernel's own copies and by a mapping; opened before and while the file is changed and grows."""
+        path, page = self.volume.path("grows"), mmap.PAGESIZE
+        with self.new("grows") as f, open(path, "rb", buffering=0) as reader:
+            pipe = os.pipe()
+            self.addCleanup(os.close, pipe[0])
+            self.addCleanup(os.close, pipe[1])
+            f.write(bytes(page))
+            expected = bytearray(page)
+            with mmap.mmap(reader.fileno(), page, prot=mmap.PROT_READ) as mapped:
+                for at in range(0, page - 50, 50):
+                    piece = b"%050d" % at
+                    os.pwrite(f.fileno(), piece, at)
+                    expected[at:at + 50] = piece
+                    self.assertEqual(mapped[:], expected[:page])
+                    f.write(piece)
+                    expected += piece
+                    self.assertEqual(os.pread(reader.fileno(), 100, len(expected) - 50), piece)
+                    moved = os.splice(reader.fileno(), pipe[1], page, offset_src=len(expected) - 50)
+                    self.assertEqual(os.read(pipe[0], page), piece)
+                    self.assertEqual(moved, 50)
+                    with open(path, "rb") as late:
+                        self.assertEqual(late.read(), expected)
+        with open(path, "rb") as after:
+            self.assertEqual(after.read(), expected)
+
+    def test_a_mapping_that_is_written_to_meanwhile(self):
+        path = self.volume.path("both")
+        with self.new("both") as f:
+            f.write(bytes(2 * mmap.PAGESIZE))
+            with open(path, "r+b", buffering=0) as other, mmap.mmap(other.fileno(), 2 * mmap.PAGESIZE) as mapped:
+                mapped[:4] = b"mine"
+                os.pwrite(f.fileno(), b"yours", 100)
+                self.assertEqual(mapped[:4] + mapped[100:105], b"mineyours")
+                mapped[mmap.PAGESIZE:mmap.PAGESIZE + 4] = b"late"
+        with open(path, "rb") as after:
+            got = after.read()
+        self.assertEqual([got[:4], got[100:105], got[mmap.PAGESIZE:mmap.PAGESIZE + 4]], [b"mine", b"yours", b"late"])
+
+    def test_capabilities_do_not_survive_a_write(self):
+        path = self.volume.path("caps")
+        with self.new("caps") as f:
+            f.write(b"#!")
+            try:
+                os.setxattr(path, "security.capability", struct.pack("<5I", 0x02000000, 1 << 10, 0, 0, 0))
+            except PermissionError:
+                self.skipTest("who runs this may not give capabilities")
+            f.write(b"/bin/sh")
+        with self.assertRaises(OSError) as raised:
+            os.getxattr(path, "security.capability")
+        self.assertEqual(raised.exception.errno, errno.ENODATA)
 
 
 if __name__ == "__main__":

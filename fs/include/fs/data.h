@@ -122,12 +122,19 @@ struct data_passthrough {
 bool data_stages_locally(const struct data *data);
 /* The kernel offers it. Before the first handle. */
 void data_passthrough_set(struct data *data, const struct data_passthrough *kernel);
+/* It can map files whose handles say direct: with a cache, whose files have pages of their own,
+ * what only writes to a new file is direct. Before the first handle. */
+void data_direct_set(struct data *data);
 /* How the kernel is to treat the handle; once for each, between data_file_open and its answer.
- * `flags` of open(2). 0 or -errno; may be -EINPROGRESS, not without a request. */
+ * `flags` of open(2), with O_CREAT if the file is new. 0 or -errno; may be -EINPROGRESS, not
+ * without a request. */
 int data_handle_mode(struct data_handle *handle, int flags, struct data_request *request);
 /* After it: the backing file's id, 0 for none. *direct: reads and writes of the handle come here in
  * spite of it. */
 int data_handle_passthrough(const struct data_handle *handle, bool *direct);
+/* After a write: it went past the kernel's pages, and others, who may have mapped some, have the
+ * file open. Older kernels keep a page that was read meanwhile. */
+bool data_handle_left_pages(const struct data_handle *handle);
 /* A name of `ino` moved (0: of any, or of a directory): what was scratch may be so no more. After
  * it what left the scratch places survives this process. 0, or -EINPROGRESS; without a request it
  * blocks. Any thread. */
