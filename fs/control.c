@@ -29,6 +29,8 @@ static void control_attr(struct fs *fs, uint64_t ino, struct meta_attr *attr)
     bool dir = ino == FRONT_CONTROL_DIR_INO;
     *attr = (struct meta_attr){
         .ino = ino,
+        /* The kernel lets writes run beside each other only below the end of the file. */
+        .size = dir ? 0 : CONTROL_TEXT_MAX,
         .mode = dir ? S_IFDIR | 0555 : S_IFREG | 0666,
         .nlink = dir ? 2 : 1,
         .uid = fs->owner,
@@ -175,7 +177,8 @@ void control_open(fuse_req_t req, uint64_t ino, struct fuse_file_info *fi)
     buf_init(&h->reply, 0);
     front_opened_add(fs, &h->opened);
     fi->fh = (uintptr_t)h;
-    fi->direct_io = 1; /* what is written and what is read are not one content */
+    fi->direct_io = 1;              /* what is written and what is read are not one content */
+    fi->parallel_direct_writes = 1; /* one that waits holds no other up */
     fi->noflush = 1;
     if (fuse_reply_open(req, fi) < 0) {
         front_opened_remove(fs, &h->opened);
@@ -302,6 +305,14 @@ void control_submit(struct control_handle *h)
     pool_submit(h->fs->control->pool, &h->pool_task);
 }
 
+static void reply_write(fuse_req_t req, int result, size_t size)
+{
+    if (result < 0)
+        fuse_reply_err(req, -result);
+    else
+        fuse_reply_write(req, size);
+}
+
 void control_finish(struct control_handle *h)
 {
     struct control *c = h->fs->control;
@@ -312,10 +323,13 @@ void control_finish(struct control_handle *h)
     }
     h->state = CONTROL_READY;
     bool stop = h->stop_on_release && h->closed;
-    fuse_req_t req = h->parked;
-    size_t size = h->parked_size;
-    h->parked = NULL;
+    fuse_req_t req = h->parked, write_req = h->write_req;
+    size_t size = h->parked_size, write_size = h->write_size;
+    int result = h->result;
+    h->parked = h->write_req = NULL;
     pthread_mutex_unlock(&h->lock);
+    if (write_req)
+        reply_write(write_req, result, write_size);
     if (req)
         reply_read(h, req, size);
     if (stop)
@@ -324,8 +338,8 @@ void control_finish(struct control_handle *h)
     end_job(c);
 }
 
-/* 0: taken and answered or running. */
-static int take_request(struct control_handle *h, const char *text, size_t len)
+/* 0: taken and answered or running; -EINPROGRESS: the write is answered at its end. */
+static int take_request(struct control_handle *h, fuse_req_t req, const char *text, size_t len)
 {
     struct control_request request;
     struct error error = {0};
@@ -344,16 +358,20 @@ static int take_request(struct control_handle *h, const char *text, size_t len)
         control_put_error(&h->reply, result, error_text(&error));
         h->state = CONTROL_READY;
         pthread_mutex_unlock(&h->lock);
-        return 0;
+        return atomic_load(&h->waits) ? result : 0;
     }
+    bool waits = request.op == CONTROL_RENAME && atomic_load(&h->waits);
     control_request_done(&h->request);
     h->request = request;
+    h->result = 0;
+    h->write_req = waits ? req : NULL;
+    h->write_size = len;
     h->state = CONTROL_RUNNING;
     control_handle_ref(h);
     pthread_mutex_unlock(&h->lock);
     h->pool_task.run = run_job;
     control_submit(h);
-    return 0;
+    return waits ? -EINPROGRESS : 0;
 }
 
 void control_write(fuse_req_t req, struct fuse_file_info *fi, struct fuse_bufvec *in)
@@ -371,11 +389,9 @@ void control_write(fuse_req_t req, struct fuse_file_info *fi, struct fuse_bufvec
         fuse_reply_err(req, got < 0 ? (int)-got : EIO);
         return;
     }
-    int result = take_request(handle_of(fi), text, size);
-    if (result < 0)
-        fuse_reply_err(req, -result);
-    else
-        fuse_reply_write(req, size);
+    int result = take_request(handle_of(fi), req, text, size);
+    if (result != -EINPROGRESS)
+        reply_write(req, result, size);
 }
 
 /* --- The whole */

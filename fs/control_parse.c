@@ -50,6 +50,7 @@ static const struct {
     {.name = "leave", .op = CONTROL_LEAVE},
     {.name = "stay", .op = CONTROL_STAY},
     {.name = "stop", .op = CONTROL_STOP},
+    {.name = "wait", .op = CONTROL_WAIT},
     {.name = "acl-get", .op = CONTROL_ACL_GET, .needs_path = true},
     {.name = "acl-set", .op = CONTROL_ACL_SET, .needs_path = true, .takes_acl = true},
 };

@@ -39,7 +39,10 @@ static int find(struct control_handle *h, struct meta_op *op, struct meta_attr *
     if (h->fs->config.read_only)
         return -EROFS;
     int result = control_walk(h, &parent_path, &parent);
-    if (result == 0)
+    if (result == 0 && parent_path.len == new_parent_path.len &&
+        memcmp(parent_path.bytes, new_parent_path.bytes, parent_path.len) == 0)
+        new_parent = parent;
+    else if (result == 0)
         result = control_walk(h, &new_parent_path, &new_parent);
     if (result == 0)
         result = control_step(h, &parent, op->name, attr);

@@ -26,6 +26,7 @@ struct control_handle {
     atomic_uint refs;             /* the kernel's handle, and the request that runs */
     bool stop_on_release;         /* set by the request that runs */
     bool has_checkpoint;          /* the same; dropped with the handle */
+    atomic_bool waits;            /* set by `wait`: a rename's write is answered at its end */
 
     pthread_mutex_t lock;
     /* under lock */
@@ -40,6 +41,9 @@ struct control_handle {
 
     /* the request's that runs */
     struct control_request request;
+    int result;           /* an error that it ended with */
+    fuse_req_t write_req; /* its write, if that waits for the end */
+    size_t write_size;
     struct pool_task pool_task;
     struct meta_task task;
     struct data_request flush;
@@ -67,7 +71,8 @@ int control_remove(struct control_handle *h, struct control_removed *removed);
 
 /* control_run.c: on a thread of the pool. Ends with control_finish, now or later. */
 void control_run(struct control_handle *handle);
-/* What the requests share, on a thread of the pool. */
+/* What the requests share, on a thread of the pool. The reply says an error, and so does a write
+ * that waits. */
 void control_fail(struct control_handle *handle, int result, const char *text);
 /* Takes the reference. */
 void control_put_json(struct buf *out, json_t *json);

@@ -54,6 +54,7 @@ enum control_op {
     CONTROL_LEAVE,
     CONTROL_STAY,
     CONTROL_STOP,
+    CONTROL_WAIT,
     CONTROL_ACL_GET,
     CONTROL_ACL_SET,
 };

@@ -3,14 +3,17 @@ docs/hive.md, docs/flink.md). The engines themselves run in tests/e2e."""
 
 import contextlib
 import errno
+import json
 import os
+import signal
 import threading
+import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
 from gateway import Gateway
 from service import ServiceVolume
-from volume import Volume
+from volume import WAIT_S, Volume
 
 TASKS, FILES = 8, 12
 
@@ -129,6 +132,67 @@ class Traps(unittest.TestCase):
                 os.rename(self.p("staging", "f"), self.volume.mountpoint + target)
             with open(self.volume.mountpoint + target) as file:
                 self.assertEqual(file.read(), "%df" % i)
+
+
+class Waiting(unittest.TestCase):
+    """The control file's renames whose write says how they ended, as the jar asks for them."""
+
+    @contextlib.contextmanager
+    def handle(self, v, waits=True):
+        fd = os.open(v.path(".sluice", "ctl"), os.O_RDWR)
+        try:
+            if waits:
+                self.assertEqual(self.ask(fd, op="wait"), {"ok": True})
+            yield fd
+        finally:
+            os.close(fd)
+
+    def ask(self, fd, **request):
+        os.write(fd, json.dumps(request).encode())
+        return json.loads(os.read(fd, 4096))
+
+    def rename(self, fd, name, to):
+        request = json.dumps({"op": "rename", "path": name, "to": to}).encode()
+        self.assertEqual(os.pwrite(fd, request, 0), len(request))
+
+    def assertRefused(self, error, fd, name, to):
+        with self.assertRaises(OSError) as caught:
+            self.rename(fd, name, to)
+        self.assertEqual(caught.exception.errno, error)
+        reply = json.loads(os.read(fd, 4096))
+        self.assertEqual((reply["ok"], reply["errno"]), (False, error))
+
+    def test_the_write_says_how_it_ended(self):
+        with Volume().mount() as v:
+            fill(v.mountpoint, ["a0", "taken"])
+            with self.handle(v) as fd:
+                for i in range(20):  # no reply is read
+                    self.rename(fd, "/a%d" % i, "/a%d" % (i + 1))
+                    self.assertEqual(sorted(os.listdir(v.mountpoint)), ["a%d" % (i + 1), "taken"])
+                self.assertRefused(errno.EEXIST, fd, "/a20", "/taken")
+                self.assertRefused(errno.ENOENT, fd, "/a0", "/c")
+                self.assertRefused(errno.EINVAL, fd, "/" + "n" * 256, "/c")  # by who reads requests
+                self.assertEqual(self.ask(fd, op="usage")["files"], 2)  # what has more to say is read, as ever
+                self.rename(fd, "/a20", "/c")
+            with self.handle(v, waits=False) as fd:
+                self.rename(fd, "/c", "/taken")
+                self.assertEqual(json.loads(os.read(fd, 4096))["error"], "EEXIST")
+            self.assertEqual(sorted(os.listdir(v.mountpoint)), ["c", "taken"])
+
+    def test_one_that_waits_holds_up_no_other(self):
+        with ServiceVolume(service_options=["--lease", "300s"]) as v, self.handle(v) as fd, self.handle(v) as other:
+            fill(v.mountpoint, ["a"])
+            v.service.process.send_signal(signal.SIGSTOP)
+            with ThreadPoolExecutor(2) as pool:
+                try:
+                    moved = pool.submit(self.rename, fd, "/a", "/b")
+                    time.sleep(0.5)  # it waits by then; else nothing is held up, which is right too
+                    pool.submit(self.assertRefused, errno.EINVAL, other, "/..", "/b").result(WAIT_S)
+                    self.assertFalse(moved.done())
+                finally:
+                    v.service.process.send_signal(signal.SIGCONT)
+                moved.result(WAIT_S)
+            self.assertEqual(os.listdir(v.mountpoint), ["b"])
 
 
 class Recovery(unittest.TestCase):

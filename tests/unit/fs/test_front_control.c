@@ -22,6 +22,7 @@ TEST(control_parse, understands_each_request)
         {"{\"op\":\"status\"}", CONTROL_STATUS, NULL, NULL},
         {"{\"op\":\"metrics\"}", CONTROL_METRICS, NULL, NULL},
         {"{\"op\":\"stop\"}\n", CONTROL_STOP, NULL, NULL},
+        {"{\"op\":\"wait\"}", CONTROL_WAIT, NULL, NULL},
         {"{\"op\":\"flush\"}", CONTROL_FLUSH, NULL, NULL},
         {"{\"op\":\"checkpoint\"}", CONTROL_CHECKPOINT, NULL, NULL},
         {"{\"op\":\"refresh\"}", CONTROL_REFRESH, "", NULL},

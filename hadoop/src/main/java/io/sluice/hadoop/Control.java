@@ -11,18 +11,44 @@ import java.util.concurrent.atomic.AtomicInteger;
 
 /**
  * The control file of a mount (docs/control.md): one write is a request, and reading up to the line's
- * end its reply. Safe for many threads; each request has a handle of its own, and a few idle ones are
- * kept.
+ * end its reply. A rename's write says itself how it ended. Safe for many threads; each request has a
+ * handle of its own, and a few idle ones are kept.
  */
 final class Control {
-  private static final int IDLE_MAX = 8;
+  private static final int IDLE_MAX = 16;
   // What the first read of a reply asks for: each read is a round trip to the mount.
   private static final int SHORT_REPLY = 4096;
   private static final int LONG_REPLY = 64 << 10;
   private static final int REPLY_MAX = 64 << 20;
 
+  /** An open control file. */
+  private static final class Handle {
+    final RandomAccessFile file;
+    boolean asked; // whether writes of renames may wait
+    boolean waits; // they do
+
+    Handle(File file) throws IOException {
+      this.file = new RandomAccessFile(file, "rw");
+    }
+
+    void write(byte[] request) throws IOException {
+      // Offsets mean nothing to the mount, but only below the file's end the kernel lets writes run
+      // beside each other.
+      file.seek(0);
+      file.write(request);
+    }
+
+    void close() {
+      try {
+        file.close();
+      } catch (IOException e) {
+        SluiceFileSystem.LOG.debug("closing a control handle", e);
+      }
+    }
+  }
+
   private final File file;
-  private final ConcurrentLinkedQueue<RandomAccessFile> idle = new ConcurrentLinkedQueue<>();
+  private final ConcurrentLinkedQueue<Handle> idle = new ConcurrentLinkedQueue<>();
   private final AtomicInteger idleCount = new AtomicInteger();
 
   Control(File file) {
@@ -31,10 +57,26 @@ final class Control {
 
   /** Closes the idle handles: an open one keeps a mount from being unmounted. */
   void release() {
-    RandomAccessFile handle;
-    while ((handle = idle.poll()) != null) {
+    Handle handle;
+    while ((handle = takeIdle()) != null) {
+      handle.close();
+    }
+  }
+
+  private Handle takeIdle() {
+    Handle handle = idle.poll();
+    if (handle != null) {
       idleCount.decrementAndGet();
-      closeQuietly(handle);
+    }
+    return handle;
+  }
+
+  private void keep(Handle handle) {
+    if (idleCount.incrementAndGet() <= IDLE_MAX) {
+      idle.add(handle);
+    } else {
+      idleCount.decrementAndGet();
+      handle.close();
     }
   }
 
@@ -48,16 +90,85 @@ final class Control {
     return call(LONG_REPLY, op, members);
   }
 
-  private Map<String, Object> call(int expected, String op, String... members) throws IOException {
+  /** A rename that replaces nothing, of JSON tokens; a ControlException if the mount refused. */
+  void rename(String from, String to) throws IOException {
+    byte[] request = text("rename", "path", from, "to", to);
+    Handle handle = takeIdle();
+    IOException lost = null;
+    if (handle != null) {
+      try {
+        rename(handle, request);
+        return;
+      } catch (ControlException e) {
+        throw e;
+      } catch (IOException e) {
+        // The daemon may have been started again since this handle was opened.
+        lost = e;
+      }
+    }
+    try {
+      rename(new Handle(file), request);
+    } catch (ControlException e) {
+      // Refused now: because the first try was done, after all?
+      throw lost == null ? e : new IOException("the mount went away during a rename: " + e.getMessage(), lost);
+    }
+  }
+
+  /** The handle is kept or closed. Any other error than a ControlException: not answered. */
+  private void rename(Handle handle, byte[] request) throws IOException {
+    boolean kept = false;
+    try {
+      if (!handle.asked) {
+        handle.write(text("wait"));
+        handle.waits = isOk(read(handle, SHORT_REPLY)); // an older mount or kernel: no
+        handle.asked = true;
+      }
+      ControlException refused = null;
+      try {
+        handle.write(request);
+        refused = handle.waits ? null : refusal(read(handle, SHORT_REPLY));
+      } catch (IOException e) {
+        refused = handle.waits ? refusal(read(handle, SHORT_REPLY)) : null;
+        if (refused == null) {
+          throw e;
+        }
+      }
+      kept = true;
+      keep(handle);
+      if (refused != null) {
+        throw refused;
+      }
+    } finally {
+      if (!kept) {
+        handle.close();
+      }
+    }
+  }
+
+  private static byte[] text(String op, String... members) {
     StringBuilder text = new StringBuilder(128);
     text.append("{\"op\":\"").append(op).append('"');
     for (int i = 0; i < members.length; i += 2) {
       text.append(",\"").append(members[i]).append("\":").append(members[i + 1]);
     }
-    text.append('}');
-    Map<String, Object> reply = send(text.toString().getBytes(StandardCharsets.UTF_8), expected);
-    if (!Boolean.TRUE.equals(reply.get("ok"))) {
-      throw new ControlException(String.valueOf(reply.get("error")), String.valueOf(reply.get("message")));
+    return text.append('}').toString().getBytes(StandardCharsets.UTF_8);
+  }
+
+  private static boolean isOk(Map<String, Object> reply) {
+    return Boolean.TRUE.equals(reply.get("ok"));
+  }
+
+  /** Null if it was not refused. */
+  private static ControlException refusal(Map<String, Object> reply) {
+    return isOk(reply) ? null
+        : new ControlException(String.valueOf(reply.get("error")), String.valueOf(reply.get("message")));
+  }
+
+  private Map<String, Object> call(int expected, String op, String... members) throws IOException {
+    Map<String, Object> reply = send(text(op, members), expected);
+    ControlException refused = refusal(reply);
+    if (refused != null) {
+      throw refused;
     }
     return reply;
   }
@@ -69,46 +180,35 @@ final class Control {
   }
 
   private Map<String, Object> send(byte[] request, int expected) throws IOException {
-    RandomAccessFile handle = idle.poll();
+    Handle handle = takeIdle();
     if (handle != null) {
-      idleCount.decrementAndGet();
       try {
         handle.write(request);
       } catch (IOException e) {
         // Not taken: the daemon may have been started again since this handle was opened.
-        closeQuietly(handle);
+        handle.close();
         handle = null;
-      }
-    }
-    if (handle == null) {
-      handle = new RandomAccessFile(file, "rw");
-      try {
-        handle.write(request);
-      } catch (IOException e) {
-        closeQuietly(handle);
-        throw e;
       }
     }
     boolean kept = false;
     try {
-      Map<String, Object> reply = read(handle, expected);
-      if (idleCount.incrementAndGet() <= IDLE_MAX) {
-        idle.add(handle);
-        kept = true;
-      } else {
-        idleCount.decrementAndGet();
+      if (handle == null) {
+        handle = new Handle(file);
+        handle.write(request);
       }
+      Map<String, Object> reply = read(handle, expected);
+      kept = true;
+      keep(handle);
       return reply;
     } finally {
-      if (!kept) {
-        closeQuietly(handle);
+      if (!kept && handle != null) {
+        handle.close();
       }
     }
   }
 
   @SuppressWarnings("unchecked")
-  private static Map<String, Object> read(RandomAccessFile handle, int expected)
-      throws IOException {
+  private static Map<String, Object> read(Handle handle, int expected) throws IOException {
     byte[] reply = new byte[expected];
     int length = 0;
     while (length == 0 || reply[length - 1] != '\n') {
@@ -118,7 +218,7 @@ final class Control {
         }
         reply = Arrays.copyOf(reply, Math.max(1 << 20, length * 2));
       }
-      int got = handle.read(reply, length, reply.length - length);
+      int got = handle.file.read(reply, length, reply.length - length);
       if (got <= 0) {
         throw new IOException("the mount's reply ends early");
       }
@@ -129,13 +229,5 @@ final class Control {
       throw new IOException("the mount's reply is no object");
     }
     return (Map<String, Object>) value;
-  }
-
-  private static void closeQuietly(RandomAccessFile handle) {
-    try {
-      handle.close();
-    } catch (IOException e) {
-      SluiceFileSystem.LOG.debug("closing a control handle", e);
-    }
   }
 }

@@ -21,12 +21,17 @@ final class Mount {
     return new File(root, ".sluice/ctl");
   }
 
+  /** Asks its directory: each write to the control file itself makes the kernel ask for its attributes again. */
+  private static boolean isThere(String root) {
+    return new File(root, ".sluice").exists();
+  }
+
   /** The mount that `directory`, an absolute path, lies in. */
   static Mount of(String directory) throws IOException {
     // Asked for each time: below a mount that went away lies an empty directory of this host's disk.
     for (String at = directory; ; at = parentOf(at)) {
       Mount known = KNOWN.get(at);
-      if (known != null && controlFile(at).exists()) {
+      if (known != null && isThere(at)) {
         return known;
       }
       if (at.equals("/")) {

@@ -6,6 +6,7 @@ import java.io.IOException;
 import java.nio.file.FileSystems;
 import java.nio.file.Files;
 import java.nio.file.LinkOption;
+import java.nio.file.NoSuchFileException;
 import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.Path;
 
@@ -59,6 +60,8 @@ final class Place {
   Attributes attributes(LinkOption... options) throws IOException {
     try {
       return Attributes.of(local, options);
+    } catch (NoSuchFileException e) {
+      throw Errors.of(path, e);
     } catch (IOException e) {
       if (isBelowFile()) {
         throw Errors.with(new FileNotFoundException(path + " does not exist: a part of it is a file"),

@@ -20,7 +20,7 @@ final class Renames {
   }
 
   private static void withoutReplacing(Place from, Place to) throws IOException {
-    from.mount.control().call("rename", "path", from.quoted(), "to", to.quoted());
+    from.mount.control().rename(from.quoted(), to.quoted());
   }
 
   /** Null: the target is a directory, so it is to go into that. */
