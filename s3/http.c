@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <uthash.h>
 #include <utlist.h>
 
 #include "base/cleanup.h"
@@ -40,10 +41,16 @@ struct http_slot {
     char error[CURL_ERROR_SIZE];
 };
 
+/* A socket that libuv watches: from its first use to its close. libcurl takes its wish back after
+ * each request and has it again at the next one; what is watched stays the same, which saves seven
+ * system calls for each request. */
 struct watch {
     uv_poll_t poll;
     struct http *http;
     curl_socket_t fd;
+    int events;  /* of UV_READABLE, UV_WRITABLE: watched now */
+    bool wanted; /* by libcurl: a request uses it */
+    UT_hash_handle hh;
 };
 
 struct http {
@@ -55,6 +62,7 @@ struct http {
     /* owned by the loop thread */
     CURLM *multi;
     CURLSH *share;
+    struct watch *watches; /* by fd */
     struct loop_timer timer, scan;
     bool scanning;
     unsigned active, slot_count;
@@ -159,13 +167,6 @@ static int on_send(void *arg, char *remote, char *local, int remote_port, int lo
     return slot->sent_count++ == 0 ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
 }
 
-static curl_socket_t on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
-{
-    struct http *http = arg;
-    metric_add(http->connects, 1);
-    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
-}
-
 /* ---- sockets and timers ---- */
 
 static void handle_closed(struct http *http)
@@ -180,6 +181,33 @@ static void on_watch_closed(uv_handle_t *handle)
     struct watch *watch = handle->data;
     handle_closed(watch->http);
     free(watch);
+}
+
+static curl_socket_t on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    struct http *http = arg;
+    metric_add(http->connects, 1);
+    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
+static struct watch *watch_find(struct http *http, curl_socket_t fd)
+{
+    struct watch *watch;
+    HASH_FIND_INT(http->watches, &fd, watch);
+    return watch;
+}
+
+/* Every socket of libcurl ends here. */
+static int on_close_socket(void *arg, curl_socket_t fd)
+{
+    struct http *http = arg;
+    struct watch *watch = watch_find(http, fd);
+    if (watch) {
+        HASH_DEL(http->watches, watch);
+        uv_poll_stop(&watch->poll);
+        uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
+    }
+    return close(fd);
 }
 
 static void finish(struct http_slot *slot, enum http_end end)
@@ -254,6 +282,14 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     struct http *http = watch->http;
     int flags = 0, running;
     if (status < 0)
+        watch->events = 0; /* libuv does not watch it any more */
+    if (!watch->wanted) {
+        /* The server has closed an idle connection: libcurl sees that when it wants to use it. */
+        uv_poll_stop(poll);
+        watch->events = 0;
+        return;
+    }
+    if (status < 0)
         flags = CURL_CSELECT_ERR;
     if (events & UV_READABLE)
         flags |= CURL_CSELECT_IN;
@@ -263,36 +299,54 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     process_done(http);
 }
 
+static struct watch *watch_get(struct http *http, curl_socket_t fd)
+{
+    struct watch *watch = watch_find(http, fd);
+    if (watch)
+        return watch;
+    watch = calloc(1, sizeof(*watch));
+    if (!watch || uv_poll_init_socket(loop_uv(http->loop), &watch->poll, fd)) {
+        free(watch);
+        return NULL;
+    }
+    watch->poll.data = watch;
+    watch->http = http;
+    watch->fd = fd;
+    http->closing++;
+    HASH_ADD_INT(http->watches, fd, watch);
+    return watch;
+}
+
+static int watch_set(struct watch *watch, int events)
+{
+    if (events == watch->events)
+        return 0;
+    int rc = uv_poll_start(&watch->poll, events, on_poll);
+    watch->events = rc ? 0 : events;
+    return rc ? -1 : 0;
+}
+
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
 {
     struct http *http = arg;
-    struct watch *watch = socket_arg;
     if (what == CURL_POLL_REMOVE) {
-        if (watch) {
-            curl_multi_assign(http->multi, fd, NULL);
-            uv_poll_stop(&watch->poll);
-            uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
-        }
-        return 0;
+        struct watch *watch = watch_find(http, fd);
+        if (!watch)
+            return 0;
+        watch->wanted = false;
+        /* It can be written to all the time: who watched that would never sleep. */
+        return watch_set(watch, watch->events & UV_READABLE);
     }
-    if (!watch) {
-        watch = calloc(1, sizeof(*watch));
-        if (!watch || uv_poll_init_socket(loop_uv(http->loop), &watch->poll, fd)) {
-            free(watch);
-            return -1;
-        }
-        watch->poll.data = watch;
-        watch->http = http;
-        watch->fd = fd;
-        http->closing++;
-        curl_multi_assign(http->multi, fd, watch);
-    }
+    struct watch *watch = watch_get(http, fd);
+    if (!watch)
+        return -1;
+    watch->wanted = true;
     struct http_slot *slot = NULL;
     curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&slot);
     if (slot)
         slot->fd = fd;
-    int events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
-    return uv_poll_start(&watch->poll, events, on_poll) ? -1 : 0;
+    return watch_set(watch, (what & CURL_POLL_IN ? UV_READABLE : 0) |
+                                (what & CURL_POLL_OUT ? UV_WRITABLE : 0));
 }
 
 static int on_timer_wish(CURLM *multi, long timeout_ms, void *arg)
@@ -423,6 +477,8 @@ static struct http_slot *slot_new(struct http *http)
     curl_easy_setopt(easy, CURLOPT_PREREQDATA, slot);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, http);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, http);
     if (o->ca_file)
         curl_easy_setopt(easy, CURLOPT_CAINFO, o->ca_file);
     if (o->no_verify_tls) {
