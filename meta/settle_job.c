@@ -305,10 +305,12 @@ static void drop_late(struct settle_job *job)
 static void class_looked(struct settle_job *job)
 {
     const struct store_op *op = &job->op.op;
-    if (tags_change(op, &job->meta->format, job->plan.target.id)) {
-        /* An earlier try has done it, only that was not recorded. */
+    uint64_t change = tags_change(op, &job->meta->format, job->plan.target.id);
+    if (change && change >= job->plan.target.changing) {
+        /* An earlier try has done it, only that was not recorded. (A lower number is of a change
+         * before, which is over.) */
         memcpy(job->etag, op->info.etag, sizeof(job->etag));
-        job->change_done = tags_change(op, &job->meta->format, job->plan.target.id);
+        job->change_done = change;
         if (job->upload_id)
             drop_upload(job);
         else

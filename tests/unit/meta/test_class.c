@@ -305,6 +305,25 @@ TEST(class, shared_and_renamed_meanwhile, .init = init, .fini = fini)
     check(!bucket_has(&v, "data/big"));
 }
 
+/* What an earlier change has left in the object's tags says nothing of this one, tried again. */
+TEST(class, a_second_change_fails_at_first, .init = init, .fini = fini)
+{
+    struct meta_object before;
+    uint64_t dir;
+    volume_open(&v);
+    uint64_t ino = make_big("data", &dir, &before);
+    rule(dir, COLD, 0);
+    settle();
+    volume_fault(&v,
+                 (struct store_fault_rule){.kind = STORE_MPU_COMPLETE, .count = 1, .result = -EIO});
+    rule(dir, "STANDARD", 0);
+    settle_at_last();
+    class_is("data/big", "STANDARD");
+    file_is(ino, big, sizeof(big));
+    eventually(is_clean());
+    check_uint(bucket_uploads(&v), 0);
+}
+
 /* The store has done it, and said it has not. */
 TEST(class, a_lost_reply, .init = init, .fini = fini)
 {
