@@ -58,7 +58,7 @@ int engine_keys(struct engine *engine, const char *after, struct meta_object *ou
     return rc < 0 && rc != -ENOENT ? rc : count;
 }
 
-int engine_key_known(struct engine *engine, const char *key)
+int engine_key_object(struct engine *engine, const char *key, struct meta_object *out)
 {
     struct arena arena = {0};
     struct record_key k;
@@ -67,7 +67,14 @@ int engine_key_known(struct engine *engine, const char *key)
     record_key_store(&k, key, strlen(key));
     pthread_rwlock_rdlock(&engine->gate);
     int rc = engine->db ? engine_db_copy(engine, NULL, TABLE_KEY, &k, &arena, &value, &len) : -EIO;
+    if (rc == 0 && out)
+        rc = len == 9 ? export(engine, record_get_u64(value + 1), out) : -EIO;
     pthread_rwlock_unlock(&engine->gate);
     arena_done(&arena);
     return rc == 0 ? 1 : rc == -ENOENT ? 0 : rc;
+}
+
+int engine_key_known(struct engine *engine, const char *key)
+{
+    return engine_key_object(engine, key, NULL);
 }

@@ -21,6 +21,7 @@
 #define SMALL_PAGES 4
 /* So many names asked for one by one, and the directory is listed. */
 #define SINGLES_MAX 16
+#define REFETCH_MAX 20 /* times that a name is asked for again, as we changed its key meanwhile */
 
 /* What the bucket said of one name, believed for a while. That a name is there is remembered here
  * only to ask again in time, as long as its directory was never listed. */
@@ -39,6 +40,7 @@ struct single {
     struct import_fetch head, list;
     unsigned pending, refetches;
     uint64_t asked_ns;
+    struct meta_object ours; /* what HEAD spoke against */
     struct import_wait *waits;
     UT_hash_handle hh;
     uint64_t parent;
@@ -323,6 +325,21 @@ bool import_is_late(struct meta *meta, const struct store_op *head)
     return late;
 }
 
+bool import_speaks_against(const struct store_op *head, const struct meta_object *object)
+{
+    const struct store_info *info = &head->info;
+    bool comparable = store_etag_is_weak(info->etag) == store_etag_is_weak(object->etag);
+    return head->result || info->size != object->size ||
+           (comparable && !store_etag_fits(info, object->etag));
+}
+
+bool import_shows(const struct store_op *list, const struct meta_object *object)
+{
+    const struct store_entry *e = list->out_list.count ? list->out_list.entries : NULL;
+    return !list->result && e && !strcmp(e->name, object->key) && e->size == object->size &&
+           !strcmp(e->etag, object->etag);
+}
+
 static int single_apply(struct single *s)
 {
     const struct store_op *head = &s->head.work.op, *list = &s->list.work.op;
@@ -348,6 +365,78 @@ static int single_apply(struct single *s)
     return import_one(s->importer, s->parent, &question, &name, &entry);
 }
 
+static bool single_again(struct single *s, bool changed)
+{
+    if (!changed || s->refetches++ >= REFETCH_MAX || s->importer->stopped)
+        return false;
+    single_ask(s);
+    return true;
+}
+
+/* A request of it failed. */
+static void end_failed(struct single *s, const struct store_op *op)
+{
+    struct error error = op->error;
+    if (!error.code)
+        error_set(&error, op->result, "import of \"%s\": %s", s->key, strerror(-op->result));
+    single_end(s, op->result, &error);
+}
+
+static void end_applied(struct single *s, int rc)
+{
+    struct error error = {0};
+    rc = rc == -ESTALE ? 0 : rc; /* of another origin: who waits looks again */
+    if (rc)
+        error_set(&error, rc, "import of \"%s\": %s", s->key, strerror(-rc));
+    single_end(s, rc, &error);
+}
+
+/* The listing of the one key says whether HEAD is to be believed. */
+static void doubt_answered(struct work_op *work)
+{
+    struct single *s = work->arg;
+    struct store_op *list = &work->op;
+    bool changed = s->list.changes, failed = list->result && !is_absence(list->result);
+    bool shown = import_shows(list, &s->ours);
+    import_fetch_done(s->importer, &s->list);
+    if (failed) {
+        end_failed(s, list);
+        return;
+    }
+    if (single_again(s, changed))
+        return;
+    store_op_reset(list);
+    int rc = shown ? 0 : single_apply(s);
+    struct meta_name name = {(const char *)s->id + sizeof(uint64_t), s->name_len};
+    if (shown)
+        answer_set(s->importer, s->parent, &name, false, s->importer->meta->import_ttl_ns);
+    end_applied(s, rc);
+}
+
+/* HEAD speaks against an object of ours that a file has under this name. It may have been answered
+ * by what was there before our last write: a file of ours must not go by that alone. */
+static bool is_doubtful(struct single *s)
+{
+    const struct store_op *head = &s->head.work.op;
+    struct meta *meta = s->importer->meta;
+    struct meta_attr attr;
+    if (s->list.work.op.out_list.count ||
+        look(meta, s->parent, (const char *)s->id + sizeof(uint64_t), s->name_len, &attr) ||
+        engine_key_object(meta->engine, s->key, &s->ours) <= 0 || s->ours.foreign ||
+        s->ours.state != META_OBJECT_LIVE)
+        return false;
+    return import_speaks_against(head, &s->ours);
+}
+
+static void single_doubt(struct single *s)
+{
+    store_op_reset(&s->list.work.op);
+    s->list.work.op = (struct store_op){.kind = STORE_LIST, .prefix = s->key, .max_keys = 1};
+    s->list.work.done = doubt_answered;
+    strcpy(s->list.watch, s->key);
+    import_fetch_submit(s->importer, &s->list);
+}
+
 static void single_answered(struct work_op *work)
 {
     struct single *s = work->arg;
@@ -357,24 +446,16 @@ static void single_answered(struct work_op *work)
     bool changed = s->head.changes || s->list.changes;
     import_fetch_done(s->importer, &s->head);
     import_fetch_done(s->importer, &s->list);
-    struct error error = {0};
-    int rc = 0;
-    if (head->result && !is_absence(head->result)) {
-        rc = head->result;
-        error = head->error;
-    } else if (list->result && !is_absence(list->result)) {
-        rc = list->result;
-        error = list->error;
-    } else if (changed && s->refetches++ < 20 && !s->importer->stopped) {
-        single_ask(s);
+    if (head->result && !is_absence(head->result))
+        end_failed(s, head);
+    else if (list->result && !is_absence(list->result))
+        end_failed(s, list);
+    else if (single_again(s, changed))
         return;
-    } else {
-        rc = single_apply(s);
-        rc = rc == -ESTALE ? 0 : rc; /* of another origin: who waits looks again */
-    }
-    if (rc && !error.code)
-        error_set(&error, rc, "import of \"%s\": %s", s->key, strerror(-rc));
-    single_end(s, rc, &error);
+    else if (is_doubtful(s))
+        single_doubt(s);
+    else
+        end_applied(s, single_apply(s));
 }
 
 static void single_ask(struct single *s)

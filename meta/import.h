@@ -86,6 +86,11 @@ struct import_question {
  * Then gc gets it again, if the key is free. */
 bool import_is_late(struct meta *meta, const struct store_op *head);
 
+/* What HEAD says against an object of ours may be from before our last write: files of ours do not
+ * go by that alone, but if a listing of the one key does not show the object either. */
+bool import_speaks_against(const struct store_op *head, const struct meta_object *object);
+bool import_shows(const struct store_op *list, const struct meta_object *object);
+
 /* META_IMPORT_ONE; entry NULL: there is none. Tells the mount what changed. -ESTALE: the directory
  * comes from another prefix by now. */
 int import_one(struct importer *importer, uint64_t parent, const struct import_question *question,

@@ -287,7 +287,7 @@ struct probe {
     struct loop_task start;
     struct meta *meta;
     struct meta_task *task;
-    struct work_op head;
+    struct work_op head, list;
     struct meta_object object;
 };
 
@@ -302,6 +302,7 @@ static void probe_end(struct probe *p, int rc, const struct error *error)
         error_set(&task->error, rc, "%s: %s", p->object.key,
                   rc == -ESTALE ? "was changed from outside" : strerror(-rc));
     store_op_reset(&p->head.op);
+    store_op_reset(&p->list.op);
     free(p);
     task->done(task);
     work_end(meta);
@@ -378,6 +379,17 @@ static int record_outside(struct probe *p, const struct store_op *head)
     return -ESTALE;
 }
 
+static void probe_listed(struct work_op *work)
+{
+    struct probe *p = work->arg;
+    struct store_op *op = &work->op;
+    struct error error = op->error;
+    if (op->result && op->result != -ENOENT)
+        probe_end(p, op->result, &error);
+    else
+        probe_end(p, import_shows(op, &p->object) ? 0 : record_outside(p, &p->head.op), NULL);
+}
+
 static void probe_answered(struct work_op *work)
 {
     struct probe *p = work->arg;
@@ -393,7 +405,13 @@ static void probe_answered(struct work_op *work)
         rc = 0; /* settled elsewhere meanwhile */
     else if (!rc && !op->result && volume_class_changed(p->meta, &p->object, op))
         rc = 0; /* it is its own copy in another class */
-    else if (!rc && (op->result || !store_etag_fits(&op->info, p->object.etag)))
+    else if (!rc && !p->object.foreign && import_speaks_against(op, &p->object)) {
+        p->list.op = (struct store_op){.kind = STORE_LIST, .prefix = p->object.key, .max_keys = 1};
+        p->list.done = probe_listed;
+        p->list.arg = p;
+        work_op_submit(p->meta, &p->list);
+        return;
+    } else if (!rc && (op->result || !store_etag_fits(&op->info, p->object.etag)))
         rc = record_outside(p, op);
     probe_end(p, rc, NULL);
 }

@@ -163,6 +163,8 @@ bool engine_xattr_is_virtual(const struct meta_name *name);
 bool engine_key_is_internal(struct engine *engine, const char *key);
 /* Whether an object of any state holds the key: 1, 0 or -errno. */
 int engine_key_known(struct engine *engine, const char *key);
+/* The same, with the object. */
+int engine_key_object(struct engine *engine, const char *key, struct meta_object *out);
 
 /* Walks every record and checks each against the others (dentry ↔ inode ↔ nlink, extents ↔ objects
  * ↔ references, key ↔ object, usage ↔ tree). Calls report for each violation; returns their number
