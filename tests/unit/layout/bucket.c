@@ -16,6 +16,8 @@
 #define INTERNAL ".sluice/"
 #define FAIL_ONE_IN 60
 #define LATE_MAX 16
+#define LAG_NS (50 * NS_PER_MS) /* for so long HEAD may show what was there before */
+#define LAG_ONE_IN 4
 
 struct held {
     struct store_op *op;
@@ -35,6 +37,15 @@ struct taken {
     char name[];
 };
 
+/* What HEAD said of a key before it was changed last. */
+struct view {
+    char *key; /* owned */
+    struct store_op head;
+    uint8_t *data; /* owned */
+    uint64_t changed_ns;
+    UT_hash_handle hh;
+};
+
 static struct {
     struct store store; /* what the volume has */
     struct store *memory;
@@ -47,6 +58,7 @@ static struct {
     struct bucket_object *objects;
     struct past *past;
     struct taken *taken;
+    struct view *views;
     struct {
         uint64_t object, sequence;
         uint8_t *data;
@@ -57,7 +69,7 @@ static struct {
         uint64_t due_ns;
     } late[LATE_MAX]; /* writes of a process that is dead: the store has not seen them yet */
     unsigned late_count;
-    bool dead, calm;
+    bool dead, calm, lag;
     unsigned refuse, refused;
     uint64_t refused_ns;
 } b;
@@ -93,6 +105,49 @@ struct bucket_object *bucket_all(void)
     return b.objects;
 }
 
+static void make_name(const char *key, const char *etag, char out[STORE_KEY_MAX + STORE_ETAG_MAX])
+{
+    snprintf(out, STORE_KEY_MAX + STORE_ETAG_MAX, "%s %s", etag, key);
+}
+
+/* It counts as put by others: who imports it need not know better. */
+static void note_past(const char *key, const char *etag, const void *data, size_t len)
+{
+    struct past *past = calloc(1, sizeof(*past)), *before;
+    make_name(key, etag, past->name);
+    HASH_FIND_STR(b.past, past->name, before);
+    if (before) {
+        free(past);
+        return;
+    }
+    past->data = malloc(len + 1);
+    memcpy(past->data, data, len);
+    past->len = len;
+    HASH_ADD_STR(b.past, name, past);
+}
+
+/* It is about to be changed. */
+static void remember_view(const char *key)
+{
+    struct view *v;
+    HASH_FIND_STR(b.views, key, v);
+    if (!v) {
+        v = calloc(1, sizeof(*v));
+        v->key = strdup(key);
+        HASH_ADD_KEYPTR(hh, b.views, v->key, strlen(v->key), v);
+    }
+    store_op_reset(&v->head);
+    v->head = (struct store_op){.kind = STORE_HEAD, .key = v->key};
+    v->changed_ns = clock_monotonic_ns();
+    call(&v->head);
+    const struct bucket_object *o = bucket_find(key);
+    free(TAKE_PTR(v->data));
+    if (o) {
+        v->data = malloc(o->len + 1);
+        memcpy(v->data, o->data, o->len);
+    }
+}
+
 static void forget(const char *key)
 {
     struct bucket_object *o;
@@ -123,6 +178,9 @@ static struct bucket_object *look(const char *key)
     const char *id = store_op_meta(&head, "sluice-object");
     o->foreign = !volume || strcmp(volume, b.volume_id) != 0 || !id;
     o->id = o->foreign ? 0 : strtoull(id, NULL, 10);
+    const char *change = o->foreign ? NULL : store_op_meta(&head, "sluice-change");
+    o->change = change ? strtoull(change, NULL, 10) : 0;
+    memcpy(o->storage_class, head.info.storage_class, sizeof(o->storage_class));
     store_op_reset(&head);
     struct store_op get = {
         .kind = STORE_GET, .key = key, .buf = o->data, .buf_len = o->len, .length = o->len};
@@ -174,16 +232,25 @@ static void check_made(const struct store_op *op, const struct bucket_object *no
 {
     if (now->foreign)
         sim_violation("I2: %s was written without our tags", op->key);
-    unsigned at = now->id % WRITTEN_MAX;
-    if (b.written[at].object != now->id)
+    uint64_t record = now->change ? now->change : now->id;
+    unsigned at = record % WRITTEN_MAX;
+    if (b.written[at].object != record)
         sim_violation("I4: %s was written as object %llu, which was never recorded", op->key,
-                      (unsigned long long)now->id);
+                      (unsigned long long)record);
     if (b.written[at].sequence > sim_synced_to())
         sim_violation("I4: %s was written before the record of object %llu was synced", op->key,
-                      (unsigned long long)now->id);
+                      (unsigned long long)record);
     if (strncmp(op->key, INTERNAL, strlen(INTERNAL)) != 0 && !op->if_match && !op->if_none_match)
         sim_violation("I2: the natural key %s was written without a condition", op->key);
-    note_written(now);
+    if (!now->change)
+        note_written(now);
+}
+
+/* The same object in another storage class. */
+static bool is_class_copy(const struct bucket_object *before, const struct bucket_object *now)
+{
+    return now && now->change && (before->foreign || before->id == now->id) &&
+           now->len == before->len && !memcmp(now->data, before->data, now->len);
 }
 
 /* `before` is no more, by the volume's doing. */
@@ -207,6 +274,7 @@ struct watch {
 
 static void watch_begin(struct watch *w, const char *key)
 {
+    remember_view(key);
     const struct bucket_object *o = bucket_find(key);
     w->key = key;
     w->there = o != NULL;
@@ -214,20 +282,27 @@ static void watch_begin(struct watch *w, const char *key)
         return;
     w->before = *o;
     w->before.key = strdup(o->key);
-    w->before.data = NULL;
+    w->before.data = malloc(o->len + 1);
+    memcpy(w->before.data, o->data, o->len);
+}
+
+static void watch_done(struct watch *w)
+{
+    if (!w->there)
+        return;
+    free(w->before.key);
+    free(w->before.data);
 }
 
 static void watch_end(struct watch *w, const struct store_op *op, bool writes)
 {
     struct bucket_object *now = look(w->key);
     if (!is_control(w->key)) {
-        if (w->there && (writes || !now))
+        if (w->there && (writes || !now) && !is_class_copy(&w->before, now))
             check_destroyed(&w->before, writes ? "overwritten" : "deleted");
         if (writes && now)
             check_made(op, now);
     }
-    if (w->there)
-        free(w->before.key);
     if (b.engine)
         model_check("the bucket was changed");
 }
@@ -266,8 +341,7 @@ static void run_checked(struct store_op *op, struct store_op *wanted)
     for (unsigned i = 0; i < count; i++) {
         if (!rc)
             watch_end(&watches[i], wanted, writes);
-        else if (watches[i].there)
-            free(watches[i].before.key);
+        watch_done(&watches[i]);
     }
     free(watches);
 }
@@ -278,6 +352,31 @@ static void take_effect(struct held *h)
     drop_conditions(&h->sub);
     h->done = true;
     run_checked(&h->sub, h->op);
+}
+
+/* HEAD does not see the last change yet: it is answered by what was there before. */
+static bool answer_of_before(struct held *h)
+{
+    struct view *v;
+    HASH_FIND_STR(b.views, h->op->key, v);
+    if (!v || clock_monotonic_ns() > v->changed_ns + LAG_NS || (!b.lag && sim_below(LAG_ONE_IN)))
+        return false;
+    h->done = true;
+    h->sub.result = v->head.result;
+    h->sub.error = v->head.error;
+    h->sub.info = v->head.info;
+    for (unsigned i = 0; i < v->head.out_meta_count; i++)
+        store_op_add_meta(&h->sub, v->head.out_meta[i].name, v->head.out_meta[i].value);
+    sim_trace("  head %s = %d of before", h->op->key, h->sub.result);
+    if (v->data)
+        note_past(v->key, v->head.info.etag, v->data, v->head.info.size);
+    /* gc may believe that it is done with what is there now. */
+    struct bucket_object *o = (struct bucket_object *)bucket_find(h->op->key);
+    if (o)
+        o->lagging = true;
+    if (o && b.engine)
+        model_check("HEAD lags behind");
+    return true;
 }
 
 static void fail(struct held *h, int code)
@@ -344,6 +443,7 @@ static void arrive(struct late *late)
 {
     struct store_op op = late->op;
     *late = b.late[--b.late_count];
+    remember_view(op.key);
     int rc = call(&op);
     sim_trace("  late put %s = %d", op.key, rc);
     store_op_reset(&op);
@@ -379,6 +479,13 @@ static void late_run(void *arg, unsigned which)
         }
 }
 
+/* Another conditional write of the key is under way, for longer than it is tried (409). */
+static bool refuses(const struct store_op *op)
+{
+    bool writes = op->kind == STORE_PUT || op->kind == STORE_MPU_COMPLETE;
+    return writes && (op->if_none_match || op->if_match);
+}
+
 static unsigned ready(void *arg)
 {
     return b.held_count;
@@ -406,6 +513,13 @@ static void run(void *arg, unsigned which)
         fail(h, -EIO);
         return;
     }
+    if (faults && refuses(h->op) && sim_below(FAIL_ONE_IN) == 0) {
+        h->done = true;
+        fail(h, -EEXIST);
+        return;
+    }
+    if ((faults || b.lag) && h->op->kind == STORE_HEAD && answer_of_before(h))
+        return;
     take_effect(h);
     if (faults && sim_below(FAIL_ONE_IN) == 0)
         fail(h, -EIO);
@@ -461,6 +575,11 @@ bool bucket_idle(void)
     return !b.held_count && !b.late_count;
 }
 
+void bucket_lag(bool always)
+{
+    b.lag = always;
+}
+
 void bucket_refuse(unsigned kinds)
 {
     b.refuse = kinds;
@@ -478,11 +597,6 @@ void bucket_engine(struct engine *engine)
 }
 
 /* Others */
-
-static void make_name(const char *key, const char *etag, char out[STORE_KEY_MAX + STORE_ETAG_MAX])
-{
-    snprintf(out, STORE_KEY_MAX + STORE_ETAG_MAX, "%s %s", etag, key);
-}
 
 static void note_taken(const struct bucket_object *o)
 {
@@ -513,18 +627,14 @@ void bucket_put_foreign(const char *key, const void *data, size_t len)
     struct store_op op = {.kind = STORE_PUT, .key = key, .iov = &iov, .iov_count = 1};
     const struct bucket_object *before = bucket_find(key);
     sim_trace("  others put %s", key);
+    remember_view(key);
     if (before)
         note_taken(before);
     if (call(&op))
         abort();
     store_op_reset(&op);
     const struct bucket_object *o = look(key);
-    struct past *past = calloc(1, sizeof(*past));
-    make_name(key, o->etag, past->name);
-    past->data = malloc(len + 1);
-    memcpy(past->data, data, len);
-    past->len = len;
-    HASH_ADD_STR(b.past, name, past);
+    note_past(key, o->etag, data, len);
 }
 
 void bucket_delete_foreign(const char *key)
@@ -532,6 +642,7 @@ void bucket_delete_foreign(const char *key)
     struct store_op op = {.kind = STORE_DELETE, .key = key};
     const struct bucket_object *before = bucket_find(key);
     sim_trace("  others delete %s", key);
+    remember_view(key);
     if (before)
         note_taken(before);
     call(&op);

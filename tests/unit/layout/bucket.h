@@ -21,8 +21,11 @@ struct bucket_object {
     uint8_t *data; /* owned */
     size_t len;
     bool foreign;
-    uint64_t id;             /* ours: of its tags */
+    uint64_t id;     /* ours: of its tags */
+    uint64_t change; /* ours: a copy of itself in another storage class */
+    char storage_class[32];
     bool late;               /* ours: written after its process had died */
+    bool lagging;            /* HEAD has shown what was there before */
     uint64_t adopter;        /* foreign: the file that was imported from it */
     bool released;           /* a user changed, moved or removed that file */
     uint64_t referenced_seq; /* a file was seen to use it, after this change */
@@ -51,6 +54,8 @@ void bucket_alive(void);
 /* No more faults and lost answers. */
 void bucket_calm(bool calm);
 bool bucket_idle(void);
+/* HEAD always shows what was there before, for as long as it may. */
+void bucket_lag(bool always);
 /* Requests of this kind (a bit for each) are refused. */
 void bucket_refuse(unsigned kinds);
 /* How many were, and when the last one was (clock_monotonic_ns). */
@@ -68,7 +73,7 @@ bool bucket_taken_by_others(const char *key, const char *etag);
 /* What was last written as this object; NULL: not known any more. */
 const uint8_t *bucket_written(uint64_t object, size_t *len);
 unsigned bucket_uploads_open(void);
-/* The record of an object was made by this change. */
+/* The record of an object, or of a change of its class, was made by this change of the tables. */
 void bucket_recorded(uint64_t object, uint64_t sequence);
 
 #endif
