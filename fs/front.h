@@ -105,6 +105,7 @@ struct fs {
     atomic_uint reading;          /* threads that may be waiting for the local disk */
     atomic_ullong failed_renames; /* of the kernel: some programs copy then */
     atomic_uint empty_closes;     /* in a row, of files that were just made (front_op_create) */
+    atomic_bool ranges_locked;    /* somebody has asked for a lock on a range (set_flush) */
     pthread_mutex_t idle_lock;
     pthread_cond_t idle; /* in_flight is 0 while draining */
     atomic_bool draining;

@@ -30,6 +30,15 @@ static void set_mode(struct front_request *r)
         atomic_store(&r->file->written, true); /* or not: nobody will say */
 }
 
+/* Locks of a process end with its close, and only a flush tells of that (docs/locks.md). Until the
+ * first lock nobody needs to be told. */
+static void set_flush(struct front_request *r)
+{
+    struct fs *fs = r->fs;
+    bool locks = fs->config.shared && atomic_load(&fs->ranges_locked);
+    r->fi.noflush = !r->file->writable && !locks;
+}
+
 int front_file_open(struct front_request *r, const struct meta_attr *attr, bool created)
 {
     struct fs *fs = r->fs;
@@ -61,8 +70,7 @@ int front_file_open(struct front_request *r, const struct meta_attr *attr, bool 
     r->file = file;
     r->fi.fh = (uintptr_t)file;
     r->fi.keep_cache = created || data_handle_keep_cache(file->handle);
-    /* Locks of a process end with its close. */
-    r->fi.noflush = !file->writable && !r->fs->config.shared;
+    set_flush(r);
     if (created)
         set_mode(r);
     return 0;

@@ -149,6 +149,7 @@ static void begin_set(struct front_request *r, bool wait)
 void front_op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock,
                     int sleep)
 {
+    atomic_store(&front_fs(req)->ranges_locked, true);
     struct front_request *r = begin(req, ino, fi);
     if (!r)
         return;

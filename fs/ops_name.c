@@ -8,6 +8,9 @@
 #include "front_control.h"
 #include "front_inodes.h"
 
+/* The least that the kernel counts: one tick. */
+#define CREATED_TIMEOUT_S 0.001
+
 /* The control directory's name at the root is not the volume's. */
 static bool is_reserved(fuse_ino_t parent, const char *name)
 {
@@ -251,8 +254,10 @@ static void create_done(struct front_request *r)
     struct fuse_entry_param e;
     if (result == 0) {
         result = front_entry(r->fs, attr, &e);
+        /* As in front_reply_entry, but that the kernel looks at them once more in this very call:
+         * without them it would ask. */
         if (r->fs->config.shared)
-            e.attr_timeout = 0; /* as in front_reply_entry */
+            e.attr_timeout = MIN(e.attr_timeout, CREATED_TIMEOUT_S);
         if (result < 0)
             front_file_close(r->fs, r->file);
     }

@@ -25,6 +25,8 @@
 #define KERNEL_PAGE 4096
 /* Scratch never goes to the store: it may have this part of the room. */
 #define SCRATCH_SHARE 2
+/* A file's time moves in steps of this at most, as those of local file systems do. */
+#define TIME_TICK_NS (10 * NS_PER_MS)
 
 int write_need_staging_locked(struct file *file, bool *new)
 {
@@ -50,6 +52,15 @@ static void change_failed_locked(struct file *file, bool new)
     if (new)
         staging_free(TAKE_PTR(file->staging));
     file_quota_update_locked(file);
+}
+
+/* Of a shared volume the kernel drops the pages of a file whose time has moved, its own too. With
+ * the time that it was told when the file was made it keeps what is written at once. */
+static uint64_t time_of_write_locked(const struct file *file, uint64_t now_ns)
+{
+    bool same_tick =
+        now_ns + TIME_TICK_NS > file->mtime_ns && now_ns < file->mtime_ns + TIME_TICK_NS;
+    return file->data->inlined && same_tick ? file->mtime_ns : now_ns;
 }
 
 static void touched_locked(struct file *file, uint64_t now_ns)
@@ -79,6 +90,7 @@ int64_t write_apply(struct data_handle *handle, struct fuse_bufvec *in, uint64_t
     size_t idx = in->idx, off = in->off;
     bool new = false;
     pthread_mutex_lock(&file->lock);
+    now = time_of_write_locked(file, now);
     if (append)
         offset = file->size;
     if (length > FILE_SIZE_MAX || offset > FILE_SIZE_MAX - length) {

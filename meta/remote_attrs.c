@@ -2,19 +2,29 @@
 
 #include "base/hash.h"
 
-static size_t place_of(uint64_t ino)
+static size_t row_of(uint64_t ino)
 {
-    return hash_u64(ino) % REMOTE_ATTRS;
+    return hash_u64(ino) % (REMOTE_ATTRS / REMOTE_ATTRS_WAYS);
+}
+
+/* REMOTE_ATTRS_WAYS: it is not there. */
+static unsigned place_of(const struct remote_attrs_row *row, uint64_t ino)
+{
+    unsigned at = 0;
+    while (at < REMOTE_ATTRS_WAYS && row->places[at].attr.ino != ino)
+        at++;
+    return at;
 }
 
 void remote_attrs_touch(struct remote_attrs *attrs, uint64_t ino)
 {
     if (!ino)
         return;
-    size_t at = place_of(ino);
-    attrs->places[at].touched = ++attrs->touches;
-    if (attrs->places[at].attr.ino == ino)
-        attrs->places[at].attr.ino = 0;
+    struct remote_attrs_row *row = &attrs->rows[row_of(ino)];
+    unsigned at = place_of(row, ino);
+    row->touched = ++attrs->touches;
+    if (at < REMOTE_ATTRS_WAYS)
+        row->places[at].attr.ino = 0;
 }
 
 void remote_attrs_touch_all(struct remote_attrs *attrs)
@@ -24,25 +34,30 @@ void remote_attrs_touch_all(struct remote_attrs *attrs)
 
 bool remote_attrs_touched(const struct remote_attrs *attrs, uint64_t ino, uint64_t since)
 {
-    return attrs->floor > since || attrs->places[place_of(ino)].touched > since;
+    return attrs->floor > since || attrs->rows[row_of(ino)].touched > since;
 }
 
 void remote_attrs_keep(struct remote_attrs *attrs, const struct meta_attr *attr, uint64_t since)
 {
     if (!attr->ino || remote_attrs_touched(attrs, attr->ino, since))
         return;
-    size_t at = place_of(attr->ino);
-    attrs->places[at].attr = *attr;
-    attrs->places[at].kept = attrs->touches;
+    struct remote_attrs_row *row = &attrs->rows[row_of(attr->ino)];
+    unsigned at = place_of(row, attr->ino);
+    if (at == REMOTE_ATTRS_WAYS)
+        at = place_of(row, 0);
+    if (at == REMOTE_ATTRS_WAYS)
+        at = row->next++ % REMOTE_ATTRS_WAYS;
+    row->places[at].attr = *attr;
+    row->places[at].kept = attrs->touches;
 }
 
 bool remote_attrs_find(const struct remote_attrs *attrs, uint64_t ino, struct meta_attr *out)
 {
-    size_t at = place_of(ino);
-    const struct meta_attr *attr = &attrs->places[at].attr;
-    if (!ino || attr->ino != ino || attrs->places[at].kept < attrs->floor)
+    const struct remote_attrs_row *row = &attrs->rows[row_of(ino)];
+    unsigned at = place_of(row, ino);
+    if (!ino || at == REMOTE_ATTRS_WAYS || row->places[at].kept < attrs->floor)
         return false;
-    *out = *attr;
+    *out = row->places[at].attr;
     return true;
 }
 

@@ -14,6 +14,7 @@ LIMITS = {
     "open-read": "the transport: two requests of the kernel",
     "small-read": "the transport: two requests of the kernel",
     "service": "two more threads and a socket for each request; two processors for mount, service and the load",
+    "service-small-read": "the kernel asks for attributes before it uses pages",
     "rename-dir": "one batch, one fdatasync",
     "list-s3": "the server, whose listing of a large directory is quadratic",
     "seq-write": "two processors for server, fio and daemon (what they allow stands in the second table); the server joins the parts; four copies of each byte",

@@ -176,8 +176,8 @@ class Locks(Base):
     def test_close_and_exit_release(self):
         a, b = self.holder(self.a), self.holder(self.b)
         n = self.name
-        a.do("files.__setitem__('again', os.open(%r, os.O_RDONLY))" % self.a.path(n))
         self.assertEqual(a.lock(n), "None")
+        a.do("files.__setitem__('again', os.open(%r, os.O_RDONLY))" % self.a.path(n))
         self.assertEqual(b.lock(n), "EAGAIN")
         a.do("os.close(files.pop('again'))")  # any descriptor of the file
         self.assertEqual(b.lock(n), "None")
@@ -186,6 +186,19 @@ class Locks(Base):
         b.process.kill()
         b.process.wait()
         self.assertEqual(a.lock(n, wait=True), "None")
+
+    def test_the_first_lock_of_a_mount(self):
+        """A descriptor that was opened for reading when nobody had locked yet: its lock goes with its last copy."""
+        with ServiceVolume(service=self.a.service, bucket=self.a.bucket) as first:
+            r, b = Holder(), self.holder(self.b)
+            self.addCleanup(r.close)
+            r.do("files.__setitem__(%r, os.open(%r, os.O_RDONLY))" % (self.name, first.path(self.name)))
+            self.assertEqual(r.lock(self.name, kind=fcntl.F_RDLCK), "None")
+            self.assertEqual(b.lock(self.name), "EAGAIN")
+            r.do("os.close(files.pop(%r))" % self.name)
+            self.assertEqual(b.lock(self.name, wait=True), "None")
+            r.close()
+            first.unmount()
 
     def test_flock(self):
         a, b = self.holder(self.a), self.holder(self.b)

@@ -1,8 +1,11 @@
 """What a mount asks the service for, counted on the wire: each request is a round trip of the network."""
 
 import collections
+import fcntl
 import os
+import re
 import sys
+import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -27,6 +30,11 @@ class Mount(ServiceVolume):
             super().close()
         finally:
             self.proxy.close()
+
+    def asked_by_kernel(self):
+        """How many requests of each kind the kernel has made so far, of those that are asked about."""
+        found = re.findall(r'sluice_fs_request_seconds_count\{op="(\w+)"\} (\d+)', self.ask(op="metrics")["text"])
+        return collections.Counter({op: int(count) for op, count in found if op in ("open", "flush", "getattr", "read")})
 
     def sent(self):
         """How many requests, tasks and confirmations went out since the last call, and invalidations came in."""
@@ -91,6 +99,83 @@ class Requests(unittest.TestCase):
         check(lambda i: os.rename(name("e", i), name("r", i)), 1)
         check(lambda i: os.rename(name("f", i), name("r", i)), 1)  # the kernel looks the target up before
         check(lambda i: os.unlink(name("r", i)), 1)
+
+    def another_mount(self):
+        """It says when it goes: others would wait for it as long as its lease."""
+        mount = Mount(self.service, self.bucket)
+        self.addCleanup(mount.close)
+        mount.mount()
+        self.addCleanup(mount.unmount)
+        return mount
+
+    def test_of_the_kernel(self):
+        """What the kernel asks the mount for; each is two changes of threads."""
+        mount = self.another_mount()
+        fewest = {}
+        os.mkdir(mount.path("k"))
+
+        def each(what, flags, use):
+            before = mount.asked_by_kernel()
+            for i in range(FILES):
+                fd = os.open(mount.path("k", str(i)), flags, 0o644)
+                use(fd)
+                os.close(fd)
+            spent = mount.asked_by_kernel() - before
+            fewest[what] = min((fewest.get(what, spent), spent), key=lambda c: c.total())
+
+        def read(fd):
+            self.assertEqual(len(os.read(fd, 4096)), 4096)
+
+        # The best of some rounds: a program that has to wait for the processor may be asked for attributes once more.
+        for _ in range(3):
+            each("make", os.O_CREAT | os.O_EXCL | os.O_WRONLY, lambda fd: os.write(fd, b"x" * 4096))
+            each("read", os.O_RDONLY, read)
+            each("again", os.O_RDONLY, read)
+            for i in range(FILES):
+                os.unlink(mount.path("k", str(i)))
+        self.assertLess(fewest["make"]["getattr"], FILES * 1.5)  # the directory's
+        self.assertEqual(fewest["again"].total(), fewest["again"]["open"])
+        self.assertEqual(fewest["read"]["flush"], 0)
+        # Who takes locks must be told of closes.
+        with open(mount.path("lock"), "wb") as f:
+            fcntl.lockf(f, fcntl.LOCK_EX)
+        each("make", os.O_CREAT | os.O_EXCL | os.O_WRONLY, lambda fd: os.write(fd, b"x" * 4096))
+        each("after a lock", os.O_RDONLY, read)
+        self.assertEqual(fewest["after a lock"]["flush"], FILES)
+
+    def write_at_once(self, mount, number):
+        """Whether a file that was written when it was made, within 5 ms, has the time of then; None: it was not within 5 ms."""
+        began = time.monotonic()
+        fd = os.open(mount.path("t%d" % number), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        made = os.fstat(fd).st_mtime_ns
+        os.write(fd, b"x")
+        took = time.monotonic() - began
+        os.close(fd)
+        return None if took > 0.005 else os.stat(mount.path("t%d" % number)).st_mtime_ns == made
+
+    def clock_error_s(self, mount):
+        """How far the times of the mount's writes are from ours. It knows the clock of the service from its first message."""
+        fd = os.open(mount.path("clock"), os.O_CREAT | os.O_WRONLY, 0o644)
+        time.sleep(0.05)  # longer than a tick of the file's time
+        earliest = time.time_ns()
+        os.write(fd, b"x")
+        latest = time.time_ns()
+        written = os.fstat(fd).st_mtime_ns
+        os.close(fd)
+        self.assertGreater(written, earliest - 10**9)
+        return max(abs(written - earliest), abs(latest - written)) / 1e9
+
+    def test_the_kernel_keeps_what_is_written_at_once(self):
+        """It drops pages of a file whose time has moved. That moves in ticks of 10 ms."""
+        for _ in range(20):
+            mount = self.another_mount()
+            found = [self.write_at_once(mount, i) for i in range(50)]
+            for i in range(50):
+                os.unlink(mount.path("t%d" % i))
+            if self.clock_error_s(mount) < 0.002 and not all(f is None for f in found):
+                self.assertNotIn(False, found)
+                return
+        self.fail("the machine is too slow for this")
 
     def is_asked(self, mount, directory, new="none"):
         """Whether the service is asked for names that are not there."""

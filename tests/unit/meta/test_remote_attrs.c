@@ -82,3 +82,34 @@ TEST(remote_attrs, the_service_does_not_note_what_has_no_name)
     check(!has(attrs, 10, 3));
     free(attrs);
 }
+
+/* Files of one directory that are looked at one after the other must not push each other out. */
+TEST(remote_attrs, a_tenth_of_its_room_is_nearly_all_kept)
+{
+    struct remote_attrs *attrs = make();
+    unsigned kept = 0, count = REMOTE_ATTRS / 10;
+    for (uint64_t ino = 1; ino <= count; ino++)
+        remote_attrs_keep(attrs, &(struct meta_attr){.ino = ino, .size = ino}, attrs->touches);
+    for (uint64_t ino = 1; ino <= count; ino++)
+        kept += has(attrs, ino, ino);
+    check(kept > count - count / 500);
+    free(attrs);
+}
+
+TEST(remote_attrs, what_shares_a_row_is_touched_alone)
+{
+    struct remote_attrs *attrs = make();
+    unsigned kept = 0;
+    for (uint64_t ino = 1; ino <= REMOTE_ATTRS; ino++)
+        remote_attrs_keep(attrs, &(struct meta_attr){.ino = ino, .size = ino}, attrs->touches);
+    for (uint64_t ino = 1; ino <= REMOTE_ATTRS; ino++)
+        kept += has(attrs, ino, ino);
+    bool had = has(attrs, REMOTE_ATTRS, REMOTE_ATTRS);
+    check(had);
+    remote_attrs_touch(attrs, REMOTE_ATTRS);
+    check(!has(attrs, REMOTE_ATTRS, REMOTE_ATTRS));
+    for (uint64_t ino = 1; ino <= REMOTE_ATTRS; ino++)
+        kept -= has(attrs, ino, ino);
+    check(kept == 1);
+    free(attrs);
+}
