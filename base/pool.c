@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +19,7 @@ struct pool {
     struct pool_task *head, **tail;
     bool stopping;
 
+    atomic_uint submitting; /* who wakes a thread, after his task may have ended already */
     pthread_t thread[];
 };
 
@@ -75,6 +78,8 @@ void pool_free(struct pool *pool)
     pthread_mutex_unlock(&pool->lock);
     for (unsigned i = 0; i < pool->threads; i++)
         pthread_join(pool->thread[i], NULL);
+    while (atomic_load(&pool->submitting) > 0)
+        sched_yield();
     pthread_cond_destroy(&pool->more);
     pthread_mutex_destroy(&pool->lock);
     free(pool);
@@ -83,9 +88,12 @@ void pool_free(struct pool *pool)
 void pool_submit(struct pool *pool, struct pool_task *task)
 {
     task->next = NULL;
+    atomic_fetch_add(&pool->submitting, 1);
     pthread_mutex_lock(&pool->lock);
     *pool->tail = task;
     pool->tail = &task->next;
-    pthread_cond_signal(&pool->more);
     pthread_mutex_unlock(&pool->lock);
+    /* After the unlock: it would wake only to wait for it. */
+    pthread_cond_signal(&pool->more);
+    atomic_fetch_sub(&pool->submitting, 1);
 }

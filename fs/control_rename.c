@@ -5,24 +5,28 @@
 
 #include "front_control.h"
 
-/* A name of a directory. Where the kernel has the name it takes it that the directory has changed,
- * too; otherwise it must be told. */
-static void forget_name(struct fs *fs, uint64_t parent, struct meta_name name)
+/* A name of a directory. True: where the kernel has the name it takes it that the directory has
+ * changed, too; otherwise it must be told. */
+static bool forget_name(struct fs *fs, uint64_t parent, struct meta_name name)
 {
     struct fuse_session *se = fs->session;
     int result = fs->capabilities & FUSE_CAP_EXPIRE_ONLY
                      ? fuse_lowlevel_notify_expire_entry(se, parent, name.bytes, name.len)
                      : fuse_lowlevel_notify_inval_entry(se, parent, name.bytes, name.len);
-    if (result < 0)
-        fuse_lowlevel_notify_inval_inode(se, parent, 0, 0);
+    return result == 0;
 }
 
 /* The kernel did not see this rename. It asks again for both names, and for the attributes of who
  * took part. Not a FUSE thread and not a volume's: it may wait here for the kernel's locks. */
 static void tell_kernel(struct fs *fs, const struct meta_op *op, uint64_t moved)
 {
-    forget_name(fs, op->parent, op->name);
-    forget_name(fs, op->new_parent, op->new_name);
+    bool one = op->parent == op->new_parent;
+    bool from = forget_name(fs, op->parent, op->name);
+    bool to = forget_name(fs, op->new_parent, op->new_name);
+    if (!from && !(one && to))
+        fuse_lowlevel_notify_inval_inode(fs->session, op->parent, 0, 0);
+    if (!to && !one)
+        fuse_lowlevel_notify_inval_inode(fs->session, op->new_parent, 0, 0);
     fuse_lowlevel_notify_inval_inode(fs->session, moved, -1, 0);
 }
 
