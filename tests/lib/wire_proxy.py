@@ -5,6 +5,9 @@
         proxy.cut()                              # all connections end; new ones are let through
         proxy.hold("to_service")                 # nothing more goes that way, and nobody is told ("to_client", "both")
         proxy.let_go()
+        proxy.hold_answers()                     # those to requests; what else comes from the service overtakes them (count=True)
+        proxy.held                               # how many there are
+        proxy.let_answers_go()
         proxy.seen                               # all bytes of both ways, if it was made with keep=True
         proxy.frames                             # [(direction, type)] of what went through, if it was made with count=True
 
@@ -18,7 +21,7 @@ import struct
 import threading
 import time
 
-HELLO, CONFIRM, INVALIDATE = 1, 13, 12
+HELLO, REPLY, CONFIRM, INVALIDATE = 1, 5, 13, 12
 DIRECTIONS = ("to_service", "to_client")
 
 
@@ -97,6 +100,8 @@ class Link:
                 whole = whole[:12] + b"\x01" + whole[13:]  # after "sluice" and the lowest version
             if proxy.count:
                 proxy.frames.append((direction, whole[4]))
+            if direction == "to_client" and whole[4] == REPLY and proxy.is_held(self, whole):
+                continue
             self.queues[direction].put((due, whole))
 
     def send(self, direction):
@@ -139,6 +144,7 @@ class WireProxy:
         self.frames = collections.deque()
         self.swallowed = 0
         self.links, self.lock = set(), threading.Lock()
+        self.answers = None  # a list while they are held
         self.open = {d: threading.Event() for d in DIRECTIONS}
         self.let_go()
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -170,6 +176,27 @@ class WireProxy:
         for d in DIRECTIONS:
             if direction in (d, "both"):
                 self.open[d].clear()
+
+    def hold_answers(self):
+        with self.lock:
+            self.answers = []
+
+    @property
+    def held(self):
+        return len(self.answers or ())
+
+    def is_held(self, link, whole):
+        with self.lock:
+            if self.answers is None:
+                return False
+            self.answers.append((link, whole))
+            return True
+
+    def let_answers_go(self):
+        with self.lock:
+            answers, self.answers = self.answers or (), None
+            for link, whole in answers:
+                link.queues["to_client"].put((0, whole))
 
     def let_go(self):
         for d in DIRECTIONS:

@@ -5,11 +5,13 @@ import fcntl
 import os
 import re
 import sys
+import threading
 import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from service import Service, ServiceVolume
+from volume import wait_until
 from wire_proxy import WireProxy
 
 REQUEST, TASK, INVALIDATE, CONFIRM = 4, 6, 12, 13
@@ -43,21 +45,25 @@ class Mount(ServiceVolume):
         return {kind: kinds[kind] for kind in (REQUEST, TASK, INVALIDATE, CONFIRM)}
 
 
+def two_mounts(cls):
+    """cls.a and cls.b, mounts of one volume, until the end of the class's tests."""
+    cls.service = Service(options=["--lease", "300s"])
+    cls.addClassCleanup(cls.service.close)
+    cls.service.start()
+    cls.bucket = os.path.join(cls.service.directory, "bucket")
+    os.mkdir(cls.bucket)
+    cls.service.volume("create", "v", "file://" + cls.bucket, "settle-delay=1h")
+    for name in "ab":
+        mount = Mount(cls.service, cls.bucket)
+        cls.addClassCleanup(mount.close)
+        mount.mount()
+        setattr(cls, name, mount)
+
+
 class Requests(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.service = Service(options=["--lease", "300s"])
-        cls.addClassCleanup(cls.service.close)
-        cls.service.start()
-        bucket = os.path.join(cls.service.directory, "bucket")
-        os.mkdir(bucket)
-        cls.bucket = bucket
-        cls.service.volume("create", "v", "file://" + bucket, "settle-delay=1h")
-        for name in "ab":
-            mount = Mount(cls.service, bucket)
-            cls.addClassCleanup(mount.close)
-            mount.mount()
-            setattr(cls, name, mount)
+        two_mounts(cls)
 
     def each(self, function):
         """Requests and tasks for each of so many calls."""
@@ -240,6 +246,74 @@ class Requests(unittest.TestCase):
                 self.assertEqual((self.b.sent()[REQUEST], told[REQUEST]), (1, 0))
                 self.assertEqual(self.b.read("f"), b"2" * size)
                 self.assertEqual(self.b.sent()[REQUEST], 0)
+
+
+class Overtaken(unittest.TestCase):
+    """An answer that was made before another mount's change comes after the push of that change: the service may
+    have to wait with it for a third mount. What it says is not true any more."""
+
+    @classmethod
+    def setUpClass(cls):
+        two_mounts(cls)
+
+    def overtaken(self, ask, change):
+        """The outcome of ask() on one mount, whose answer is held until change() on the other one has returned."""
+        self.b.proxy.hold_answers()
+        found = []
+        thread = threading.Thread(target=lambda: found.append(ask()))
+        thread.start()
+        try:
+            wait_until("the answer", lambda: self.b.proxy.held)
+            self.b.sent()
+            change()
+            told = self.b.sent()
+            self.assertGreaterEqual(told[INVALIDATE], 1)
+            self.assertEqual((told[CONFIRM], found), (told[INVALIDATE], []))
+        finally:
+            self.b.proxy.let_answers_go()
+            thread.join()
+        return found[0]
+
+    def rewrite(self, name, data):
+        """With one change: no truncation before."""
+        fd = os.open(self.a.path(name), os.O_WRONLY)
+        os.write(fd, data)
+        os.close(fd)
+
+    def test_open(self):
+        for old, new in ((b"1" * 4096, b"2" * 4096), (b"1" * 100, b"2" * 4096)):
+            with self.subTest(old=len(old), new=len(new)):
+                self.a.write("f", old)
+                path = self.b.path("f")
+                self.assertEqual(os.stat(path).st_size, len(old))
+                # The mount knows no attributes of what it changes itself, while the kernel still knows whose file it is: so it only opens.
+                os.setxattr(path, "user.note", b"x")
+                fd = self.overtaken(lambda: os.open(path, os.O_RDONLY), lambda: self.rewrite("f", new))
+                try:
+                    self.assertEqual(os.read(fd, 8192), new)
+                    self.assertEqual(os.fstat(fd).st_size, len(new))
+                finally:
+                    os.close(fd)
+                self.assertEqual(self.b.read("f"), new)
+
+    def test_stat(self):
+        self.a.write("s", b"1" * 100)
+        path = self.b.path("s")
+        os.stat(path)
+        self.rewrite("s", b"2" * 200)  # and what both knew of it is not known
+        self.overtaken(lambda: os.stat(path), lambda: self.rewrite("s", b"3" * 300))
+        self.assertEqual(os.stat(path).st_size, 300)
+        self.assertEqual(self.b.read("s"), b"3" * 300)
+
+    def test_lookup(self):
+        os.mkdir(self.a.path("l"))
+        self.a.write("l/old", b"1")
+        with open(self.b.path("l", "old"), "rb") as f:
+            found = self.overtaken(lambda: os.path.exists(self.b.path("l", "new")), lambda: os.rename(self.a.path("l/old"), self.a.path("l/new")))
+            self.assertFalse(found)  # it was asked before
+            self.assertTrue(os.path.exists(self.b.path("l", "new")))
+            self.assertFalse(os.path.exists(self.b.path("l", "old")))
+            self.assertEqual(f.read(), b"1")
 
 
 if __name__ == "__main__":
