@@ -3,9 +3,9 @@
 import re
 
 LIMITS = {
-    "create": "one fdatasync; five requests of the kernel, each wakes a thread; four records in RocksDB",
+    "create": "one fdatasync (half of the daemon's processor time with one thread); five requests of the kernel, each wakes a thread; four records in RocksDB",
     "rename": "one fdatasync; the RocksDB write",
-    "unlink": "the RocksDB write; the kernel asks for the directory's attributes again",
+    "unlink": "the transport (a third of the processor time) and the RocksDB write (a quarter); the kernel asks for the directory's attributes again",
     "small": "one fdatasync; six requests of the kernel",
     "small-replace": "one fdatasync; the RocksDB write",
     "stat": "the kernel's cache answers",
@@ -26,7 +26,7 @@ LIMITS = {
     "local": "one request of the kernel (two changes of threads) beside the one fdatasync of each fsync; the disk",
     "commit": "a conditional PUT and a HEAD for each file",
     "write-requests": "one PUT for each file",
-    "extract": "the kernel: 15 requests for each file, and one fdatasync",
+    "extract": "the kernel: 15 requests for each file (two fifths of the processor time), and one fdatasync",
     "git-commit": "the kernel: 26 requests for each file; 1,113 syncs of the disk",
     "magic-commit": "one thread: two requests of the kernel and one fdatasync for each rename, two requests for the stat before it",
     "hadoop-rename": "two requests of the kernel and a change of threads; syncs are shared by the renames of a moment",
