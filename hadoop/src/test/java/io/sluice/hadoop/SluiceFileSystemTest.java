@@ -21,6 +21,7 @@ import java.util.Map;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
 import org.apache.hadoop.HadoopIllegalArgumentException;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.CommonPathCapabilities;
@@ -350,7 +351,7 @@ public class SluiceFileSystemTest {
   }
 
   @Test
-  public void blocksAreWhereTheCacheIs() throws IOException {
+  public void blocksAreWhereTheCacheIs() throws IOException, InterruptedException {
     Configuration conf = new Configuration(fs.getConf());
     conf.set("fs.sluice.hostname", "this.host");
     FileSystem named = FileSystem.newInstance(TestMount.ROOT, conf);
@@ -362,6 +363,11 @@ public class SluiceFileSystemTest {
       in.readFully(new byte[data.length]);
     }
     FileStatus status = named.getFileStatus(path("f"));
+    // A file that is read while it goes to the cache is copied there, soon.
+    long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(120);
+    while (!Locations.isWarm(new Place(path("f"), local("f").getPath())) && System.nanoTime() < end) {
+      Thread.sleep(20);
+    }
     assertArrayEquals(new String[] {"this.host"},
         named.getFileBlockLocations(status, 0, data.length)[0].getHosts());
     assertArrayEquals(new String[] {"this.host"},
