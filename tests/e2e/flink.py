@@ -115,7 +115,7 @@ class FlinkCase(unittest.TestCase):
         self.processes = {}
         self.addCleanup(self.kill, "JobManager", "TaskManager")
 
-    def configure(self, v):
+    def configure(self, v, **more):
         self.rest = gateway.free_port()
         conf = {
             "jobmanager.rpc.address": "127.0.0.1",
@@ -148,6 +148,7 @@ class FlinkCase(unittest.TestCase):
             "restart-strategy.fixed-delay.attempts": 1000,
             "restart-strategy.fixed-delay.delay": "1s",
             "heartbeat.timeout": "60s",
+            **more,
         }
         self.conf = os.path.join(self.directory, "conf")
         os.makedirs(self.conf, exist_ok=True)
@@ -207,9 +208,9 @@ class FlinkCase(unittest.TestCase):
         with open(os.path.join(self.directory, name + ".log"), errors="replace") as file:
             return file.read()[-6000:]
 
-    def start_cluster(self, v):
+    def start_cluster(self, v, **more):
         """One of each, which wait for a job."""
-        self.configure(v)
+        self.configure(v, **more)
         self.start_jobmanager()
         self.start_taskmanager()
         self.wait_for("a slot", lambda: (self.ask("/overview") or {}).get("slots-total"))

@@ -105,25 +105,57 @@ SELECT 'ANSWER', 'again', count(*), sum(id), count(DISTINCT part) FROM t;
         v.check_plain_objects()
         v.check_end()
 
+    def test_the_driver_is_killed(self):
+        """Its tasks, too: they are threads of it."""
+        with engines.engine_volume(options=self.options) as v:
+            self.through(v, lambda: None, harmless=False)
+
 
 class Flink(faults.Below, flink.FlinkCase):
     ROWS = 60000
 
-    def through(self, v, fault, harmless):
-        self.start_cluster(v)
+    def begin(self, v, **more):
+        """A job that has completed checkpoints, and runs."""
+        self.start_cluster(v, **more)
         job = self.submit(v, rows=self.ROWS)
         self.wait_for("checkpoints", lambda: self.completed(job)[0] >= 2)
         self.assertEqual(self.state(job), "RUNNING", "the job ended before the fault")
+        return job
+
+    def check(self, v, stopped=True):
+        """`stopped`: a task was, and so left its part files in progress behind."""
+        self.kill("TaskManager", "JobManager")
+        rows = self.rows(v)
+        self.assertEqual((len(rows), len(set(rows))), (self.ROWS, self.ROWS))  # said so first: lists of that size take minutes to compare
+        self.assertEqual(rows, list(range(self.ROWS)))
+        if not stopped:
+            v.check_no_strays()
+        v.check_plain_objects()
+        v.check_end()
+
+    def through(self, v, fault, harmless):
+        job = self.begin(v)
         fault()
         self.wait_for("the job's end", lambda: self.state(job) == "FINISHED")
         failures = self.failures(job)
         self.assertEqual(failures == [], harmless, failures)
-        self.kill("TaskManager", "JobManager")
-        self.assertEqual(self.rows(v), list(range(self.ROWS)))
-        if harmless:
-            v.check_no_strays()
-        v.check_plain_objects()
-        v.check_end()
+        self.check(v, stopped=not harmless)
+
+    def test_the_jobmanager_is_killed(self):
+        """The TaskManager lives, and writes until it misses its leader; the next JobManager gets it with its old job's files."""
+        self.ROWS *= 2  # the old job must not come to its end before that
+        with engines.engine_volume(options=self.options) as v:
+            job = self.begin(v, **{"heartbeat.interval": "4s", "heartbeat.timeout": "16s"})
+            self.kill("JobManager")
+            checkpoints = [os.path.dirname(name) for name in glob.glob(v.path("checkpoints", job, "chk-*", "_metadata"))]
+            newest = max(checkpoints, key=lambda path: int(path.rpartition("-")[2]))
+            self.start_jobmanager()
+            self.wait_for("its slots", lambda: (self.ask("/overview") or {}).get("slots-available") == 2)
+            # A source that comes to its end publishes its files without any JobManager.
+            self.assertLess(len(self.rows(v)), self.ROWS, "the old job came to its end")
+            job = self.submit(v, rows=self.ROWS, **{"execution.state-recovery.path": "file://" + newest})
+            self.wait_for("the job's end", lambda: self.state(job) == "FINISHED")
+            self.check(v)
 
 
 if __name__ == "__main__":
