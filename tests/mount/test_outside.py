@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import unittest
 import urllib.parse
 
@@ -42,6 +43,60 @@ class Gone(WithGateway):
         # The kernel may keep names for 60 s; it is told at once.
         wait_until("the name to go", lambda: not os.path.exists(v.path("d/f")), seconds=30)
         self.assertEqual(os.listdir(v.path("d")), [])
+
+
+class Read(WithGateway):
+    """What was settled is read by others while the mount goes on writing."""
+
+    def write_on(self, v, ending, wrong):
+        try:
+            n = 0
+            while not ending.wait(0.02):
+                os.makedirs(v.path("live%d" % n), exist_ok=True)
+                v.write("live%d/f" % n, bytes([n % 256]) * (70000 if n % 2 else 100))
+                os.rename(v.path("live%d" % n), v.path("done%d" % n))
+                n += 1
+            self.assertGreater(n, 0)
+        except (OSError, AssertionError) as e:
+            wrong.append(e)
+
+    def job(self, v, name):
+        """Written under a staging name and renamed, as jobs do; path → bytes."""
+        os.makedirs(v.path(name, "_temporary/0"))
+        files = {}
+        for i, size in enumerate((0, 100, 50000, 300000, (9 if name == "job1" else 1) << 20)):
+            files["%s/part-%d" % (name, i)] = os.urandom(size)
+            v.write("%s/_temporary/0/part-%d" % (name, i), files["%s/part-%d" % (name, i)])
+        for path in files:
+            os.rename(v.path(name, "_temporary/0", os.path.basename(path)), v.path(path))
+        os.rmdir(v.path(name, "_temporary/0"))
+        os.rmdir(v.path(name, "_temporary"))
+        return files
+
+    def same(self, v, name, files):
+        listed = self.gateway.list(v.bucket, name + "/")
+        self.assertEqual(listed, {path: len(data) for path, data in files.items()})
+        for path, data in files.items():
+            self.assertTrue(self.gateway.get(v.bucket, path) == data, path)
+
+    def test_settled_files_are_objects_with_equal_bytes(self):
+        v, ending, wrong, jobs = self.start(), threading.Event(), [], {}
+        writer = threading.Thread(target=self.write_on, args=(v, ending, wrong))
+        writer.start()
+        try:
+            for name in ("job1", "job2", "job3"):
+                jobs[name] = self.job(v, name)
+                v.settle(name)
+                self.same(v, name, jobs[name])
+            os.rename(v.path("job1"), v.path("moved"))
+            v.settle("moved")
+            jobs["moved"] = {p.replace("job1/", "moved/"): data for p, data in jobs.pop("job1").items()}
+            for name, files in jobs.items():
+                self.same(v, name, files)
+        finally:
+            ending.set()
+            writer.join()
+        self.assertEqual(wrong, [])
 
 
 class Cached(WithGateway):
