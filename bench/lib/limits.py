@@ -22,6 +22,7 @@ LIMITS = {
     "streams": "as seq-read",
     "random-read": "two changes of threads more than a bare GET; HTTP, signing, copies",
     "random-read-bytes": "nothing is read that was not asked for",
+    "columns": "the kernel: it rounds the read of a column up to its read-ahead of 1 MiB",
     "cache": "with passthrough the disk; without, one change of threads for each read",
     "local": "one request of the kernel (two changes of threads) beside the one fdatasync of each fsync; the disk",
     "commit": "a conditional PUT and a HEAD for each file",
