@@ -8,9 +8,11 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "meta/check.h"
 #include "meta/stores.h"
 #include "model.h"
 #include "sim.h"
+#include "volume.h"
 #include "world.h"
 
 #define LARGE (300u << 10)
@@ -119,7 +121,14 @@ static void change(uint64_t parent, const char *name, uint64_t ino)
     struct meta_op cut = {
         .kind = META_SETATTR, .ino = ino, .valid = META_SET_SIZE, .attr.size = sim_below(2000)};
     struct meta_op unlink = {.kind = META_UNLINK, .parent = parent, .name = world_name(name)};
-    switch (sim_below(8)) {
+    struct meta_op mode = {.kind = META_SETATTR,
+                           .ino = ino,
+                           .valid = META_SET_MODE,
+                           .attr.mode = 0600 + sim_below(64)};
+    switch (sim_below(9)) {
+    case 8:
+        world_call(&mode, NULL, NULL);
+        break;
     case 0:
     case 1:
         write_inline(ino, 0, true);
@@ -197,8 +206,9 @@ static void outsider(void)
     while (!world.stop) {
         char key[64], text[128];
         unsigned dir = sim_below(WORLD_DIRS + 1);
-        snprintf(key, sizeof(key), "%s%s%s", dir < WORLD_DIRS ? world_dirs[dir] : "",
-                 dir < WORLD_DIRS ? "/" : "", world_any_file());
+        snprintf(key, sizeof(key), "%s%s%s%s", sim_below(6) ? "" : "/1/",
+                 dir < WORLD_DIRS ? world_dirs[dir] : "", dir < WORLD_DIRS ? "/" : "",
+                 world_any_file());
         if (sim_below(3)) {
             int len = snprintf(text, sizeof(text), "content %u of somebody else at %s",
                                world.foreign++, key);
@@ -328,20 +338,34 @@ static void refresher(void)
     }
 }
 
-/* --- Who gives the files of a directory another storage class */
+/* --- Who gives the files of a directory another storage class, or another store */
 
 static const char *const classes[] = {"STANDARD", "STANDARD_IA"};
 
-static void tierer(void)
+void actors_place(uint64_t dir, unsigned store, uint32_t flags)
+{
+    struct meta_op op = {.kind = META_STORE_PLACE, .ino = dir, .length = store, .flags = flags};
+    struct meta_reply reply;
+    world.moves += !volume_apply(world.meta, &op, &reply);
+    meta_reply_done(&reply);
+    engine_sync(meta_engine(world.meta));
+    settler_places_changed(world.meta->settler);
+    volume_kick(world.meta);
+}
+
+static void mover(void)
 {
     while (!world.stop) {
         uint64_t dir = world_any_dir(true);
         struct error error = {0};
-        if (!world.down && sim_below(4))
+        unsigned what = world.down ? 4 : sim_below(4);
+        if (what == 0)
             world.moves += !meta_migrate(world.meta, dir, META_MIGRATE_TO, NULL,
                                          classes[sim_below(2)], 0, &error);
-        else if (!world.down)
+        else if (what == 1)
             meta_migrate(world.meta, dir, META_MIGRATE_CANCEL, NULL, NULL, 0, &error);
+        else if (what < 4)
+            actors_place(dir, sim_below(2), sim_below(4) ? 0 : META_PLACE_PAUSED);
         sim_sleep_ms(sim_below(600));
     }
 }
@@ -353,7 +377,7 @@ void actors_start(void)
         void (*run)(void);
     } actors[] = {{"writer", writer},       {"writer", writer},     {"renamer", renamer},
                   {"outsider", outsider},   {"outsider", outsider}, {"reader", reader},
-                  {"refresher", refresher}, {"cleaner", cleaner},   {"tierer", tierer}};
+                  {"refresher", refresher}, {"cleaner", cleaner},   {"mover", mover}};
     for (size_t i = 0; i < ARRAY_LEN(actors); i++)
         sim_actor_start(actors[i].name, actors[i].run);
 }

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "meta/engine.h"
 #include "model.h"
+#include "s3/mux.h"
 #include "sim.h"
 
 #define HELD_MAX 128
@@ -16,6 +17,7 @@
 #define INTERNAL ".sluice/"
 #define FAIL_ONE_IN 60
 #define LATE_MAX 16
+#define PART_MIN 1024
 #define LAG_NS (50 * NS_PER_MS) /* for so long HEAD may show what was there before */
 #define LAG_ONE_IN 4
 
@@ -180,6 +182,8 @@ static struct bucket_object *look(const char *key)
     o->id = o->foreign ? 0 : strtoull(id, NULL, 10);
     const char *change = o->foreign ? NULL : store_op_meta(&head, "sluice-change");
     o->change = change ? strtoull(change, NULL, 10) : 0;
+    const char *mode = store_op_meta(&head, "sluice-mode");
+    o->mode = mode ? (uint32_t)strtoul(mode, NULL, 8) : 0644;
     memcpy(o->storage_class, head.info.storage_class, sizeof(o->storage_class));
     store_op_reset(&head);
     struct store_op get = {
@@ -193,8 +197,23 @@ static struct bucket_object *look(const char *key)
 
 /* Checks */
 
-static bool is_control(const char *key)
+unsigned bucket_store_of(const char *key, const char **own)
 {
+    size_t skip;
+    unsigned store = store_route(key, strlen(key), &skip);
+    *own = key + skip;
+    return store;
+}
+
+bool bucket_is_internal(const char *key)
+{
+    bucket_store_of(key, &key);
+    return !strncmp(key, INTERNAL, strlen(INTERNAL));
+}
+
+bool bucket_is_control(const char *key)
+{
+    bucket_store_of(key, &key);
     return !strcmp(key, INTERNAL "volume") || !strncmp(key, INTERNAL "e/", 10);
 }
 
@@ -240,7 +259,7 @@ static void check_made(const struct store_op *op, const struct bucket_object *no
     if (b.written[at].sequence > sim_synced_to())
         sim_violation("I4: %s was written before the record of object %llu was synced", op->key,
                       (unsigned long long)record);
-    if (strncmp(op->key, INTERNAL, strlen(INTERNAL)) != 0 && !op->if_match && !op->if_none_match)
+    if (!bucket_is_internal(op->key) && !op->if_match && !op->if_none_match)
         sim_violation("I2: the natural key %s was written without a condition", op->key);
     if (!now->change)
         note_written(now);
@@ -261,7 +280,8 @@ static void check_destroyed(const struct bucket_object *before, const char *how)
         sim_violation("I1: %s, which file %llu uses, was %s", before->key, (unsigned long long)user,
                       how);
     if (before->foreign && !before->released)
-        sim_violation("I2: the foreign object %s was %s", before->key, how);
+        sim_violation("I2: the foreign object %s was %s (file %llu)", before->key, how,
+                      (unsigned long long)before->adopter);
     if (before->referenced_seq >= sim_synced_to())
         sim_violation("I4: %s was %s before its last reference went for good", before->key, how);
 }
@@ -297,7 +317,7 @@ static void watch_done(struct watch *w)
 static void watch_end(struct watch *w, const struct store_op *op, bool writes)
 {
     struct bucket_object *now = look(w->key);
-    if (!is_control(w->key)) {
+    if (!bucket_is_control(w->key)) {
         if (w->there && (writes || !now) && !is_class_copy(&w->before, now))
             check_destroyed(&w->before, writes ? "overwritten" : "deleted");
         if (writes && now)
@@ -312,9 +332,10 @@ static void watch_end(struct watch *w, const struct store_op *op, bool writes)
 static void drop_conditions(struct store_op *op)
 {
     bool reads = op->kind == STORE_GET || op->kind == STORE_COPY || op->kind == STORE_MPU_PART_COPY;
-    if (op->key && is_control(op->key))
+    if (op->key && bucket_is_control(op->key))
         return;
-    if (b.fault == BUCKET_NO_IF_NONE_MATCH)
+    if (b.fault == BUCKET_NO_IF_NONE_MATCH ||
+        (b.fault == BUCKET_OTHER_NO_IF_NONE_MATCH && op->key && op->key[0] == '/'))
         op->if_none_match = false;
     if (b.fault == BUCKET_NO_IF_MATCH && reads)
         op->if_match = op->source_if_match = NULL;
@@ -412,8 +433,8 @@ static char *copy_text(const char *text)
 /* A PUT in flight when its process died: it arrives some time later. */
 static void keep_late(const struct store_op *op)
 {
-    if (op->kind != STORE_PUT || !op->if_none_match || is_control(op->key) ||
-        !strncmp(op->key, INTERNAL, strlen(INTERNAL)) || b.late_count == LATE_MAX)
+    if (op->kind != STORE_PUT || !op->if_none_match || bucket_is_internal(op->key) ||
+        b.late_count == LATE_MAX)
         return;
     struct late *late = &b.late[b.late_count++];
     size_t len = 0, at = 0;
@@ -505,7 +526,7 @@ static void run(void *arg, unsigned which)
         fail(h, -EACCES);
         return;
     }
-    bool faults = !b.calm && !(h->op->key && is_control(h->op->key));
+    bool faults = !b.calm && !(h->op->key && bucket_is_control(h->op->key));
     if (faults && sim_below(FAIL_ONE_IN) == 0) {
         if (sim_below(2))
             keep_late(h->op);
@@ -663,10 +684,14 @@ const uint8_t *bucket_history(const char *key, const char *etag, size_t *len)
 
 unsigned bucket_uploads_open(void)
 {
-    struct store_op op = {.kind = STORE_MPU_LIST};
-    call(&op);
-    unsigned count = (unsigned)op.out_list.count;
-    store_op_reset(&op);
+    static const char *const stores[] = {"", "/1/"};
+    unsigned count = 0;
+    for (size_t i = 0; i < ARRAY_LEN(stores); i++) {
+        struct store_op op = {.kind = STORE_MPU_LIST, .prefix = stores[i]};
+        call(&op);
+        count += (unsigned)op.out_list.count;
+        store_op_reset(&op);
+    }
     return count;
 }
 
@@ -683,11 +708,15 @@ void bucket_init(const char *volume_id, enum bucket_fault fault)
     static const struct sim_source late_writes = {.ready = late_ready, .run = late_run};
     memcpy(b.volume_id, volume_id, 33);
     b.fault = fault;
-    if (loop_new(&b.loop, "store") || store_memory_new(b.loop, &b.memory))
+    struct store *own, *other;
+    if (loop_new(&b.loop, "store") || store_memory_new(b.loop, &own) ||
+        store_memory_new(b.loop, &other))
         abort();
-    b.memory->caps.part_min = 1024;
+    own->caps.part_min = other->caps.part_min = PART_MIN;
+    if (store_mux_new(own, &b.memory) || store_mux_set(b.memory, 1, "other", other, NULL))
+        abort();
     store_init(&b.store, &backend, b.loop, NULL, "memory://");
-    b.store.caps = b.memory->caps;
+    b.store.caps = own->caps;
     sim_source_add(&source);
     sim_source_add(&late_writes);
 }

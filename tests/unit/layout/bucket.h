@@ -24,6 +24,7 @@ struct bucket_object {
     uint64_t id;     /* ours: of its tags */
     uint64_t change; /* ours: a copy of itself in another storage class */
     char storage_class[32];
+    uint32_t mode;           /* as its tags say, or what a file has without tags */
     bool late;               /* ours: written after its process had died */
     bool lagging;            /* HEAD has shown what was there before */
     uint64_t adopter;        /* foreign: the file that was imported from it */
@@ -35,8 +36,9 @@ struct bucket_object {
 /* Guards that a test takes away, to see that it is noticed. */
 enum bucket_fault {
     BUCKET_HEALTHY,
-    BUCKET_NO_IF_NONE_MATCH, /* the store ignores it */
-    BUCKET_NO_IF_MATCH,      /* on GET and copies */
+    BUCKET_NO_IF_NONE_MATCH,       /* the store ignores it */
+    BUCKET_OTHER_NO_IF_NONE_MATCH, /* … where files are migrated to */
+    BUCKET_NO_IF_MATCH,            /* on GET and copies */
     BUCKET_NO_IF_MATCH_WRITE,
     BUCKET_FAULT_COUNT
 };
@@ -61,6 +63,11 @@ void bucket_refuse(unsigned kinds);
 /* How many were, and when the last one was (clock_monotonic_ns). */
 unsigned bucket_refused(uint64_t *last_ns);
 
+/* The store that a key is in: 0, or 1, the one that files are migrated to; *own: its key there. */
+unsigned bucket_store_of(const char *key, const char **own);
+bool bucket_is_internal(const char *key);
+/* Who owns the prefix, and entries: not checked here. */
+bool bucket_is_control(const char *key);
 const struct bucket_object *bucket_find(const char *key);
 struct bucket_object *bucket_all(void);
 /* What others do, at once. */

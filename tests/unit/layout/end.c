@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "actors.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "meta/check.h"
@@ -30,11 +31,31 @@ static const struct bucket_object *left_behind(void)
     return NULL;
 }
 
+/* The directory of a key. */
+static uint64_t dir_of(const char *own)
+{
+    struct meta_attr attr = {0};
+    const char *slash = strchr(own, '/');
+    struct meta_op look = {.kind = META_LOOKUP,
+                           .parent = META_ROOT_INO,
+                           .name = {own, slash ? (size_t)(slash - own) : 0}};
+    return slash && !world_call(&look, &attr, NULL) ? attr.ino : META_ROOT_INO;
+}
+
+/* Its directory has its files in this store. (Not looked at: what is in the other store only, of
+ * which no listing of the volume's own one tells.) */
+static bool is_to_be_shown(const struct bucket_object *o)
+{
+    const char *own;
+    unsigned store = bucket_store_of(o->key, &own);
+    return !store && !model_home(dir_of(own));
+}
+
 /* An object of somebody else that no file shows: it is hidden. */
 static const struct bucket_object *hidden(void)
 {
     for (const struct bucket_object *o = bucket_all(); o; o = o->hh.next)
-        if (o->foreign && strncmp(o->key, ".sluice/", 8) != 0 && !model_user_of(o))
+        if (o->foreign && !bucket_is_internal(o->key) && !model_user_of(o) && is_to_be_shown(o))
             return o;
     return NULL;
 }
@@ -60,6 +81,34 @@ static const struct bucket_object *wrong_class(void)
     }
     free(places);
     return wrong;
+}
+
+/* A file of ours at the key of another path, or in another store than its directory's. */
+static const struct bucket_object *misplaced(void)
+{
+    for (const struct bucket_object *o = bucket_all(); o; o = o->hh.next) {
+        uint64_t ino = model_user_of(o);
+        if (ino && model_is_elsewhere(ino, o->key))
+            return o;
+    }
+    return NULL;
+}
+
+/* One whose mode is not what its tags say, and no entry says it either. */
+static const struct bucket_object *without_entry(void)
+{
+    for (const struct bucket_object *o = bucket_all(); o; o = o->hh.next) {
+        struct meta_attr attr = {0};
+        char key[64];
+        struct meta_op get = {.kind = META_GETATTR, .ino = model_user_of(o)};
+        if (!get.ino || world_call(&get, &attr, NULL) || (attr.mode & 07777) == o->mode)
+            continue;
+        snprintf(key, sizeof(key), ".sluice/e/%.8s/%016llx", world.format.id,
+                 (unsigned long long)get.ino);
+        if (!bucket_find(key))
+            return o;
+    }
+    return NULL;
 }
 
 static void violated(void *arg, const char *text)
@@ -105,6 +154,10 @@ static const char *backlog(void)
     else if (now.garbage_objects)
         snprintf(text, sizeof(text), "%llu objects are garbage for ever",
                  (unsigned long long)now.garbage_objects);
+    else if ((o = misplaced()))
+        snprintf(text, sizeof(text), "%s is not where its file is", o->key);
+    else if ((o = without_entry()))
+        snprintf(text, sizeof(text), "%s has another mode than its file, and no entry", o->key);
     else if ((o = wrong_class()))
         snprintf(text, sizeof(text), "%s is still %s", o->key, o->storage_class);
     else if (now.files)
@@ -190,10 +243,22 @@ static void look_around(void)
     }
 }
 
+/* What was migrated and held goes on. */
+static void resume(void)
+{
+    struct engine_place *places = NULL;
+    int count = engine_places(meta_engine(world.meta), &places);
+    for (int i = 0; i < count; i++)
+        if (places[i].paused)
+            actors_place(places[i].ino, places[i].store, 0);
+    free(places);
+}
+
 void end_check(void)
 {
     bucket_calm(true);
     world.stop = true;
+    resume();
     check_alive();
     uint64_t end = sim_steps() + DRAIN_STEPS;
     /* What was hidden behind changes of ours has its name. */

@@ -39,6 +39,7 @@ static struct {
     struct model_reader *readers;
     uint64_t changes; /* of the bucket */
     bool dead;
+    enum model_mutant mutant;
 } m;
 
 int __real_engine_apply(struct engine *engine, const struct meta_op *op, struct meta_reply *reply);
@@ -165,9 +166,28 @@ uint64_t model_user_of(const struct bucket_object *object)
     return user;
 }
 
-/* Its directory was renamed before it was imported: then it is to follow. */
-static bool is_elsewhere(uint64_t ino, const char *key)
+unsigned model_home(uint64_t ino)
 {
+    struct engine_place *places = NULL;
+    int count = engine_places(m.engine, &places);
+    unsigned home = 0;
+    for (int i = 0; i < count; i++) {
+        bool top = places[i].ino == META_ROOT_INO, other = places[i].class[0];
+        if (other || (ino != places[i].ino && engine_below(m.engine, ino, places[i].ino) <= 0))
+            continue;
+        home = places[i].store;
+        if (!top)
+            break;
+    }
+    free(places);
+    return home;
+}
+
+/* Its directory was renamed or migrated before it was imported: then it is to follow. */
+bool model_is_elsewhere(uint64_t ino, const char *key)
+{
+    if (bucket_store_of(key, &key) != model_home(ino))
+        return true;
     struct meta_op op = {.kind = META_PATH, .ino = ino, .time_ns = LONG_AGO};
     struct meta_reply reply;
     meta_reply_init(&reply);
@@ -187,7 +207,7 @@ static void mark_used(const struct meta_object *object, struct file *f)
     f->lagging |= o->foreign && o->lagging;
     if (o->foreign && !o->released && !find(o->adopter)) {
         o->adopter = ino;
-        o->released = is_elsewhere(ino, object->key);
+        o->released = model_is_elsewhere(ino, object->key);
     }
 }
 
@@ -468,6 +488,9 @@ static void follow(struct engine *engine, const struct meta_op *op, const struct
         if (f && !reply->replaced.nlink)
             drop(f);
         break;
+    case META_STORE_PLACE: /* of a class, too: it takes the place of another rule */
+        release_below(engine, op->ino);
+        break;
     default:
         break;
     }
@@ -476,6 +499,18 @@ static void follow(struct engine *engine, const struct meta_op *op, const struct
 static bool is_import(enum meta_kind kind)
 {
     return kind == META_IMPORT_DIR || kind == META_IMPORT_ONE || kind == META_OUTSIDE;
+}
+
+void model_mutate(enum model_mutant mutant)
+{
+    m.mutant = mutant;
+}
+
+static bool is_left_out(enum meta_kind kind)
+{
+    return (m.mutant == MODEL_NO_CONFLICT && kind == META_CONFLICT) ||
+           (m.mutant == MODEL_NO_ENTRY && kind == META_CARRY_BEGIN) ||
+           (m.mutant == MODEL_NO_LATE && kind == META_LATE);
 }
 
 void model_dead(bool dead)
@@ -487,6 +522,8 @@ int __wrap_engine_apply(struct engine *engine, const struct meta_op *op, struct 
 {
     if (m.dead)
         return -EIO;
+    if (is_left_out(op->kind))
+        return 0;
     int rc = __real_engine_apply(engine, op, reply);
     if (rc || engine != m.engine)
         return rc;

@@ -12,6 +12,15 @@
 struct bucket_object;
 struct engine;
 
+/* Steps of the volume that a test leaves out, to see that it is noticed. */
+enum model_mutant {
+    MODEL_WHOLE,
+    MODEL_NO_CONFLICT, /* what others wrote is not shown beside changes of ours */
+    MODEL_NO_ENTRY,    /* what an object does not say of its file is not put beside it */
+    MODEL_NO_LATE,     /* what comes late to a key is not known as ours */
+};
+
+void model_mutate(enum model_mutant mutant);
 void model_engine(struct engine *engine); /* of the volume that is open; NULL: none */
 void model_check(const char *why);
 /* Somebody else is about to overwrite or delete it. */
@@ -24,6 +33,11 @@ uint64_t model_disturbed(void);
 /* A regular file, drawn; 0: there is none. */
 uint64_t model_any_file(void);
 uint64_t model_size(uint64_t ino);
+
+/* `key` is not in the store, or not at the path, that the file has. */
+bool model_is_elsewhere(uint64_t ino, const char *key);
+/* The store that its key is to be in. */
+unsigned model_home(uint64_t ino);
 
 /* A reader of a file gets one of the contents that it has from now on. */
 struct model_reader;

@@ -203,11 +203,13 @@ void sim_capture_begin(struct loop *loop)
 void sim_capture_end(void)
 {
     struct loop *before = sim_loop_enter(sim.captured);
-    sim.captured = NULL;
-    for (struct loop_task *task = sim.capture, *next; task; task = next) {
-        next = task->next;
+    for (struct loop_task *task; (task = sim.capture);) {
+        sim.capture = task->next;
+        if (!sim.capture)
+            sim.capture_end = &sim.capture;
         task->run(task);
     }
+    sim.captured = NULL;
     sim_loop_enter(before);
 }
 

@@ -27,10 +27,18 @@
 
 #define CRASH_STEPS 6000
 
-static void run(uint64_t seed, uint64_t steps, enum bucket_fault fault, bool no_syncs)
+/* What is taken away. */
+struct without {
+    enum bucket_fault fault;
+    enum model_mutant mutant;
+    bool syncs;
+};
+
+static void run(uint64_t seed, uint64_t steps, const struct without *without)
 {
-    world_begin(seed, fault);
-    if (no_syncs)
+    model_mutate(without->mutant);
+    world_begin(seed, without->fault);
+    if (without->syncs)
         sim_forget_syncs();
     actors_start();
     uint64_t next = CRASH_STEPS;
@@ -69,11 +77,11 @@ static pid_t fork_child(void)
 }
 
 /* In a process of its own: its exit code. */
-static int child(uint64_t seed, uint64_t steps, enum bucket_fault fault, bool no_syncs)
+static int child(uint64_t seed, uint64_t steps, const struct without *without)
 {
     pid_t pid = fork_child();
     if (!pid) {
-        run(seed, steps, fault, no_syncs);
+        run(seed, steps, without);
         _exit(0);
     }
     return wait_for(pid);
@@ -91,7 +99,7 @@ TEST(layout, invariants_hold_at_each_step)
     uint64_t steps = number_from("SLUICE_LAYOUT_STEPS", 40000);
     uint64_t runs = seed ? 1 : number_from("SLUICE_LAYOUT_RUNS", 6);
     for (uint64_t i = 0; i < runs; i++) {
-        int code = child(seed ? seed : i + 1, steps, BUCKET_HEALTHY, false);
+        int code = child(seed ? seed : i + 1, steps, &(struct without){0});
         if (code)
             test_fail("SLUICE_LAYOUT_SEED=%ju SLUICE_LAYOUT_STEPS=%ju ended with %d",
                       (uintmax_t)(seed ? seed : i + 1), (uintmax_t)steps, code);
@@ -99,32 +107,52 @@ TEST(layout, invariants_hold_at_each_step)
 }
 
 /* One of a few seeds sees that the guard is not there. */
-static bool is_noticed(enum bucket_fault fault, bool no_syncs)
+static bool is_noticed(const struct without *without)
 {
     for (uint64_t seed = 1; seed <= 8; seed++)
-        if (child(seed, 30000, fault, no_syncs) == SIM_VIOLATED)
+        if (child(seed, 30000, without) == SIM_VIOLATED)
             return true;
     return false;
 }
 
 TEST(layout, notices_a_store_that_ignores_if_none_match)
 {
-    check(is_noticed(BUCKET_NO_IF_NONE_MATCH, false));
+    check(is_noticed(&(struct without){.fault = BUCKET_NO_IF_NONE_MATCH}));
+}
+
+TEST(layout, notices_another_store_that_ignores_if_none_match)
+{
+    check(is_noticed(&(struct without){.fault = BUCKET_OTHER_NO_IF_NONE_MATCH}));
 }
 
 TEST(layout, notices_reads_without_if_match)
 {
-    check(is_noticed(BUCKET_NO_IF_MATCH, false));
+    check(is_noticed(&(struct without){.fault = BUCKET_NO_IF_MATCH}));
 }
 
 TEST(layout, notices_writes_and_deletes_without_if_match)
 {
-    check(is_noticed(BUCKET_NO_IF_MATCH_WRITE, false));
+    check(is_noticed(&(struct without){.fault = BUCKET_NO_IF_MATCH_WRITE}));
 }
 
 TEST(layout, notices_what_is_not_synced)
 {
-    check(is_noticed(BUCKET_HEALTHY, true));
+    check(is_noticed(&(struct without){.syncs = true}));
+}
+
+TEST(layout, notices_what_others_wrote_and_nobody_shows)
+{
+    check(is_noticed(&(struct without){.mutant = MODEL_NO_CONFLICT}));
+}
+
+TEST(layout, notices_a_mode_that_is_not_carried)
+{
+    check(is_noticed(&(struct without){.mutant = MODEL_NO_ENTRY}));
+}
+
+TEST(layout, notices_late_writes_taken_for_others)
+{
+    check(is_noticed(&(struct without){.mutant = MODEL_NO_LATE}));
 }
 
 static void end_world(void)

@@ -12,11 +12,39 @@
 #include "meta/check.h"
 #include "model.h"
 #include "sim.h"
+#include "stores_link.h"
 #include "test.h"
+#include "volume.h"
 
 #define VOLUME_ID "00112233445566778899aabbccddeeff"
 
+int __wrap_stores_start(struct meta *meta, struct stores **out, struct error *error);
+
 struct world world;
+
+/* The stores are there: nothing has to connect to them. */
+int __wrap_stores_start(struct meta *meta, struct stores **out, struct error *error)
+{
+    struct stores *stores = calloc(1, sizeof(*stores));
+    if (!stores)
+        return -ENOMEM;
+    stores->meta = meta;
+    pthread_mutex_init(&stores->lock, NULL);
+    pthread_cond_init(&stores->wake, NULL);
+    *out = stores;
+    return 0;
+}
+
+static void add_store(void)
+{
+    struct meta_store store = {.number = 1, .name = "other", .url = "memory://other"};
+    struct meta_op op = {.kind = META_STORE_SET, .length = 1, .store = &store};
+    struct meta_reply reply;
+    int rc = volume_apply(world.meta, &op, &reply);
+    meta_reply_done(&reply);
+    if (rc || engine_sync(meta_engine(world.meta)))
+        sim_violation("another store cannot be added: %d", rc);
+}
 
 void world_open(void)
 {
@@ -67,6 +95,7 @@ void world_begin(uint64_t seed, enum bucket_fault fault)
     world.config.settle_parallel = 3;
     world.config.owner_text = "test";
     world_open();
+    add_store();
 }
 
 int world_ask(struct meta_request *request)
