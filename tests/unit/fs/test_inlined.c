@@ -133,3 +133,19 @@ TEST(inlined, what_is_pushed_between_attributes_and_open_counts, .init = begin, 
     check(!is_kept(handle));
     data_file_release(handle);
 }
+
+/* The service may have to wait with an answer, and then a push overtakes it. */
+TEST(inlined, extents_of_before_a_push_are_not_taken, .init = begin, .fini = end)
+{
+    uint64_t ino = make_closed(), since = data_changes(t.data);
+    struct meta_request ask = {.op = {.kind = META_EXTENTS, .ino = ino, .length = UINT64_MAX}};
+    check_int(meta_call(t.data->meta, &ask), 0);
+    data_content_changed(t.data, ino);
+    struct data_handle *handle = data_test_handle(&t, ino);
+    data_handle_extents(handle, &ask.reply, since);
+    check(!is_kept(handle));
+    data_handle_extents(handle, &ask.reply, data_changes(t.data));
+    check(is_kept(handle));
+    meta_reply_done(&ask.reply);
+    data_file_release(handle);
+}
