@@ -63,9 +63,8 @@ static void check_gone(struct remote *remote)
         sem_post(&remote->gone);
 }
 
-static void on_closed(uv_handle_t *handle)
+static void link_gone(struct remote_link *link)
 {
-    struct remote_link *link = handle->data;
     struct remote *remote = link->remote;
     if (remote->link == link)
         remote->link = NULL;
@@ -74,6 +73,11 @@ static void on_closed(uv_handle_t *handle)
         check_gone(remote);
     else
         retry_later(remote);
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    link_gone(handle->data);
 }
 
 static void close_link(struct remote_link *link)
@@ -590,14 +594,8 @@ static void on_resolved(uv_getaddrinfo_t *resolve, int status, struct addrinfo *
     uv_freeaddrinfo(found);
     if (status < 0 && !link->closing)
         fail(link, "connect", status);
-    if (link->closing && !link->has_handle) {
-        remote->link = NULL;
-        free_link(link);
-        if (remote->state == REMOTE_CLOSED)
-            check_gone(remote);
-        else
-            retry_later(remote);
-    }
+    if (link->closing && !link->has_handle)
+        link_gone(link);
 }
 
 static void connect_now(struct remote *remote)
