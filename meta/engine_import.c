@@ -77,22 +77,29 @@ static size_t key_of(const struct import *im, const char *name, size_t len, bool
     return im->prefix_len + len + dir;
 }
 
-static void fill_inode(struct import *im, const struct meta_entry *e, struct record_inode *inode)
+/* What the object says of mode and owner, or what stands for one that says nothing. */
+static void fill_access(const struct import *im, const struct meta_entry *e,
+                        struct record_inode *inode)
 {
     const struct meta_volume *volume = &im->t->engine->volume;
-    uint64_t mtime = e->mtime_ns ? e->mtime_ns : im->t->time_ns;
-    memset(inode, 0, sizeof(*inode));
     inode->mode = e->is_dir ? S_IFDIR | 0755 : S_IFREG | 0644;
     inode->uid = volume->root_uid;
     inode->gid = volume->root_gid;
-    inode->atime_ns = inode->mtime_ns = inode->ctime_ns = inode->btime_ns = mtime;
     if (e->has_attr) {
         inode->mode = (inode->mode & S_IFMT) | (e->attr.mode & 07777);
         inode->uid = e->attr.uid;
         inode->gid = e->attr.gid;
-        if (e->attr.mtime_ns)
-            inode->mtime_ns = e->attr.mtime_ns;
     }
+}
+
+static void fill_inode(struct import *im, const struct meta_entry *e, struct record_inode *inode)
+{
+    uint64_t mtime = e->mtime_ns ? e->mtime_ns : im->t->time_ns;
+    memset(inode, 0, sizeof(*inode));
+    fill_access(im, e, inode);
+    inode->atime_ns = inode->mtime_ns = inode->ctime_ns = inode->btime_ns = mtime;
+    if (e->has_attr && e->attr.mtime_ns)
+        inode->mtime_ns = e->attr.mtime_ns;
     inode->nlink = e->is_dir ? 2 : 1;
     inode->size = e->is_dir ? 0 : e->size;
     inode->data_version = inode->meta_version = 1;
@@ -319,7 +326,12 @@ static int follow_change(struct import *im, struct engine_node *node, const stru
     node->now.data_version++;
     engine_node_touch(t, node);
     node->now.mtime_ns = e->mtime_ns ? e->mtime_ns : t->time_ns;
-    return engine_settle_changed(t, node);
+    /* Mode and owner stay those of the file, and their object may not say them. */
+    struct record_inode said;
+    fill_access(im, e, &said);
+    if (said.mode != node->now.mode || said.uid != node->now.uid || said.gid != node->now.gid)
+        rc = engine_carry_queue(t, node);
+    return rc < 0 ? rc : engine_settle_changed(t, node);
 }
 
 /* A server may give ETags in one kind of answer and not in the other: only two weak ones or two

@@ -70,6 +70,28 @@ TEST(carry, files_have_one_if_their_object_says_something_else, .init = init, .f
     check_uint(entries(), 0);
 }
 
+/* Theirs has no metadata of ours: mode and owner are the file's, and now the entry's alone. */
+TEST(carry, a_file_whose_object_others_replaced, .init = init, .fini = fini)
+{
+    struct meta_attr attr;
+    volume_open(&v);
+    uint64_t plain = file_inline(&v, META_ROOT_INO, "plain", "text");
+    uint64_t secret = file_inline(&v, META_ROOT_INO, "secret", "text");
+    set_mode(plain, 0644);
+    set_mode(secret, 0600);
+    check_int(volume_settle(&v, META_ROOT_INO, NULL), 0);
+    check_uint(entries(), 0);
+    bucket_put(&v, "plain", "other");
+    bucket_put(&v, "secret", "other");
+    check_int(volume_refresh_now(&v, META_ROOT_INO), 0);
+    check_int(name_lookup(&v, META_ROOT_INO, "secret", &attr), 0);
+    check_uint(attr.ino, secret);
+    check_uint(attr.size, 5);
+    check_uint(attr.mode & 07777, 0600);
+    check_int(volume_settle(&v, META_ROOT_INO, NULL), 0);
+    check_uint(entries(), 1);
+}
+
 TEST(carry, nothing_of_staging_paths, .init = init, .fini = fini)
 {
     uint64_t d;
