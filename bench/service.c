@@ -21,7 +21,7 @@
 #include "base/hash.h"
 #include "meta/codec.h"
 #include "meta/remote.h"
-#include "wire.h"
+#include "wire/wire.h"
 
 #define NAME_ROOM 48
 #define EVENTS 256

@@ -1,5 +1,5 @@
 /* sluice serve: the metadata service. This thread opens and closes volumes and answers the admin
- * socket; connections are served by meta/server.c. */
+ * socket; connections are served by meta/service/server.c. */
 #include "backup_job.h"
 #include "cli.h"
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "front_control_parse.h"
+#include "control/front_control_parse.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

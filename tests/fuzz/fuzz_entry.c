@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "carry_entry.h"
+#include "volume/carry_entry.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "inventory_format.h"
+#include "import/inventory_format.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

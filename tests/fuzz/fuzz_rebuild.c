@@ -2,7 +2,7 @@
 #include <assert.h>
 #include <string.h>
 
-#include "rebuild_state.h"
+#include "recover/rebuild_state.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

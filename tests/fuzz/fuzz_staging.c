@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/hash.h"
-#include "staging_log.h"
+#include "data/staging_log.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

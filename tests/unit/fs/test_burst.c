@@ -1,5 +1,5 @@
 /* How many bytes go to the metadata at once, and after that. */
-#include "burst.h"
+#include "data/burst.h"
 
 #include "base/clock.h"
 #include "test.h"

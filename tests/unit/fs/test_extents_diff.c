@@ -1,11 +1,11 @@
 /* Which ranges of a file have other bytes, by its extents of before and now. */
-#include "extents_diff.h"
+#include "data/extents_diff.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "read_op.h"
+#include "data/read_op.h"
 #include "test.h"
 
 static struct meta_object objects[] = {

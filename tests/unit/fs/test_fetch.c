@@ -3,7 +3,7 @@
 
 #include "base/cleanup.h"
 #include "cache/cache.h"
-#include "fetch.h"
+#include "data/fetch.h"
 #include "gate_store.h"
 
 #define KIB 1024ull

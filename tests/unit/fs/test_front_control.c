@@ -3,7 +3,7 @@
 #include <sys/stat.h>
 
 #include "base/error.h"
-#include "front_control_parse.h"
+#include "control/front_control_parse.h"
 #include "meta/acl.h"
 #include "test.h"
 

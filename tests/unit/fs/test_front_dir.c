@@ -1,7 +1,7 @@
 /* Positions in a directory: cookies and the names they stand for. */
 #include <errno.h>
 
-#include "front_dir.h"
+#include "front/front_dir.h"
 #include "test.h"
 
 static size_t name_of(char out[DIR_NAME_MAX + 1], unsigned i)

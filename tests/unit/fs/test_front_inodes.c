@@ -1,7 +1,7 @@
 /* Which inodes the kernel knows: counted lookups, unlinked inodes, many of them, many threads. */
 #include <pthread.h>
 
-#include "front_inodes.h"
+#include "front/front_inodes.h"
 #include "test.h"
 
 #define MANY 200000u

@@ -1,5 +1,5 @@
 /* Bytes of small files that are kept when they are closed: right as long as their version is. */
-#include "inlined.h"
+#include "data/inlined.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* Checksums of pages while a file is written, against those of the bytes. */
-#include "page_sums.h"
+#include "data/page_sums.h"
 
 #include <stdlib.h>
 #include <string.h>

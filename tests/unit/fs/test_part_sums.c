@@ -3,7 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/hash.h"
-#include "part_sums.h"
+#include "data/part_sums.h"
 #include "test.h"
 
 #define PART 4096u

@@ -10,7 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "file.h"
+#include "data/file.h"
 #include "fs/data.h"
 #include "meta/meta.h"
 #include "s3/backend.h"

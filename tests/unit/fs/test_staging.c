@@ -1,7 +1,7 @@
 /*
  * Staging: dirty ranges and their bytes, against plain arrays; what a process that died leaves.
  */
-#include "staging.h"
+#include "data/staging.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 #include "cache/cache.h"
-#include "staging_log.h"
-#include "staging_ranges.h"
+#include "data/staging_log.h"
+#include "data/staging_ranges.h"
 #include "test.h"
 
 #define INLINE_MAX 32768u

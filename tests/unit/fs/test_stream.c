@@ -1,6 +1,6 @@
 /* What is read ahead for which reads: tables of reads and plans, no store, no disk. */
 #include "base/cleanup.h"
-#include "stream.h"
+#include "data/stream.h"
 #include "test.h"
 
 #define KIB 1024ull

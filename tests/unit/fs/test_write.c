@@ -13,8 +13,8 @@
 
 #include "base/cleanup.h"
 #include "base/crash.h"
+#include "data/file.h"
 #include "data_lib.h"
-#include "file.h"
 
 #define KIB 1024u
 

@@ -12,7 +12,7 @@
 #include "meta/stores.h"
 #include "model.h"
 #include "sim.h"
-#include "volume.h"
+#include "volume/volume.h"
 #include "world.h"
 
 #define LARGE (300u << 10)

@@ -14,7 +14,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/loop.h"
-#include "volume.h"
+#include "volume/volume.h"
 
 #define START_NS (1800000000ull * NS_PER_S)
 #define STEP_NS 2000u

@@ -12,9 +12,9 @@
 #include "meta/check.h"
 #include "model.h"
 #include "sim.h"
-#include "stores_link.h"
 #include "test.h"
-#include "volume.h"
+#include "volume/stores_link.h"
+#include "volume/volume.h"
 
 #define VOLUME_ID "00112233445566778899aabbccddeeff"
 

@@ -4,7 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "audit.h"
+#include "service/audit.h"
 #include "test.h"
 
 static char path[64];

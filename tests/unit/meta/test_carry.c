@@ -3,7 +3,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
-#include "carry_entry.h"
+#include "volume/carry_entry.h"
 #include "volume_lib.h"
 
 static struct volume v;

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "volume.h"
+#include "volume/volume.h"
 #include "volume_lib.h"
 
 #define BIG_SIZE (9u << 20)

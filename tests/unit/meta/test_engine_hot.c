@@ -6,7 +6,7 @@
 #include <stdatomic.h>
 
 #include "base/buf.h"
-#include "records.h"
+#include "engine/records.h"
 
 #define DIRS (2 * RECORD_HOT_MAX + 3)
 

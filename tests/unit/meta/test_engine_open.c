@@ -1,5 +1,5 @@
 /* Crashes, damage, and readers beside the writer. */
-#include "engine_impl.h"
+#include "engine/engine_impl.h"
 #include "engine_test.h"
 
 #include <dirent.h>

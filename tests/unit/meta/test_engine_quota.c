@@ -4,7 +4,7 @@
 #include <stdio.h> /* RENAME_ */
 #include <stdlib.h>
 
-#include "engine_impl.h"
+#include "engine/engine_impl.h"
 
 #define DIR_MODE (S_IFDIR | 0755)
 #define FILE_MODE (S_IFREG | 0644)

@@ -1,7 +1,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 
-#include "gate.h"
+#include "service/gate.h"
 #include "test.h"
 
 static void key_of(const char *text, uint8_t out[GATE_KEY_LEN])

@@ -1,4 +1,4 @@
-#include "gather.h"
+#include "volume/gather.h"
 
 #include "test.h"
 

@@ -5,7 +5,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "inventory_format.h"
+#include "import/inventory_format.h"
 #include "meta/inventory.h"
 #include "volume_lib.h"
 

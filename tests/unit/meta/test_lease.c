@@ -1,4 +1,4 @@
-#include "lease.h"
+#include "wire/lease.h"
 
 #include "test.h"
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "list_plan.h"
+#include "import/list_plan.h"
 #include "test.h"
 
 #define PAGE 100

@@ -1,5 +1,5 @@
 /* The table of locks, and their messages. */
-#include "locks.h"
+#include "engine/locks.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 
 #include "base/cleanup.h"
 #include "test.h"
-#include "wire_locks.h"
+#include "wire/wire_locks.h"
 
 #define ALL UINT64_MAX
 

@@ -1,4 +1,4 @@
-#include "names.h"
+#include "engine/names.h"
 #include "test.h"
 
 TEST(names_check, tells_paths_from_other_keys)

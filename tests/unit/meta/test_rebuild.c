@@ -4,7 +4,7 @@
 
 #include "base/cleanup.h"
 #include "meta/rebuild.h"
-#include "rebuild_state.h"
+#include "recover/rebuild_state.h"
 #include "volume_lib.h"
 
 static struct volume v;

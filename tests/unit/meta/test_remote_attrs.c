@@ -1,4 +1,4 @@
-#include "remote_attrs.h"
+#include "remote/remote_attrs.h"
 
 #include <stdlib.h>
 

@@ -1,4 +1,4 @@
-#include "remote_names.h"
+#include "remote/remote_names.h"
 
 #include <errno.h>
 #include <linux/fs.h>

@@ -1,4 +1,4 @@
-#include "remote_pace.h"
+#include "remote/remote_pace.h"
 
 #include "test.h"
 

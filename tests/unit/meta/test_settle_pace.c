@@ -1,4 +1,4 @@
-#include "settle_pace.h"
+#include "volume/settle_pace.h"
 
 #include "base/cleanup.h"
 #include "base/clock.h"

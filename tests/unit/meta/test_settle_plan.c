@@ -1,7 +1,7 @@
 #include <errno.h>
 
-#include "settle_plan.h"
 #include "test.h"
+#include "volume/settle_plan.h"
 
 #define MIB (1ull << 20)
 

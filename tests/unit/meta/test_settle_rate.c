@@ -1,4 +1,4 @@
-#include "settle_rate.h"
+#include "volume/settle_rate.h"
 
 #include "base/clock.h"
 #include "test.h"

@@ -1,10 +1,10 @@
-#include "wire.h"
+#include "wire/wire.h"
 
 #include <errno.h>
 
 #include "meta/codec.h"
 #include "test.h"
-#include "wire_keys.h"
+#include "wire/wire_keys.h"
 
 static struct wire_text text_of(const char *text)
 {
