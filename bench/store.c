@@ -10,6 +10,8 @@
 #include "base/clock.h"
 #include "base/hash.h"
 
+#define GIVE_UP 3 /* removals that failed in a row: the store does not answer */
+
 struct store_bench {
     struct store *store;
     const char *prefix;
@@ -20,6 +22,7 @@ struct store_bench {
     unsigned most_made; /* in all passes: what is to be removed */
     unsigned parts;     /* of the object that PARTS made */
     size_t part_size;
+    unsigned left; /* could not be removed */
 };
 
 struct worker {
@@ -238,12 +241,14 @@ static int run_pass(struct pass *pass)
     return rc;
 }
 
-/* By batches; what a batch fails to remove is tried once more by itself. */
+/* By batches; what a batch fails to remove is tried once more by itself, until it is clear that the
+ * store does not answer. */
 static void remove_keys(struct store_bench *bench, char kind, unsigned count)
 {
     enum { BATCH = STORE_DELETE_MANY_MAX };
     cleanup(free_ptr) char *room = malloc((size_t)BATCH * (STORE_KEY_MAX + 1));
     const char *keys[BATCH];
+    unsigned failed = 0; /* in a row */
     for (unsigned from = 0; room && from < count; from += BATCH) {
         unsigned n = MIN(count - from, (unsigned)BATCH);
         for (unsigned i = 0; i < n; i++) {
@@ -251,11 +256,12 @@ static void remove_keys(struct store_bench *bench, char kind, unsigned count)
             key_of(bench, room + (size_t)i * (STORE_KEY_MAX + 1), kind, from + i);
         }
         struct store_op op = {.kind = STORE_DELETE_MANY, .keys = keys, .key_count = n};
-        bool all = store_wait(bench->store, &op) < 0;
+        bool all = failed >= GIVE_UP || store_wait(bench->store, &op) < 0;
         for (unsigned i = 0; i < (all ? n : op.out_list.count); i++) {
             struct store_op one = {.kind = STORE_DELETE,
                                    .key = all ? keys[i] : op.out_list.entries[i].name};
-            store_wait(bench->store, &one);
+            failed = failed < GIVE_UP && store_wait(bench->store, &one) == 0 ? 0 : failed + 1;
+            bench->left += failed > 0;
             store_op_reset(&one);
         }
         store_op_reset(&op);
@@ -371,11 +377,13 @@ int store_bench_new(struct store *store, const char *prefix, atomic_bool *stop,
     return 0;
 }
 
-void store_bench_done(struct store_bench *bench)
+unsigned store_bench_done(struct store_bench *bench)
 {
     if (!bench)
-        return;
+        return 0;
     remove_keys(bench, 'o', bench->most_made);
     remove_keys(bench, 'u', bench->parts ? 1 : 0);
+    unsigned left = bench->left;
     free(bench);
+    return left;
 }

@@ -22,8 +22,11 @@ struct store_command {
     json_t *rows, *probe;
     atomic_bool *stop;
     bool failed;
+    unsigned unanswered; /* rows in a row of which every request failed */
 };
 
+/* Conditional writes or copies alone may be what a store lacks. */
+#define UNANSWERED_MAX 2
 #define AT(field) offsetof(struct store_command, field)
 
 static const struct option_spec own_specs[] = {
@@ -141,6 +144,11 @@ static int run_one(struct store_command *command, struct store_bench *bench, enu
     take_row(command, &rows[0]);
     if (rows[1].requests)
         take_row(command, &rows[1]);
+    bool none = rows[0].requests && rows[0].failed == rows[0].requests;
+    command->unanswered = none ? command->unanswered + 1 : 0;
+    if (command->unanswered >= UNANSWERED_MAX)
+        return error_set(error, -EIO, "all requests of %d rows failed, the last one so: %s",
+                         UNANSWERED_MAX, error_text(&rows[0].error));
     return 0;
 }
 
@@ -206,7 +214,11 @@ static int run_all(struct store_command *command, struct store *store, const cha
     r = store_bench_new(store, prefix, command->stop, &bench);
     for (unsigned s = 0; r == 0 && s < size_count; s++)
         r = run_size(command, bench, sizes[s], parallel, parallel_count, error);
-    store_bench_done(bench);
+    unsigned left = store_bench_done(bench);
+    if (left)
+        fprintf(stderr,
+                "sluice bench-store: %u objects could not be removed: %s/%ssluice-bench-*\n", left,
+                store_name(store), prefix);
     return r;
 }
 

@@ -40,8 +40,9 @@ struct store_bench;
 /* Borrows the store until store_bench_done. `stop` may be NULL. */
 int store_bench_new(struct store *store, const char *prefix, atomic_bool *stop,
                     struct store_bench **out);
-/* Removes what is left in the bucket, however far it came. Blocking. NULL is allowed. */
-void store_bench_done(struct store_bench *bench);
+/* Removes what is left in the bucket, however far it came. Returns how many objects it could not
+ * remove: those of keys with "sluice-bench-" below the prefix. Blocking. NULL is allowed. */
+unsigned store_bench_done(struct store_bench *bench);
 
 /* "put", "get", …; -1 if there is no such name. */
 const char *store_bench_name(enum store_bench_op op);

@@ -33,7 +33,7 @@ static size_t left(struct fixture *f)
 
 static void end(struct fixture *f)
 {
-    store_bench_done(f->bench);
+    check_uint(store_bench_done(f->bench), 0);
     check_uint(left(f), 0);
     store_free(f->store);
     loop_free(f->loop);
@@ -105,6 +105,28 @@ TEST(store_bench_run, stop_ends_a_row)
     check_int(run(&f, STORE_BENCH_PUT, 10, rows), 0);
     check_uint(rows[0].requests, 0);
     end(&f);
+}
+
+/* It takes each request a minute to fail then. */
+TEST(store_bench_done, gives_up_on_a_store_that_does_not_answer)
+{
+    struct fixture f;
+    struct store *fault;
+    struct store_fault_rule rule = {.kind = -1, .result = -ETIMEDOUT};
+    static struct store_bench_row rows[2];
+    check_int(loop_new(&f.loop, "store"), 0);
+    check_int(store_memory_new(f.loop, &f.store), 0);
+    check_int(store_fault_new(f.store, &fault), 0);
+    f.store = fault;
+    check_int(store_bench_new(f.store, "some/prefix/", NULL, &f.bench), 0);
+    check_int(run(&f, STORE_BENCH_PUT, 10, rows), 0);
+    store_fault_set(fault, &rule, 1);
+    check_uint(store_bench_done(f.bench), 40);
+    check(store_fault_acted(fault) < 10);
+    store_fault_set(fault, NULL, 0);
+    check_uint(left(&f), 40);
+    store_free(f.store);
+    loop_free(f.loop);
 }
 
 TEST(store_bench_find, knows_all_names)
