@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../../meta/tls.h"
+#include "wire/tls.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -2,9 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../meta/wire_keys.h"
-#include "../../meta/wire_locks.h"
 #include "meta/codec.h"
+#include "wire/wire_keys.h"
+#include "wire/wire_locks.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
