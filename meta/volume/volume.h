@@ -126,9 +126,8 @@ void checkpoint_init(struct meta *meta);
 
 /* volume_sync.c */
 
-/* gathers: a sync may wait for those who were answered last (gather.h); not if who may wait for it
- * is the only one that submits. `synced` (may be NULL) is called on meta-sync after each sync. */
-int syncer_new(struct engine *engine, uint32_t interval_ms, bool gathers, struct metrics *metrics,
+/* `synced` (may be NULL) is called on meta-sync after each sync. */
+int syncer_new(struct engine *engine, uint32_t interval_ms, struct metrics *metrics,
                void (*synced)(void *arg), void *arg, struct syncer **out);
 /* Answers all that waits, syncs a last time. Returns that sync's result. */
 int syncer_free(struct syncer *syncer);

@@ -243,10 +243,8 @@ static int found(void *arg, uint64_t session, const void *record, size_t len)
 
 static int start_parts(struct meta *meta, struct error *error)
 {
-    /* One thread serves all that ask a service: while it waits, nobody else comes. */
-    bool gathers = !meta->config.keep_sessions;
-    int rc = syncer_new(meta->engine, meta->config.sync_interval_ms, gathers, meta->config.metrics,
-                        synced, meta, &meta->syncer);
+    int rc = syncer_new(meta->engine, meta->config.sync_interval_ms, meta->config.metrics, synced,
+                        meta, &meta->syncer);
     bool kept = meta->config.keep_sessions && engine_sessions(meta->engine, found, NULL);
     if (!rc && !meta->config.read_only && !kept)
         rc = collector_recover(meta, error);

@@ -5,8 +5,7 @@
  *
  * The thread is that of a caller who may wait (may_wait) and finds nobody at it, which saves two
  * changes of threads; he goes on for those who came meanwhile, for some rounds. Else, and for what
- * nobody waits for, it is the syncer's own. Before it begins it may wait for more (gather.h), for
- * as long as a sync takes.
+ * nobody waits for, it is the syncer's own.
  */
 #include <errno.h>
 #include <signal.h>
@@ -15,7 +14,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "gather.h"
 #include "volume.h"
 
 #define QUICK_NS (2 * NS_PER_MS)
@@ -24,7 +22,6 @@
 struct syncer {
     struct engine *engine;
     uint64_t interval_ns;
-    bool gathers;
     void (*synced)(void *arg);
     void *arg;
     struct metric *duration, *waited;
@@ -46,10 +43,6 @@ struct syncer {
     bool syncing; /* somebody is at it: looks for more when he has the lock again */
     struct meta_request *requests, **requests_end;
     struct meta_task *tasks, **tasks_end;
-    unsigned waiting;        /* of both */
-    unsigned wanted;         /* so many are waited for before the next sync; 0: it is not waited */
-    pthread_cond_t gathered; /* monotonic clock */
-    struct gather gather;
     bool stop;
 };
 
@@ -182,36 +175,6 @@ static void take_locked(struct syncer *syncer, struct waiters *synced, struct wa
     syncer->requests_end = &syncer->requests;
     syncer->tasks = NULL;
     syncer->tasks_end = &syncer->tasks;
-    syncer->waiting = 0;
-}
-
-/* Those who were answered last come back soon: they are waited for. */
-static void gather_locked(struct syncer *syncer)
-{
-    unsigned wanted = gather_begin(&syncer->gather, syncer->waiting);
-    if (wanted <= syncer->waiting)
-        return;
-    uint64_t end = clock_monotonic_ns() + MIN(syncer->took_ns, QUICK_NS);
-    struct timespec until = {.tv_sec = (time_t)(end / NS_PER_S), .tv_nsec = (long)(end % NS_PER_S)};
-    int rc = 0;
-    syncer->wanted = wanted;
-    while (syncer->waiting < wanted && !syncer->stop && rc != ETIMEDOUT)
-        rc = pthread_cond_timedwait(&syncer->gathered, &syncer->lock, &until);
-    syncer->wanted = 0;
-    gather_end(&syncer->gather, syncer->waiting >= wanted);
-}
-
-/* After a sync that answers these, before they are answered. */
-static void note_users(struct syncer *syncer, const struct waiters *others)
-{
-    unsigned answered = 0;
-    for (const struct meta_request *r = others->requests; r; r = r->next)
-        answered++;
-    for (const struct meta_task *t = others->tasks; t; t = t->next)
-        answered++;
-    pthread_mutex_lock(&syncer->lock);
-    gather_synced(&syncer->gather, answered, syncer->waiting);
-    pthread_mutex_unlock(&syncer->lock);
 }
 
 /* One round, under the lock but for the time in which it syncs and answers: those whose changes
@@ -220,17 +183,13 @@ static void note_users(struct syncer *syncer, const struct waiters *others)
 static void round_locked(struct syncer *syncer, bool idle)
 {
     struct waiters synced, others;
-    syncer->syncing = true;
-    if (syncer->gathers && somebody_waits(syncer))
-        gather_locked(syncer);
     take_locked(syncer, &synced, &others);
+    syncer->syncing = true;
     pthread_mutex_unlock(&syncer->lock);
     answer(syncer, synced.requests, synced.tasks, 0);
     idle = idle && !synced.requests && !synced.tasks;
     if (others.requests || others.tasks || idle) {
         int rc = sync_now(syncer);
-        if (syncer->gathers)
-            note_users(syncer, &others);
         answer(syncer, others.requests, others.tasks, rc);
         if (syncer->synced)
             syncer->synced(syncer->arg);
@@ -254,7 +213,6 @@ static void *run(void *arg)
 static void go_locked(struct syncer *syncer, bool may_wait)
 {
     bool wake = !syncer->syncing;
-    bool gathered = ++syncer->waiting == syncer->wanted;
     if (wake && may_wait) {
         for (unsigned i = 0; i < LEAD_ROUNDS && somebody_waits(syncer); i++)
             round_locked(syncer, false);
@@ -262,8 +220,6 @@ static void go_locked(struct syncer *syncer, bool may_wait)
     }
     /* Who is at it looks again before he stops. */
     pthread_mutex_unlock(&syncer->lock);
-    if (gathered)
-        pthread_cond_signal(&syncer->gathered);
     if (wake)
         pthread_cond_signal(
             &syncer->wake); /* after the unlock: it would wake only to wait for it */
@@ -314,7 +270,7 @@ void syncer_task(struct syncer *syncer, struct meta_task *task)
     go_locked(syncer, task->may_wait);
 }
 
-int syncer_new(struct engine *engine, uint32_t interval_ms, bool gathers, struct metrics *metrics,
+int syncer_new(struct engine *engine, uint32_t interval_ms, struct metrics *metrics,
                void (*synced)(void *arg), void *arg, struct syncer **out)
 {
     struct syncer *syncer = calloc(1, sizeof(*syncer));
@@ -322,7 +278,6 @@ int syncer_new(struct engine *engine, uint32_t interval_ms, bool gathers, struct
         return -ENOMEM;
     syncer->engine = engine;
     syncer->interval_ns = interval_ms * NS_PER_MS;
-    syncer->gathers = gathers;
     syncer->synced = synced;
     syncer->arg = arg;
     syncer->requests_end = &syncer->requests;
@@ -336,7 +291,6 @@ int syncer_new(struct engine *engine, uint32_t interval_ms, bool gathers, struct
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&syncer->wake, &attr);
-    pthread_cond_init(&syncer->gathered, &attr);
     pthread_condattr_destroy(&attr);
     sigset_t all, before;
     sigfillset(&all);
@@ -344,7 +298,6 @@ int syncer_new(struct engine *engine, uint32_t interval_ms, bool gathers, struct
     int rc = pthread_create(&syncer->thread, NULL, run, syncer);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (rc) {
-        pthread_cond_destroy(&syncer->gathered);
         pthread_cond_destroy(&syncer->wake);
         pthread_mutex_destroy(&syncer->lock);
         free(syncer);
@@ -365,7 +318,6 @@ int syncer_free(struct syncer *syncer)
     pthread_mutex_unlock(&syncer->lock);
     pthread_join(syncer->thread, NULL);
     int rc = sync_now(syncer);
-    pthread_cond_destroy(&syncer->gathered);
     pthread_cond_destroy(&syncer->wake);
     pthread_mutex_destroy(&syncer->lock);
     free(syncer);

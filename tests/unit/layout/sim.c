@@ -301,7 +301,7 @@ struct syncer {
     struct syncer *prev, *next;
 };
 
-int syncer_new(struct engine *engine, uint32_t interval_ms, bool gathers, struct metrics *metrics,
+int syncer_new(struct engine *engine, uint32_t interval_ms, struct metrics *metrics,
                void (*synced)(void *arg), void *arg, struct syncer **out)
 {
     struct syncer *s = calloc(1, sizeof(*s));
