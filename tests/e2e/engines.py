@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tests", "lib"))
@@ -25,6 +26,7 @@ CACHE = os.environ.get("SLUICE_E2E_CACHE") or os.path.join(
 HADOOP = os.path.join(ROOT, "hadoop")
 INSTALL_S = 1800
 JOB_S = 900
+GC_S = 60  # gc begins after its delay, and waits while users are busy
 POLITE = ["nice", "-n", "10"]
 # The staging names of a volume (docs/open-layout.md) that engines use.
 STAGING = re.compile(r"(^|/)(_temporary|\.hive-staging|\.spark-staging|\.[^/]*\.inprogress)")
@@ -146,17 +148,22 @@ class Checks:
                 found[os.path.relpath(path, self.mountpoint)] = os.lstat(path).st_size
         return found
 
+    def plain_objects(self):
+        keys = self.gateway.list(self.bucket, self.prefix)
+        return {k[len(self.prefix):]: size for k, size in keys.items()
+                if not k[len(self.prefix):].startswith(".sluice") and not k.endswith("/")}
+
     def check_plain_objects(self):
-        """After settle the bucket holds each file as one object with its bytes, and nothing else: what
-        a killed engine left under a staging name is not at its own key."""
+        """After settle, and gc of what was removed, the bucket holds each file as one object with its
+        bytes, and nothing else: what a killed engine left under a staging name is not at its own key."""
         self.settle()
         files = {name: size for name, size in self.files().items() if not STAGING.search(name)}
-        keys = self.gateway.list(self.bucket, self.prefix)
-        plain = {k[len(self.prefix):]: size for k, size in keys.items()
-                 if not k[len(self.prefix):].startswith(".sluice") and not k.endswith("/")}
-        if plain != files:
-            only = sorted(set(files.items()) ^ set(plain.items()))
-            raise AssertionError("the bucket and the mount differ: %r" % only[:20])
+        end = time.monotonic() + GC_S
+        while (plain := self.plain_objects()) != files:
+            if time.monotonic() > end:
+                only = sorted(set(files.items()) ^ set(plain.items()))
+                raise AssertionError("the bucket and the mount differ: %r" % only[:20])
+            time.sleep(0.2)
         for name in files:
             with open(self.path(name), "rb") as file:
                 mine = hashlib.sha256(file.read()).hexdigest()
