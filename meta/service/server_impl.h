@@ -388,6 +388,8 @@ void volume_name_gone(struct server_volume *volume, const struct session *by, ui
                       const struct meta_name *name);
 /* An inode has no name any more; `by` may use it. */
 void volume_gone(struct server_volume *volume, struct session *by, uint64_t ino);
+/* What was made without a name may have one now: then it is nobody's to drop. */
+void volume_named(struct server_volume *volume, uint64_t ino);
 /* DROP of a session. */
 void volume_drop(struct server_volume *volume, struct session *session, const uint64_t *inos,
                  size_t count);

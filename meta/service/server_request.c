@@ -255,8 +255,10 @@ static void note_change(struct job *job)
             break;
         }
         give_parent(job, tell_name(job, op->parent, &op->name, LEASE_ABSENT));
-        if (op->kind == META_LINK)
+        if (op->kind == META_LINK) {
             tell(job, WIRE_ITEM_ATTR, op->ino);
+            volume_named(session->volume, op->ino);
+        }
         session_note(session, op->parent, LEASE_NAMES);
         session_note(session, reply->attr.ino, LEASE_SELF);
         /* The answer of a change that was sent again is as old as the change. */

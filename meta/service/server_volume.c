@@ -160,6 +160,20 @@ void volume_gone(struct server_volume *volume, struct session *by, uint64_t ino)
         release(volume, gone, 0);
 }
 
+void volume_named(struct server_volume *volume, uint64_t ino)
+{
+    struct gone *gone;
+    struct meta_op op = {.kind = META_GETATTR, .ino = ino};
+    struct meta_reply reply;
+    HASH_FIND(hh, volume->gone, &ino, sizeof(ino), gone);
+    if (!gone || !volume->meta)
+        return;
+    /* The answer of a link that was sent again is as old as the link. */
+    if (volume_read(volume->meta, &op, &reply) == 0 && reply.attr.nlink)
+        gone_free(volume, gone);
+    meta_reply_done(&reply);
+}
+
 void volume_drop(struct server_volume *volume, struct session *session, const uint64_t *inos,
                  size_t count)
 {

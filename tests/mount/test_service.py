@@ -131,6 +131,39 @@ class TwoMounts(unittest.TestCase):
         # Then it is dropped at last.
         wait_until("the unlinked file to be dropped", lambda: self.a.status()["volume"]["database"]["inodes"] < inodes)
 
+    def test_what_was_made_without_a_name_survives_its_unlink(self):
+        made = os.open(self.on_a(), os.O_TMPFILE | os.O_RDWR, 0o644)
+        os.write(made, b"kept" * 50000)
+        directory = os.open(self.on_a(), os.O_RDONLY)
+        self.addCleanup(os.close, directory)
+        os.link("/proc/self/fd/%d" % made, "f", dst_dir_fd=directory, follow_symlinks=True)
+        fd = os.open(self.on_b("f"), os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        os.unlink(self.on_a("f"))
+        # Its maker drops it as the last of two files, so it is seen when that has been done.
+        later = os.open(self.on_a(), os.O_TMPFILE | os.O_RDWR, 0o644)
+        inodes = self.a.status()["volume"]["database"]["inodes"]
+        os.close(made)
+        os.close(later)
+        wait_until("the maker to drop its files", lambda: self.a.status()["volume"]["database"]["inodes"] < inodes)
+        self.assertEqual(os.fstat(fd).st_nlink, 0)
+        self.assertEqual(os.pread(fd, 200001, 0), b"kept" * 50000)
+
+    def test_truncate_by_name_of_what_is_open(self):
+        """Nobody closes anything after it."""
+        for flags in (os.O_RDONLY, os.O_RDWR):
+            for size in (20000, 300000):
+                self.put(self.on_a("f"), b"x" * size)
+                fd = os.open(self.on_a("f"), flags)
+                try:
+                    for cut in (size + 10, size // 2, 0):
+                        self.warm("f")
+                        os.truncate(self.on_a("f"), cut)
+                        self.assertEqual(os.stat(self.on_b("f")).st_size, cut)
+                        self.assertEqual(self.get(self.on_b("f")), (b"x" * size + b"\0" * 10)[:cut])
+                finally:
+                    os.close(fd)
+
     def test_two_create_the_same_name(self):
         for i in range(50):
             won = []
