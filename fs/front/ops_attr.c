@@ -175,6 +175,15 @@ static void set_attr(struct front_request *r)
     front_meta(r, setattr_done);
 }
 
+/* By name there is no close after which other mounts would see it. */
+static void commit_size(struct front_request *r)
+{
+    if (r->result < 0)
+        front_reply_result(r, r->result);
+    else
+        front_data_result(r, data_flush_ino(r->fs->data, r->ino, front_data_prepare(r, set_attr)));
+}
+
 void front_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
                       struct fuse_file_info *fi)
 {
@@ -193,9 +202,11 @@ void front_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_
     r->ino = ino;
     r->stat = *attr;
     r->to_set = to_set;
+    bool by_name = fs->config.shared && !fi;
     if (to_set & FUSE_SET_ATTR_SIZE)
-        front_data_result(r, data_truncate(fs->data, ino, (uint64_t)attr->st_size,
-                                           front_data_prepare(r, set_attr)));
+        front_data_result(r,
+                          data_truncate(fs->data, ino, (uint64_t)attr->st_size,
+                                        front_data_prepare(r, by_name ? commit_size : set_attr)));
     else
         set_attr(r);
 }
