@@ -169,6 +169,7 @@ void auth_reply(const struct session *session, struct meta_reply *reply)
         return;
     ids_out(ids, &reply->attr);
     ids_out(ids, &reply->replaced);
+    ids_out(ids, &reply->parent);
     for (size_t i = 0; i < reply->entry_count; i++)
         ids_out(ids, &reply->entries[i].attr);
 }

@@ -310,6 +310,10 @@ class Owners(Auth):
         self.assertEqual((os.stat(v.path("d")).st_uid, os.stat(v.path("d")).st_gid), (0, 0))
         self.assertEqual((os.stat(plain.path("f")).st_uid, os.stat(plain.path("f")).st_gid), (5007, 6008))
         self.assertEqual((os.stat(plain.path("d")).st_uid, os.stat(plain.path("d")).st_gid), (5000, 6000))
+        os.chown(v.path("d"), 3, 4)
+        os.mkdir(v.path("d/e"))  # its answer has the directory's attributes
+        self.assertEqual((os.stat(v.path("d")).st_uid, os.stat(v.path("d")).st_gid), (3, 4))
+        os.chown(v.path("d"), 0, 0)
         os.chown(plain.path("f"), 1, 5005)
         self.assertEqual(os.stat(v.path("f")).st_uid, 65534)
         with os.scandir(v.path("")) as entries:
