@@ -237,7 +237,7 @@ static int truncate_closed(struct data *data, uint64_t ino, uint64_t size,
     truncate->request.op = (struct meta_op){
         .kind = META_SETATTR,
         .ino = ino,
-        .valid = META_SET_SIZE | META_MTIME_NOW,
+        .valid = META_SET_SIZE,
         .attr = {.size = size},
     };
     truncate->request.done = truncate_done;

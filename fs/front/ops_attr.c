@@ -108,22 +108,21 @@ static uint32_t valid_of(int to_set)
         int fuse;
         uint32_t meta;
     } map[] = {
-        {FUSE_SET_ATTR_MODE, META_SET_MODE},       {FUSE_SET_ATTR_UID, META_SET_UID},
-        {FUSE_SET_ATTR_GID, META_SET_GID},         {FUSE_SET_ATTR_CTIME, META_SET_CTIME},
-        {FUSE_SET_ATTR_KILL_SUID, META_KILL_SUID}, {FUSE_SET_ATTR_KILL_SGID, META_KILL_SUID},
+        {FUSE_SET_ATTR_MODE, META_SET_MODE},
+        {FUSE_SET_ATTR_UID, META_SET_UID},
+        {FUSE_SET_ATTR_GID, META_SET_GID},
+        {FUSE_SET_ATTR_CTIME, META_SET_CTIME},
+        {FUSE_SET_ATTR_KILL_SUID, META_KILL_SUID},
+        {FUSE_SET_ATTR_KILL_SGID, META_KILL_SUID},
+        {FUSE_SET_ATTR_ATIME, META_SET_ATIME},
+        {FUSE_SET_ATTR_ATIME_NOW, META_SET_ATIME | META_ATIME_NOW},
+        {FUSE_SET_ATTR_MTIME, META_SET_MTIME},
+        {FUSE_SET_ATTR_MTIME_NOW, META_SET_MTIME | META_MTIME_NOW},
     };
     uint32_t valid = 0;
     for (size_t i = 0; i < sizeof(map) / sizeof(map[0]); i++)
         if (to_set & map[i].fuse)
             valid |= map[i].meta;
-    if (to_set & FUSE_SET_ATTR_ATIME_NOW)
-        valid |= META_ATIME_NOW;
-    else if (to_set & FUSE_SET_ATTR_ATIME)
-        valid |= META_SET_ATIME;
-    if (to_set & FUSE_SET_ATTR_MTIME_NOW)
-        valid |= META_MTIME_NOW;
-    else if (to_set & FUSE_SET_ATTR_MTIME)
-        valid |= META_SET_MTIME;
     return valid;
 }
 

@@ -309,6 +309,19 @@ class Posix:
         st = os.stat(self.p("f"))
         self.assertEqual((st.st_atime_ns, st.st_mtime_ns), (1000000000123456789, 1500000000987654321))
 
+    def test_touch_sets_the_time_of_now(self):
+        long_ago = 10**18
+        os.mkdir(self.p("d"))
+        self.put("f", b"x")
+        for name in ("f", "d"):
+            for option, atime_moves, mtime_moves in (("-c", True, True), ("-a", True, False), ("-m", False, True)):
+                os.utime(self.p(name), ns=(long_ago, long_ago))
+                subprocess.run(["touch", option, self.p(name)], check=True)
+                st = os.stat(self.p(name))
+                self.assertEqual((st.st_atime_ns, st.st_mtime_ns),
+                                 (st.st_ctime_ns if atime_moves else long_ago, st.st_ctime_ns if mtime_moves else long_ago), (name, option))
+                self.assertGreater(st.st_ctime_ns, long_ago)
+
     def test_utimens_survives_close_of_written_file(self):
         with open(self.p("f"), "wb") as f:
             f.write(b"x" * 100000)

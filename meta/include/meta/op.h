@@ -202,10 +202,10 @@ enum {
     META_SET_SIZE = 1 << 3,
     META_SET_ATIME = 1 << 4,
     META_SET_MTIME = 1 << 5,
-    META_SET_CTIME = 1 << 6, /* otherwise ctime = time of the operation */
-    META_KILL_SUID = 1 << 7, /* clear setuid, and setgid if group-executable */
-    META_ATIME_NOW = 1 << 8,
-    META_MTIME_NOW = 1 << 9,
+    META_SET_CTIME = 1 << 6,    /* otherwise ctime = time of the operation */
+    META_KILL_SUID = 1 << 7,    /* clear setuid, and setgid if group-executable */
+    META_ATIME_NOW = 1 << 8,    /* with SET_ATIME: the time of the operation, not attr's */
+    META_MTIME_NOW = 1 << 9,    /* with SET_MTIME, likewise */
     META_QUOTA_BYTES = 1 << 10, /* QUOTA_SET */
     META_QUOTA_INODES = 1 << 11,
     META_SET_HELD = 1 << 12, /* SETATTR, alone: a file whose bytes a mount has, and nobody else: it
