@@ -435,6 +435,10 @@ int engine_content_changed(struct engine_txn *t, struct engine_node *node, uint6
     node->now.data_version++;
     node->now.mtime_ns = t->time_ns;
     engine_node_touch(t, node);
+    /* Attributes that were changed while the bytes were inline are in no queue: settle was to write
+     * them with the bytes. */
+    if (rc == 0 && node->before.body == RECORD_BODY_INLINE && node->now.body != RECORD_BODY_INLINE)
+        rc = engine_carry_queue(t, node);
     return rc < 0 ? rc : engine_settle_changed(t, node);
 }
 

@@ -70,6 +70,17 @@ TEST(carry, files_have_one_if_their_object_says_something_else, .init = init, .f
     check_uint(entries(), 0);
 }
 
+/* Its tags were made before the mode was changed, and its bytes stood in the metadata then. */
+TEST(carry, a_mode_changed_while_the_first_object_was_written, .init = init, .fini = fini)
+{
+    volume_open(&v);
+    uint64_t f = file_inline(&v, META_ROOT_INO, "f", "text");
+    set_mode(f, 0600);
+    check_int(file_write_object(&v, f, 0, "other text", 10, false, true, NULL), 0);
+    check_int(volume_settle(&v, META_ROOT_INO, NULL), 0);
+    check_uint(entries(), 1);
+}
+
 /* Theirs has no metadata of ours: mode and owner are the file's, and now the entry's alone. */
 TEST(carry, a_file_whose_object_others_replaced, .init = init, .fini = fini)
 {
