@@ -6,7 +6,6 @@ import java.nio.file.LinkOption;
 import java.nio.file.Path;
 import java.nio.file.attribute.FileTime;
 import java.security.Principal;
-import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
@@ -19,7 +18,7 @@ final class Attributes {
   private static final Map<Integer, String> USERS = new ConcurrentHashMap<>();
   private static final Map<Integer, String> GROUPS = new ConcurrentHashMap<>();
   private static final String WANTED = "unix:mode,uid,gid,size,lastModifiedTime,lastAccessTime";
-  private static final int CACHED_BYTES = 7; // of a row
+  private static final int CACHED_BYTES = 6; // of a row behind its name
   private static final int TYPE_MASK = 0170000;
   private static final int DIRECTORY = 0040000;
   private static final int SYMLINK = 0120000;
@@ -48,10 +47,12 @@ final class Attributes {
         ((FileTime) found.get("lastAccessTime")).toMillis());
   }
 
-  /** A row of a control file's listing: name, mode, uid, gid, size, mtime_ns, atime_ns, and so on. */
-  static Attributes of(List<Object> row) throws IOException {
-    return new Attributes((int) number(row, 1), (int) number(row, 2), (int) number(row, 3),
-        number(row, 4), ms(number(row, 5)), ms(number(row, 6)));
+  /** A row of a control file's listing behind its name: mode, uid, gid, size, mtime_ns, atime_ns, and so on. */
+  static Attributes of(long[] row, int count) throws IOException {
+    if (count < CACHED_BYTES) {
+      throw new IOException("a row of the mount's reply has " + count + " numbers");
+    }
+    return new Attributes((int) row[0], (int) row[1], (int) row[2], row[3], ms(row[4]), ms(row[5]));
   }
 
   static long number(Map<String, Object> object, String name) throws IOException {
@@ -62,16 +63,9 @@ final class Attributes {
     return (Long) value;
   }
 
-  private static long number(List<Object> row, int i) throws IOException {
-    if (i >= row.size() || !(row.get(i) instanceof Long)) {
-      throw new IOException("a row of the mount's reply has no number at " + i);
-    }
-    return (Long) row.get(i);
-  }
-
   /** What the mount's cache has of an entry of a listing that asked for it. */
-  static long cachedBytes(List<Object> row) throws IOException {
-    return row.size() > CACHED_BYTES ? number(row, CACHED_BYTES) : 0;
+  static long cachedBytes(long[] row, int count) {
+    return count > CACHED_BYTES ? row[CACHED_BYTES] : 0;
   }
 
   private static long ms(long ns) {

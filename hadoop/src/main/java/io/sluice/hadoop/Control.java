@@ -82,12 +82,12 @@ final class Control {
 
   /** The reply's members; a ControlException if the mount refused. */
   Map<String, Object> call(String op, String... members) throws IOException {
-    return call(SHORT_REPLY, op, members);
+    return call(SHORT_REPLY, null, op, members);
   }
 
-  /** The same where the reply may be long. */
-  Map<String, Object> callForMuch(String op, String... members) throws IOException {
-    return call(LONG_REPLY, op, members);
+  /** The same for a long reply, whose rows are taken while it is read. */
+  Map<String, Object> callForRows(Json.Rows rows, String op, String... members) throws IOException {
+    return call(LONG_REPLY, rows, op, members);
   }
 
   /** A rename that replaces nothing, of JSON tokens; a ControlException if the mount refused. */
@@ -120,15 +120,15 @@ final class Control {
     try {
       if (!handle.asked) {
         handle.write(text("wait"));
-        handle.waits = isOk(read(handle, SHORT_REPLY)); // an older mount or kernel: no
+        handle.waits = isOk(read(handle, SHORT_REPLY, null)); // an older mount or kernel: no
         handle.asked = true;
       }
       ControlException refused = null;
       try {
         handle.write(request);
-        refused = handle.waits ? null : refusal(read(handle, SHORT_REPLY));
+        refused = handle.waits ? null : refusal(read(handle, SHORT_REPLY, null));
       } catch (IOException e) {
-        refused = handle.waits ? refusal(read(handle, SHORT_REPLY)) : null;
+        refused = handle.waits ? refusal(read(handle, SHORT_REPLY, null)) : null;
         if (refused == null) {
           throw e;
         }
@@ -164,8 +164,9 @@ final class Control {
         : new ControlException(String.valueOf(reply.get("error")), String.valueOf(reply.get("message")));
   }
 
-  private Map<String, Object> call(int expected, String op, String... members) throws IOException {
-    Map<String, Object> reply = send(text(op, members), expected);
+  private Map<String, Object> call(int expected, Json.Rows rows, String op, String... members)
+      throws IOException {
+    Map<String, Object> reply = send(text(op, members), expected, rows);
     ControlException refused = refusal(reply);
     if (refused != null) {
       throw refused;
@@ -179,7 +180,8 @@ final class Control {
     return out.toString();
   }
 
-  private Map<String, Object> send(byte[] request, int expected) throws IOException {
+  private Map<String, Object> send(byte[] request, int expected, Json.Rows rows)
+      throws IOException {
     Handle handle = takeIdle();
     if (handle != null) {
       try {
@@ -196,7 +198,7 @@ final class Control {
         handle = new Handle(file);
         handle.write(request);
       }
-      Map<String, Object> reply = read(handle, expected);
+      Map<String, Object> reply = read(handle, expected, rows);
       kept = true;
       keep(handle);
       return reply;
@@ -208,7 +210,8 @@ final class Control {
   }
 
   @SuppressWarnings("unchecked")
-  private static Map<String, Object> read(Handle handle, int expected) throws IOException {
+  private static Map<String, Object> read(Handle handle, int expected, Json.Rows rows)
+      throws IOException {
     byte[] reply = new byte[expected];
     int length = 0;
     while (length == 0 || reply[length - 1] != '\n') {
@@ -224,7 +227,7 @@ final class Control {
       }
       length += got;
     }
-    Object value = Json.parse(reply, length);
+    Object value = Json.parse(reply, length, rows);
     if (!(value instanceof Map)) {
       throw new IOException("the mount's reply is no object");
     }

@@ -18,18 +18,34 @@ final class Json {
   private static final int DEPTH_MAX = 32;
   private static final int DIGITS_MAX = 19; // what of these is too large for a long wraps below 0
 
+  private static final int NUMBERS_MAX = 16; // of a row
+
+  /** Takes the rows of a listing while they are read: there are thousands, and no other needs them. */
+  interface Rows {
+    /** A row's first value, and the `count` numbers behind it, which are here until this returns. */
+    void take(Object first, long[] numbers, int count) throws IOException;
+  }
+
   private final byte[] text;
   private final int end;
+  private final Rows rows;
   private int at;
+  private long whole; // what takeWhole() read
 
-  private Json(byte[] text, int length) {
+  private Json(byte[] text, int length, Rows rows) {
     this.text = text;
     this.end = length;
+    this.rows = rows;
   }
 
   /** The one value of a text; anything else is an IOException that says where. */
   static Object parse(byte[] text, int length) throws IOException {
-    Json json = new Json(text, length);
+    return parse(text, length, null);
+  }
+
+  /** With `rows` the member "entries" of an object is an array of rows, which go there. Its value is their number. */
+  static Object parse(byte[] text, int length, Rows rows) throws IOException {
+    Json json = new Json(text, length, rows);
     Object value = json.value(0);
     json.space();
     if (json.at != json.end) {
@@ -123,12 +139,44 @@ final class Json {
       if (!take(':')) {
         throw bad(":");
       }
-      out.put(name, value(depth + 1));
+      out.put(name, rows != null && depth == 0 && name.equals("entries") ? takeRows() : value(depth + 1));
     } while (take(','));
     if (!take('}')) {
       throw bad("}");
     }
     return out;
+  }
+
+  private void must(char c) throws IOException {
+    if (!take(c)) {
+      throw bad(String.valueOf(c));
+    }
+  }
+
+  private Object takeRows() throws IOException {
+    long[] numbers = new long[NUMBERS_MAX];
+    long all = 0;
+    must('[');
+    if (take(']')) {
+      return all;
+    }
+    do {
+      int count = 0;
+      must('[');
+      Object first = value(2);
+      while (take(',')) {
+        space();
+        if (count == NUMBERS_MAX || !takeWhole()) {
+          throw bad("a row of numbers");
+        }
+        numbers[count++] = whole;
+      }
+      must(']');
+      rows.take(first, numbers, count);
+      all++;
+    } while (take(','));
+    must(']');
+    return all;
   }
 
   private List<Object> array(int depth) throws IOException {
@@ -211,7 +259,7 @@ final class Json {
     }
   }
 
-  private Number number() throws IOException {
+  private boolean takeWhole() {
     int begin = at;
     boolean minus = at < end && text[at] == '-';
     long value = 0;
@@ -220,11 +268,16 @@ final class Json {
     while (at < end && text[at] >= '0' && text[at] <= '9' && at - first < DIGITS_MAX) {
       value = value * 10 + (text[at++] - '0');
     }
+    whole = minus ? -value : value;
     if (at > first && value >= 0 && (at == end || "+-0123456789.eE".indexOf(text[at]) < 0)) {
-      return minus ? -value : value;
+      return true;
     }
     at = begin;
-    return otherNumber();
+    return false;
+  }
+
+  private Number number() throws IOException {
+    return takeWhole() ? (Number) whole : otherNumber();
   }
 
   private Number otherNumber() throws IOException {

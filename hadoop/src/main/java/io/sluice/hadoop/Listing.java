@@ -2,6 +2,7 @@ package io.sluice.hadoop;
 
 import java.io.IOException;
 import java.net.URI;
+import java.net.URISyntaxException;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -12,10 +13,11 @@ import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.RemoteIterator;
 
 /** A directory's entries with their attributes, page by page; a file is its own only entry. */
-final class Listing implements RemoteIterator<FileStatus> {
+final class Listing implements RemoteIterator<FileStatus>, Json.Rows {
   private static final int PAGE = 5000;
 
   private final Place place;
+  private final URI directory; // of place, with '/' at its end
   private final long blockSize;
   private final boolean wantCached;
   private List<FileStatus> page;
@@ -29,10 +31,16 @@ final class Listing implements RemoteIterator<FileStatus> {
     this.place = place;
     this.blockSize = blockSize;
     this.wantCached = wantCached;
+    URI uri = place.path.toUri();
+    try {
+      this.directory = place.path.isRoot() ? uri
+          : new URI(uri.getScheme(), uri.getAuthority(), uri.getPath() + "/", null, null);
+    } catch (URISyntaxException e) {
+      throw new IOException(place.path + " is no path of Hadoop", e);
+    }
     fetch(true);
   }
 
-  @SuppressWarnings("unchecked")
   private void fetch(boolean first) throws IOException {
     page = new ArrayList<>();
     warm = new ArrayList<>();
@@ -45,7 +53,8 @@ final class Listing implements RemoteIterator<FileStatus> {
         members.add(afterKey);
         members.add(Control.quoted(after));
       }
-      reply = place.mount.control().callForMuch("list", members.toArray(new String[0]));
+      after = null;
+      reply = place.mount.control().callForRows(this, "list", members.toArray(new String[0]));
     } catch (ControlException e) {
       if (!e.errno().equals("ENOTDIR")) {
         throw Errors.of(place.path, e);
@@ -53,27 +62,18 @@ final class Listing implements RemoteIterator<FileStatus> {
       // A file, a link to a directory, or neither.
       page.add(place.status(blockSize));
       warm.add(Boolean.FALSE);
-      after = null;
       return;
     }
-    after = null;
-    Object entries = reply.get("entries");
-    if (!(entries instanceof List)) {
+    if (reply.get("entries") == null) {
       throw new IOException("the mount's reply has no entries");
-    }
-    for (Object row : (List<Object>) entries) {
-      if (!(row instanceof List) || ((List<?>) row).isEmpty()) {
-        throw new IOException("the mount's reply has no rows (is it older than this jar?)");
-      }
-      take((List<Object>) row);
     }
     if (Boolean.TRUE.equals(reply.get("end"))) {
       after = null;
     }
   }
 
-  private void take(List<Object> row) throws IOException {
-    Object name = row.get(0);
+  @Override
+  public void take(Object name, long[] row, int count) throws IOException {
     if (name instanceof Map) {
       afterKey = "after64";
       after = String.valueOf(((Map<?, ?>) name).get("name64"));
@@ -84,7 +84,7 @@ final class Listing implements RemoteIterator<FileStatus> {
     afterKey = "after";
     after = String.valueOf(name);
     String last = after;
-    Attributes found = Attributes.of(row);
+    Attributes found = Attributes.of(row, count);
     if (found.isSymlink()) {
       try {
         found = Attributes.of(place.local.resolve(last));
@@ -92,13 +92,19 @@ final class Listing implements RemoteIterator<FileStatus> {
         SluiceFileSystem.LOG.debug("{} in {} leads nowhere", last, place.local, e);
       }
     }
-    // Not Path(parent, child), which would take "a:b" for a scheme.
-    URI uri = place.path.toUri();
-    Path path = new Path(uri.getScheme(), uri.getAuthority(),
-        (place.path.isRoot() ? "" : uri.getPath()) + "/" + last);
-    page.add(found.status(path, () -> place.local.resolve(last), blockSize));
+    page.add(found.status(path(last), () -> place.local.resolve(last), blockSize));
     warm.add(Boolean.valueOf(wantCached && found.size > 0
-        && Attributes.cachedBytes(row) * 2 >= found.size));
+        && Attributes.cachedBytes(row, count) * 2 >= found.size));
+  }
+
+  /** Not Path(parent, child), which would take "a:b" for a scheme, and reads the whole again. */
+  private Path path(String last) throws IOException {
+    try {
+      return last.indexOf(':') < 0 ? new Path(directory.resolve(new URI(null, null, last, null)))
+          : new Path(directory.getScheme(), directory.getAuthority(), directory.getPath() + last);
+    } catch (URISyntaxException e) {
+      throw new IOException(last + " in " + place.path + " is no path of Hadoop", e);
+    }
   }
 
   @Override

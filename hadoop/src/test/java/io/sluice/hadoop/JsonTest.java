@@ -30,6 +30,28 @@ public class JsonTest {
     assertEquals("gr\u00fcn \u00e9\ud834\udd1e \"\\/\n", reply.get("s"));
   }
 
+  private static String rows(String text) throws IOException {
+    StringBuilder out = new StringBuilder();
+    byte[] bytes = text.getBytes(StandardCharsets.UTF_8);
+    out.append(Json.parse(bytes, bytes.length, (first, numbers, count) ->
+        out.append(first).append(Arrays.toString(Arrays.copyOf(numbers, count)))));
+    return out.toString();
+  }
+
+  @Test
+  public void readsRows() throws IOException {
+    assertEquals("a[1, -2]b[]{ok=true, entries=2}", rows("{\"ok\":true,\"entries\":[[\"a\", 1,-2],[\"b\"]]}"));
+    assertEquals("{name64=AA==}[3]{entries=1}", rows("{\"entries\":[[{\"name64\":\"AA==\"},3]]}"));
+    assertEquals("{entries=0}", rows("{\"entries\":[]}"));
+    assertEquals("{ok=false, error={entries=[1]}}", rows("{\"ok\":false,\"error\":{\"entries\":[1]}}"));
+    for (String text : Arrays.asList("{\"entries\":[[]]}", "{\"entries\":{}}", "{\"entries\":[1]}",
+        "{\"entries\":[[\"a\",1.5]]}", "{\"entries\":[[\"a\",\"b\"]]}", "{\"entries\":[[\"a\",1",
+        "{\"entries\":[[\"a\",1,]]}", "{\"entries\":[[\"a\"" + new String(new char[17]).replace("\0", ",1") + "]]}",
+        "{\"entries\":[[\"a\",99999999999999999999]]}")) {
+      assertThrows(text, IOException.class, () -> rows(text));
+    }
+  }
+
   @Test
   public void writesWhatItReads() throws IOException {
     String all = "a\"b\\c\u0001\n\u00fc\ud834\udd1e";
@@ -62,7 +84,7 @@ public class JsonTest {
       }
       int length = random.nextInt(bytes.length + 1);
       try {
-        Json.parse(bytes, length);
+        Json.parse(bytes, length, i % 2 == 0 ? null : (first, numbers, count) -> { });
       } catch (IOException e) {
         assertEquals(true, e.getMessage().contains("expected"));
       }

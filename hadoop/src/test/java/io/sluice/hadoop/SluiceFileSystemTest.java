@@ -237,7 +237,7 @@ public class SluiceFileSystemTest {
 
   @Test
   public void namesOfAllKinds() throws IOException {
-    for (String name : Arrays.asList("a b", "ts=2020-01-01 10:00:00", "grün", "\"quoted\\", "𝄞", "a%20b")) {
+    for (String name : Arrays.asList("a b", "ts=2020-01-01 10:00:00", "grün", "\"quoted\\", "𝄞", "a%20b", "a?b#c;d&e", "...", "a%zz")) {
       Path path = new Path("sluice", "test", "/own/" + name);
       write(path, name);
       assertEquals(path, fs.listStatus(path)[0].getPath());
