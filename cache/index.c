@@ -358,8 +358,11 @@ static void replay_single_page(struct replay *r)
         return;
     }
     struct index_content *content = index_find(r->index, cid);
-    if (content && content->size != 0 && content->size != size)
+    if (content && content->size != 0 && content->size != size) {
+        if (r->content == content)
+            r->content = NULL;
         index_remove(r->index, content);
+    }
     content = index_make(r->index, cid, size);
     if (content)
         replay_page(r, content, number, page % INDEX_SEGMENT_PAGES, valid, crc);

@@ -59,7 +59,7 @@ bool data_was_read(struct data *data, uint64_t ino)
     struct file *file;
     pthread_mutex_lock(&data->lock);
     HASH_FIND(hh, data->files, &ino, sizeof(ino), file);
-    bool was = !file && kept_slot(data, ino)->ino == ino;
+    bool was = !file && kept_slot(data, ino)->ino == ino && kept_slot(data, ino)->pages;
     pthread_mutex_unlock(&data->lock);
     return was;
 }
@@ -81,10 +81,22 @@ static struct file *file_new(struct data *data, const struct meta_attr *attr)
     file->data_version = attr->data_version;
     file->unlinked = attr->nlink == 0;
     file->truncated_to = UINT64_MAX;
-    file->cache_stale = kept->ino != attr->ino || kept->data_version != attr->data_version;
+    file->cache_stale =
+        kept->ino != attr->ino || kept->data_version != attr->data_version || !kept->pages;
     file->picks = !file->cache_stale && kept->picks;
     file->extents = file_extents_take_ahead_locked(data, attr);
     return file;
+}
+
+/* The attributes were asked for before the last commit of a handle that is gone since: with its old
+ * size the file would be cut. Said once only, as nothing else is known after it. */
+static bool is_late(struct data *data, const struct meta_attr *attr)
+{
+    struct data_kept *kept = kept_slot(data, attr->ino);
+    if (kept->ino != attr->ino || kept->data_version <= attr->data_version)
+        return false;
+    *kept = (struct data_kept){0};
+    return true;
 }
 
 int file_make(struct data *data, const struct meta_attr *attr, struct file **out)
@@ -95,6 +107,8 @@ int file_make(struct data *data, const struct meta_attr *attr, struct file **out
     HASH_FIND(hh, data->files, &attr->ino, sizeof(attr->ino), file);
     if (file) {
         file_ref(file);
+    } else if (is_late(data, attr)) {
+        rc = -EAGAIN;
     } else if ((file = file_new(data, attr))) {
         HASH_ADD(hh, data->files, ino, sizeof(file->ino), file);
         atomic_fetch_add_explicit(&data->file_count, 1, memory_order_release);
@@ -127,9 +141,10 @@ void file_put(struct file *file)
     if (!file->unlinked)
         inlined_put(data->inlined, file->ino, file->extents);
     atomic_fetch_sub_explicit(&data->file_count, 1, memory_order_release);
-    if (!file->cache_stale)
-        *kept_slot(data, file->ino) = (struct data_kept){
-            .ino = file->ino, .data_version = file->data_version, .picks = file->picks};
+    *kept_slot(data, file->ino) = (struct data_kept){.ino = file->ino,
+                                                     .data_version = file->data_version,
+                                                     .pages = !file->cache_stale,
+                                                     .picks = file->picks};
     if (!data->files)
         pthread_cond_broadcast(&data->files_gone);
     pthread_mutex_unlock(&data->lock);
@@ -421,7 +436,7 @@ static void extents_changed(struct data *data, uint64_t ino, enum how how)
         if (how != MOVED) {
             pthread_mutex_lock(&data->lock);
             if (kept_slot(data, ino)->ino == ino)
-                kept_slot(data, ino)->data_version = UINT64_MAX;
+                kept_slot(data, ino)->pages = false;
             pthread_mutex_unlock(&data->lock);
         }
         return;

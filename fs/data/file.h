@@ -29,15 +29,16 @@ struct inlined;          /* inlined.h */
 struct durability_rules; /* durability.c */
 struct pass;             /* passthrough.h: the kernel reads the file by itself */
 
-/* What of the inode's content the kernel's page cache was last known to hold, for files that are
- * not open any more: a bounded, direct-mapped memory. Two files that share a slot drive each other
- * out of the page cache: so there is one for each of as many files as are used in turn. 1.5 MiB,
- * of which only what is used takes memory. Who has the index at the file's end from there does not
- * read it again: so how the file is read is remembered with it. */
+/* What was last known of the content of files that are not open any more, and what of it the
+ * kernel's page cache has: a bounded, direct-mapped memory. Two files that share a slot drive each
+ * other out of the page cache: so there is one for each of as many files as are used in turn. 1.5
+ * MiB, of which only what is used takes memory. Who has the index at the file's end from there does
+ * not read it again: so how the file is read is remembered with it. */
 #define DATA_KEPT_SLOTS 65536
 struct data_kept {
-    uint64_t ino, data_version;
-    bool picks; /* file->picks */
+    uint64_t ino, data_version; /* when it was last open: an answer with an older one came late */
+    bool pages;                 /* the kernel's pages are of that version, if it has any */
+    bool picks;                 /* file->picks */
 };
 
 /* See data->inline_max. */

@@ -8,6 +8,8 @@
 
 /* Of 8 TiB; what lies behind is read when it is needed. */
 #define PAGES_MAX (1ull << 26)
+/* A page so far behind all others is behind holes: nobody asks for the sums of such a file. */
+#define PAGES_NEAR 8192
 
 void page_sums_done(struct page_sums *sums)
 {
@@ -18,6 +20,8 @@ void page_sums_done(struct page_sums *sums)
 /* Without memory the page has no sum: it is read when it is needed. */
 static void note(struct page_sums *sums, uint64_t page, uint32_t crc)
 {
+    if (page >= 2 * sums->count + PAGES_NEAR)
+        return;
     if (page >= sums->cap) {
         uint64_t cap = MAX(page + 1, MIN(sums->cap * 2, PAGES_MAX));
         struct cache_page_sum *pages = realloc(sums->pages, cap * sizeof(*pages));

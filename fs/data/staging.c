@@ -535,21 +535,51 @@ int staging_zero(struct staging *staging, uint64_t offset, uint64_t length, uint
     return rc;
 }
 
+/* What a cut leaves, as memory and log have it; *before: what was, if it cannot be recorded. */
+static int cut_ranges(struct staging *staging, uint64_t size, struct ranges *before)
+{
+    struct ranges left;
+    int rc = ranges_copy(&staging->ranges, &left);
+    if (!rc)
+        rc = ranges_clear(&left, size, UINT64_MAX - size, UINT64_MAX);
+    if (rc) {
+        ranges_done(&left);
+        return rc;
+    }
+    *before = staging->ranges;
+    staging->ranges = left;
+    staging->truncated_to = MIN(staging->truncated_to, size);
+    sums_forget(staging, size, UINT64_MAX - size);
+    return 0;
+}
+
 int staging_set_size(struct staging *staging, uint64_t size, uint64_t mtime_ns)
 {
-    uint64_t old_size = staging->size;
-    if (size < old_size) {
-        int rc = ranges_clear(&staging->ranges, size, UINT64_MAX - size, UINT64_MAX);
-        if (rc)
-            return rc;
-        staging->truncated_to = MIN(staging->truncated_to, size);
-        sums_forget(staging, size, UINT64_MAX - size);
-    }
+    uint64_t old_size = staging->size, old_mtime = staging->mtime_ns;
+    uint64_t old_cut = staging->truncated_to;
+    bool old_dirty = staging->time_dirty, cut = size < old_size;
+    struct ranges before = {0};
+    int rc = cut ? cut_ranges(staging, size, &before) : 0;
+    if (rc)
+        return rc;
     staging->size = size;
     staging->mtime_ns = mtime_ns;
     staging->time_dirty = true;
-    int rc = record_state(staging);
-    if (!rc && size < old_size && staging->file)
+    rc = record_state(staging);
+    if (rc) {
+        /* The cut did not happen: nothing that was acknowledged goes. */
+        staging->size = old_size;
+        staging->mtime_ns = old_mtime;
+        staging->truncated_to = old_cut;
+        staging->time_dirty = old_dirty;
+        if (cut) {
+            ranges_done(&staging->ranges);
+            staging->ranges = before;
+        }
+        return rc;
+    }
+    ranges_done(&before);
+    if (cut && staging->file)
         rc = ranges_set(&staging->trims, size, old_size - size, 0, false);
     if (staging->file)
         staging_file_trim(staging);

@@ -10,6 +10,20 @@ void ranges_done(struct ranges *set)
     *set = (struct ranges){0};
 }
 
+int ranges_copy(const struct ranges *set, struct ranges *out)
+{
+    *out = (struct ranges){0};
+    if (set->count == 0)
+        return 0;
+    struct staging_range *items = reallocarray(NULL, set->count, sizeof(*items));
+    if (!items)
+        return -ENOMEM;
+    memcpy(items, set->items, set->count * sizeof(*items));
+    *out = (struct ranges){
+        .items = items, .count = set->count, .cap = set->count, .bytes = set->bytes};
+    return 0;
+}
+
 size_t ranges_find(const struct ranges *set, uint64_t offset)
 {
     size_t low = 0, high = set->count;

@@ -16,6 +16,8 @@ struct ranges {
 };
 
 void ranges_done(struct ranges *set);
+/* *out is another set of the same ranges, or empty with -ENOMEM. */
+int ranges_copy(const struct ranges *set, struct ranges *out);
 /* The range now has this epoch and kind, whatever was there. -ENOMEM: nothing changed. */
 int ranges_set(struct ranges *set, uint64_t offset, uint64_t length, uint64_t epoch, bool hole);
 /* Removes what of the range has an epoch up to max_epoch. -ENOMEM: nothing changed. */

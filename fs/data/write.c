@@ -294,12 +294,14 @@ int data_truncate(struct data *data, uint64_t ino, uint64_t size, struct data_re
     pthread_mutex_unlock(&file->lock);
     if (new)
         file_dirty_update(file);
-    if (clean)
+    if (clean) {
         rc = truncate_closed(data, ino, size, request);
-    else if (closed && !rc)
-        durability_written(file);
-    else
+    } else {
         upload_stopped(file);
+        /* Nobody's close tells of the end of this change. */
+        if (!rc)
+            durability_written(file);
+    }
     if (rc == -EAGAIN)
         rc = quota_wait_truncate(file, size, request);
     file_put(file);

@@ -56,6 +56,8 @@ int front_file_open(struct front_request *r, const struct meta_attr *attr, bool 
     /* With the kernel's write-back cache any handle may be asked for what it has to fill a page
      * with. */
     int result = data_file_open(fs->data, attr, file->writable, &file->handle);
+    if (result == -EAGAIN && created) /* nobody had it before: its number was used in a lost past */
+        result = data_file_open(fs->data, attr, file->writable, &file->handle);
     if (result < 0) {
         free(file);
         return result;
@@ -128,11 +130,17 @@ static void open_decided(struct front_request *r)
     }
 }
 
+static void open_ask(struct front_request *r);
+
 static void open_found(struct front_request *r)
 {
     int result = r->result;
     if (result == 0)
         result = front_file_open(r, &r->meta.reply.attr, false);
+    if (result == -EAGAIN && r->result == 0) {
+        open_ask(r); /* somebody has closed it since, with newer bytes */
+        return;
+    }
     if (result == 0 && r->meta.op.kind == META_EXTENTS)
         data_handle_extents(r->file->handle, &r->meta.reply, r->offset);
     else if (result == 0 && r->meta.op.flags & META_OPENING)
@@ -142,6 +150,18 @@ static void open_found(struct front_request *r)
     else
         front_data_result(
             r, data_handle_mode(r->file->handle, r->fi.flags, front_data_prepare(r, open_decided)));
+}
+
+static void open_ask(struct front_request *r)
+{
+    struct fs *fs = r->fs;
+    struct meta_op *op = front_meta_again(r, META_GETATTR);
+    op->ino = r->ino;
+    if (fs->config.shared && (r->fi.flags & O_ACCMODE) == O_RDONLY && !(r->fi.flags & O_TRUNC)) {
+        op->flags = META_OPENING;
+        r->offset = data_changes(fs->data);
+    }
+    front_meta(r, open_found);
 }
 
 void front_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -159,13 +179,8 @@ void front_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     if (!r)
         return;
     r->fi = *fi;
-    r->ino = r->meta.op.ino = ino;
-    r->meta.op.kind = META_GETATTR;
-    if (fs->config.shared && (fi->flags & O_ACCMODE) == O_RDONLY && !(fi->flags & O_TRUNC)) {
-        r->meta.op.flags = META_OPENING;
-        r->offset = data_changes(fs->data);
-    }
-    front_meta(r, open_found);
+    r->ino = ino;
+    open_ask(r);
 }
 
 void front_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

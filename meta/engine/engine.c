@@ -77,6 +77,7 @@ int engine_open(const struct engine_options *options, struct engine **out, struc
         return rc;
     }
     note_contents(engine);
+    engine->newest_ns = engine->counters.last_ns;
     *out = engine;
     return 0;
 }
@@ -286,6 +287,11 @@ uint64_t engine_sequence(struct engine *engine)
 uint64_t engine_last_ns(struct engine *engine)
 {
     return atomic_load(&engine->applied_ns);
+}
+
+uint64_t engine_newest_ns(const struct engine *engine)
+{
+    return engine->newest_ns;
 }
 
 int engine_sync(struct engine *engine)

@@ -111,6 +111,7 @@ struct engine {
     _Atomic bool formatted;     /* volume is there, and stays as it is */
     struct meta_volume volume;
     struct meta_contents contents; /* as of engine_open */
+    uint64_t newest_ns;            /* the same */
     _Atomic uint64_t applied;
     _Atomic uint64_t applied_ns; /* its time; set after it */
     _Atomic uint64_t inodes;

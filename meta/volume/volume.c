@@ -19,10 +19,26 @@
 #define IMPORTS_MAX 64
 #define KICK_PACE_MS 100u
 
+/* What is left when threads overtake each other is no clock that was set back. */
+#define SET_BACK_NS (20 * NS_PER_MS)
+
+/* After the clock was set back, the time goes on at half its speed until the clock has come up to
+ * it: times never go back, and whatever waits for a time still gets there. */
+static uint64_t time_behind(struct meta *meta, uint64_t now, uint64_t last)
+{
+    uint64_t half = clock_monotonic_ns() / 2;
+    now = MAX(now, atomic_load(&meta->ahead_ns) + half);
+    if (now + SET_BACK_NS < last)
+        atomic_store(&meta->ahead_ns, last - half);
+    return now;
+}
+
 uint64_t meta_time_ns(struct meta *meta)
 {
     uint64_t now = clock_wall_ns() + (uint64_t)meta->clock_offset_ns;
     uint64_t last = atomic_load(&meta->last_time_ns);
+    if (now < last)
+        now = time_behind(meta, now, last);
     while (now > last)
         if (atomic_compare_exchange_weak(&meta->last_time_ns, &last, now))
             return now;

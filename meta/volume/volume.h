@@ -68,6 +68,7 @@ struct meta {
     /* Any thread. */
     pthread_mutex_t write_lock;
     _Atomic uint64_t last_time_ns;
+    _Atomic uint64_t ahead_ns; /* of half the monotonic clock: see meta_time_ns */
     _Atomic bool checkpointed; /* somebody has the checkpoint */
     _Atomic int refuse;        /* 0, or -errno for every change that a user asks for */
     _Atomic bool started;      /* all parts are there: they may be kicked */

@@ -241,8 +241,23 @@ static int found(void *arg, uint64_t session, const void *record, size_t len)
     return 1;
 }
 
+/* The clock was set back since the volume was used: what is due by the time of then would wait for
+ * that long. */
+static void settle_late_rows(struct meta *meta)
+{
+    uint64_t now = meta_time_ns(meta), newest = engine_newest_ns(meta->engine);
+    if (meta->config.read_only || newest <= now)
+        return;
+    log_warn("the clock was set back", "by_ms=%llu",
+             (unsigned long long)((newest - now) / NS_PER_MS));
+    int rc = engine_settle_hurry(meta->engine, META_ROOT_INO, now);
+    if (rc)
+        log_warn("files may settle late", "error=%s", strerror(-rc));
+}
+
 static int start_parts(struct meta *meta, struct error *error)
 {
+    settle_late_rows(meta);
     int rc = syncer_new(meta->engine, meta->config.sync_interval_ms, meta->config.metrics, synced,
                         meta, &meta->syncer);
     bool kept = meta->config.keep_sessions && engine_sessions(meta->engine, found, NULL);

@@ -107,7 +107,8 @@ void data_extents_ahead(struct data *data, struct meta_reply *reply, uint64_t si
 /* The file was open some time ago, and is not now. */
 bool data_was_read(struct data *data, uint64_t ino);
 
-/* `attr` as the metadata says now. Never waits. Errors: -ENOMEM, -EMFILE. */
+/* `attr` as the metadata says now. Never waits. Errors: -ENOMEM, -EMFILE; -EAGAIN: they are older
+ * than what was known of the file already, and are to be asked for again. */
 int data_file_open(struct data *data, const struct meta_attr *attr, bool writable,
                    struct data_handle **out);
 /* Dirty data that no flush has committed is committed in the background. */

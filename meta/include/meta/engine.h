@@ -61,6 +61,8 @@ uint64_t engine_sequence(struct engine *engine);
 /* The time of the last apply since the engine was opened, 0: there was none. What was applied by
  * then is below an engine_sequence that is read after it. Any thread. */
 uint64_t engine_last_ns(struct engine *engine);
+/* The newest time of all applies that there were when the engine was opened. */
+uint64_t engine_newest_ns(const struct engine *engine);
 int engine_sync(struct engine *engine);
 
 /* Where a directory was imported from: the prefix in the bucket whose listing gives its entries, or

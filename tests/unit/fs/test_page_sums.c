@@ -93,3 +93,15 @@ TEST(page_sums, a_last_page_that_was_cut_or_grew_otherwise_is_not_known, .init =
     check_uint(known_and_right(&sums), 0);
     page_sums_done(&sums);
 }
+
+/* One page at the end of a sparse file of 8 TiB would have 512 MiB of sums before it. */
+TEST(page_sums, a_page_behind_holes_takes_no_memory, .init = fill_bytes)
+{
+    struct page_sums sums = {0};
+    page_sums_write(&sums, (8ull << 40) - CACHE_PAGE, bytes, CACHE_PAGE, NULL);
+    check_uint(sums.cap, 0);
+    page_sums_write(&sums, 0, bytes, 3 * CACHE_PAGE, NULL);
+    page_sums_end(&sums, 8ull << 40);
+    check_uint(known_and_right(&sums), 3);
+    page_sums_done(&sums);
+}

@@ -5,6 +5,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -669,6 +671,46 @@ TEST(staging, a_full_log_is_written_anew, .init = make_directory, .fini = remove
     uint8_t c;
     check_int(staging_read(recovered.found.staging, 2 << 20, 1, &c), 0);
     check_uint(c, 'b');
+    staging_free(recovered.found.staging);
+    staging_area_close(area);
+}
+
+/* The disk takes no byte at or behind 512 KiB of a file: no record of the log, which begins later.
+ */
+static void limit_files(bool limited)
+{
+    struct rlimit limit;
+    signal(SIGXFSZ, limited ? SIG_IGN : SIG_DFL);
+    check_int(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = limited ? 512 << 10 : limit.rlim_max;
+    check_int(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+TEST(staging, a_cut_that_cannot_be_recorded_changes_nothing, .init = make_directory,
+     .fini = remove_directory)
+{
+    struct staging_area *area = open_area(1ull << 30);
+    struct staging *staging;
+    static uint8_t bytes[100000], got[sizeof(bytes)];
+    memset(bytes, 'x', sizeof(bytes));
+    check_int(staging_new(area, INO, 0, &staging), 0);
+    check_int(staging_write_bytes(staging, bytes, 0, sizeof(bytes), 1), 0);
+    limit_files(true);
+    check_int(staging_set_size(staging, 10, 2), -EFBIG);
+    check_int(staging_set_size(staging, 1 << 20, 2), -EFBIG);
+    limit_files(false);
+    check(staging_covers(staging, 0, sizeof(bytes)));
+    check_int(staging_read(staging, 0, sizeof(bytes), got), 0);
+    check_mem(got, bytes, sizeof(bytes));
+    staging_leave(staging);
+    staging_area_close(area);
+    area = open_area(1ull << 30);
+    struct recovered recovered = {0};
+    uint64_t discarded;
+    check_int(staging_recover(area, note_found, &recovered, &discarded), 0);
+    check_uint(recovered.found.size, sizeof(bytes));
+    check_uint(recovered.found.truncated_to, UINT64_MAX);
+    check_uint(staging_dirty_bytes(recovered.found.staging), sizeof(bytes));
     staging_free(recovered.found.staging);
     staging_area_close(area);
 }

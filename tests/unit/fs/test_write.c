@@ -676,3 +676,41 @@ TEST(write, a_file_of_medium_size_is_inline_while_not_many_come, .init = begin, 
     check_str(written_of("fits", 100 * KIB), "inline 0+102400;");
     check_uint(t.data->burst.left, 0);
 }
+
+/* Somebody opens a file: its attributes are asked for, and before they are used somebody else has
+ * written, closed and let go of it. */
+TEST(write, attributes_of_before_a_commit_cut_nothing, .init = begin, .fini = end)
+{
+    uint64_t ino;
+    struct data_handle *h = data_test_create(&t, "late", &ino), *late = NULL;
+    check_int(data_test_write(h, "0123456789", 0, 10), 10);
+    check_int(data_test_flush(h), 0);
+    struct meta_attr before = data_test_attr(&t, ino);
+    check_int(data_test_write(h, "abcdefghij", 10, 10), 10);
+    check_int(data_test_flush(h), 0);
+    data_file_release(h);
+    eventually(stats_now().open_files == 0);
+    check_int(data_file_open(t.data, &before, true, &late), -EAGAIN);
+    h = data_test_handle(&t, ino);
+    check_int(data_test_write(h, "XX", 2, 2), 2);
+    check_int(data_test_flush(h), 0);
+    data_test_check_committed(&t, ino, "01XX456789abcdefghij", 20);
+    data_file_release(h);
+}
+
+/* truncate(2) of what somebody reads: no close follows it. */
+TEST(write, a_truncate_beside_a_reader_is_committed_soon, .init = begin, .fini = end)
+{
+    uint64_t ino;
+    struct data_handle *h = data_test_create(&t, "read", &ino), *reader = NULL;
+    check_int(data_test_write(h, "0123456789", 0, 10), 10);
+    check_int(data_test_flush(h), 0);
+    data_file_release(h);
+    eventually(stats_now().open_files == 0);
+    struct meta_attr attr = data_test_attr(&t, ino);
+    check_int(data_file_open(t.data, &attr, false, &reader), 0);
+    check_int(data_test_truncate(&t, ino, 4), 0);
+    check_uint(t.config.flush_age_ms, 3600000);
+    data_test_check_committed(&t, ino, "0123", 4);
+    data_file_release(reader);
+}

@@ -3,7 +3,9 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "late_store.h"
+#include "volume/volume.h"
 #include "volume_lib.h"
 
 static struct volume v;
@@ -744,4 +746,38 @@ TEST(settle, waiting_for_a_file_that_cannot_move_ends, .init = init, .fini = fin
     /* A new name may be free: it does not wait for the time of the old one. */
     check_int(name_rename(&v, META_ROOT_INO, "y", META_ROOT_INO, "free"), 0);
     eventually(bucket_has(&v, "free") && bucket_has(&v, "x"));
+}
+
+/* --- The clock */
+
+static void init_clock(void)
+{
+    volume_begin(&v);
+    v.format.settle_delay_ms = 20;
+}
+
+static const int64_t HOUR_NS = 3600 * (int64_t)NS_PER_S;
+
+TEST(settle, goes_on_after_the_clock_was_set_back, .init = init_clock, .fini = fini)
+{
+    volume_open(&v);
+    v.meta->clock_offset_ns = HOUR_NS;
+    file_inline(&v, META_ROOT_INO, "before", "1");
+    v.meta->clock_offset_ns = 0;
+    uint64_t then = meta_time_ns(v.meta);
+    file_inline(&v, META_ROOT_INO, "after", "2");
+    eventually(bucket_has(&v, "before") && bucket_has(&v, "after"));
+    check(meta_time_ns(v.meta) > then);
+}
+
+TEST(settle, takes_what_is_due_by_a_clock_that_was_set_back, .init = init_clock, .fini = fini)
+{
+    v.config.no_settle = true;
+    volume_open(&v);
+    v.meta->clock_offset_ns = HOUR_NS;
+    file_inline(&v, META_ROOT_INO, "before", "1");
+    volume_close(&v);
+    v.config.no_settle = false;
+    volume_open(&v);
+    eventually(bucket_has(&v, "before"));
 }
