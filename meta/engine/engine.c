@@ -531,6 +531,27 @@ int engine_reserved(struct engine *engine, uint64_t after, struct meta_object *o
     return count < max && rc < 0 ? rc : count;
 }
 
+int engine_reserved_for(struct engine *engine, uint64_t object, uint64_t *ino)
+{
+    struct record_key key;
+    struct record_object record;
+    uint8_t room[ENGINE_RECORD_MAX];
+    record_key_u64(&key, object);
+    int rc = enter(engine);
+    if (rc < 0)
+        return rc;
+    rc = engine_db_get(engine, TABLE_OBJECT, key.bytes, key.len, room);
+    if (rc >= 0 && record_object_decode(room, (size_t)rc, &record) < 0)
+        rc = -EIO;
+    leave(engine);
+    if (rc < 0)
+        return rc;
+    if (record.state != META_OBJECT_RESERVED)
+        return -ENOENT;
+    *ino = record.ino;
+    return 0;
+}
+
 /* Inodes that a table has rows of. */
 static int inos_in(struct engine *engine, enum engine_table table, uint64_t after, uint64_t *out,
                    int max)

@@ -248,7 +248,8 @@ void conn_last_word(struct conn *conn)
 static void each_claim(void *arg, uint64_t object)
 {
     struct session *session = arg;
-    volume_claim(session->volume, session, object);
+    if (subtree_may_claim(session, object))
+        volume_claim(session->volume, session, object);
 }
 
 static int take_claim(struct session *session, const uint8_t *data, size_t len)
@@ -288,28 +289,13 @@ static int take_lock(struct session *session, const uint8_t *data, size_t len)
     return rc;
 }
 
-/* Who sees one directory is told numbers, but no names of what lies elsewhere. */
-static void hide_names(struct buf *text)
-{
-    json_t *root = json_loadb((const char *)text->data, text->len, 0, NULL);
-    json_t *settle = json_object_get(root, "settle"), *import = json_object_get(root, "import");
-    if (settle)
-        json_object_set_new(settle, "failing", json_array());
-    if (import)
-        json_object_set_new(import, "last_error", json_string(""));
-    cleanup(free_ptr) char *cut = root ? json_dumps(root, JSON_COMPACT) : NULL;
-    buf_reset(text);
-    buf_put(text, cut ? cut : "{}", cut ? strlen(cut) : 2);
-    json_decref(root);
-}
-
 static int take_status(struct session *session, uint64_t id)
 {
     struct buf text;
     buf_init(&text, 0);
     meta_status_json(session->volume->meta, &text);
     if (session->root)
-        hide_names(&text);
+        subtree_hide_names(&text);
     wire_put_text(conn_out(session->conn), WIRE_STATUS_REPLY, id, text.data, text.len);
     buf_done(&text);
     return 0;

@@ -2,6 +2,7 @@
 #include "server_subtree.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -73,9 +74,28 @@ int subtree_take_ino(const struct session *session, uint64_t *ino)
     return rc < 0 ? rc : -EACCES;
 }
 
+static bool is_reserved_here(const struct session *session, uint64_t object)
+{
+    struct id_entry *entry;
+    HASH_FIND(hh, session->reserved, &object, sizeof(object), entry);
+    return entry;
+}
+
+/* What others write is theirs. What nobody writes (any more) the engine refuses, but for the answer
+ * of a change that was sent again. */
+static int check_object(const struct session *session, uint64_t object)
+{
+    uint64_t ino;
+    struct meta *meta = session->volume->meta;
+    if (!meta || is_reserved_here(session, object))
+        return meta ? 0 : -ESHUTDOWN;
+    int rc = engine_reserved_for(meta->engine, object, &ino);
+    return rc == 0 ? -EACCES : rc == -ENOENT ? 0 : rc;
+}
+
 /* Extents may be of objects that the same commit brings: nothing else is known to be the client's.
  */
-static int check_extents(const struct meta_op *op)
+static int check_commit(const struct session *session, const struct meta_op *op)
 {
     for (size_t i = 0; i < op->extent_count; i++) {
         const struct meta_extent *e = &op->extents[i];
@@ -85,14 +105,18 @@ static int check_extents(const struct meta_op *op)
         if (!brought)
             return -EACCES;
     }
-    return 0;
+    int rc = 0;
+    for (size_t i = 0; i < op->object_count && rc == 0; i++)
+        rc = check_object(session, op->objects[i].id);
+    return rc;
 }
 
-static bool is_reserved_here(const struct session *session, uint64_t object)
+bool subtree_may_claim(const struct session *session, uint64_t object)
 {
-    struct id_entry *entry;
-    HASH_FIND(hh, session->reserved, &object, sizeof(object), entry);
-    return entry;
+    uint64_t ino = 0;
+    const struct meta *meta = session->volume->meta;
+    return !session->root || (meta && engine_reserved_for(meta->engine, object, &ino) == 0 &&
+                              subtree_take_ino(session, &ino) == 0);
 }
 
 int subtree_take(const struct session *session, struct meta_op *op)
@@ -107,12 +131,11 @@ int subtree_take(const struct session *session, struct meta_op *op)
     }
     switch (op->kind) {
     case META_COMMIT:
-        return check_extents(op);
+        return check_commit(session, op);
     case META_OBJECT:
         return -EACCES;
     case META_ABANDON:
-        /* Again: it may be done. */
-        return op->retry || is_reserved_here(session, op->object) ? 0 : -EACCES;
+        return check_object(session, op->object);
     case META_QUOTA_SET:
         /* The limit of the root is for those who are outside. */
         return op->ino == session->root ? -EPERM : 0;
@@ -155,6 +178,46 @@ int subtree_give(const struct session *session, const struct meta_op *op, struct
             subtree_take_ino(session, &ino) == 0 ? subtree_give_ino(session, ino) : META_ROOT_INO;
     }
     return op->kind == META_PATH ? cut_path(session, reply) : 0;
+}
+
+/* Texts and lists may name what lies elsewhere. */
+static void hide_texts(json_t *value)
+{
+    const char *key;
+    json_t *part;
+    void *next;
+    json_object_foreach_safe(value, next, key, part)
+    {
+        if (json_is_object(part))
+            hide_texts(part);
+        else if (json_is_array(part))
+            json_array_clear(part);
+        else if (json_is_string(part))
+            json_string_set(part, "");
+    }
+}
+
+void subtree_hide_names(struct buf *text)
+{
+    const char *key;
+    json_t *root = json_loadb((const char *)text->data, text->len, 0, NULL), *part, *store;
+    size_t i;
+    json_object_foreach(root, key, part)
+    {
+        if (strcmp(key, "stores") == 0)
+            json_array_foreach(part, i, store)
+            {
+                json_object_set_new(store, "path", json_null());
+            }
+        else if (json_is_array(part))
+            json_array_clear(part);
+        else if (strcmp(key, "volume") != 0 && strcmp(key, "owner") != 0)
+            hide_texts(part);
+    }
+    cleanup(free_ptr) char *cut = root ? json_dumps(root, JSON_COMPACT) : NULL;
+    buf_reset(text);
+    buf_put(text, cut ? cut : "{}", cut ? strlen(cut) : 2);
+    json_decref(root);
 }
 
 /* The way to the root */

@@ -20,6 +20,11 @@ int subtree_take(const struct session *session, struct meta_op *op);
 int subtree_take_ino(const struct session *session, uint64_t *ino);
 /* An answer as the volume gave it → as the client sees it. 0 or -errno. */
 int subtree_give(const struct session *session, const struct meta_op *op, struct meta_reply *reply);
+/* The object was reserved for something that the session sees. */
+bool subtree_may_claim(const struct session *session, uint64_t object);
+/* The volume's status, as JSON: who sees one directory is told numbers, but no names of what lies
+ * elsewhere. */
+void subtree_hide_names(struct buf *text);
 static inline uint64_t subtree_give_ino(const struct session *session, uint64_t ino)
 {
     return session->root && ino == session->root ? META_ROOT_INO : ino;

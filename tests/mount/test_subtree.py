@@ -167,6 +167,13 @@ class Status(unittest.TestCase):
                 pass
             whole.write("t/secret", b"s" * 100)
             wait_until("settle to fail", lambda: whole.status()["volume"]["settle"]["failing"])
+            # A file whose key somebody else takes gets another name.
+            os.mkdir(whole.path("u"))
+            os.mkdir(os.path.join(whole.bucket, "u"))
+            with open(os.path.join(whole.bucket, "u", "secret"), "w") as f:
+                f.write("theirs")
+            whole.write("u/secret", b"s" * 100)
+            wait_until("the conflict", lambda: whole.status()["volume"]["settle"]["conflict_names"])
             with ServiceVolume(service=whole.service, name="v/t/sub", bucket=whole.bucket) as sub:
                 self.assertNotIn("secret", str(sub.status()))
                 self.assertEqual(sub.status()["volume"]["settle"]["failed_tries"] > 0, True)

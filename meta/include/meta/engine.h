@@ -88,6 +88,8 @@ uint64_t engine_unsettled_below(struct engine *engine, uint64_t ino);
 int engine_settle_hurry(struct engine *engine, uint64_t ino, uint64_t now_ns);
 /* Objects in state RESERVED: at start, what a crash left. Object ids ascending after `after`. */
 int engine_reserved(struct engine *engine, uint64_t after, struct meta_object *out, int max);
+/* The inode that a RESERVED object is for; -ENOENT: it is none. */
+int engine_reserved_for(struct engine *engine, uint64_t object, uint64_t *ino);
 /* Inodes that are unlinked and sustained: at start of an embedded volume all of them are dropped.
  */
 int engine_sustained(struct engine *engine, uint64_t after, uint64_t *out, int max);
