@@ -328,7 +328,9 @@ int store_file_new(const char *directory, bool read_only, struct loop *loop, str
     store_init(&f->store, &backend, loop, NULL, name);
     f->store.caps = (struct store_caps){
         .put_if_none_match = true,
+        .put_if_match = true,
         .complete_if_none_match = true,
+        .complete_if_match = true,
         .copy_if_match = true,
         .server_copy = true,
         .part_min = 1,

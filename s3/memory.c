@@ -664,7 +664,9 @@ int store_memory_new(struct loop *loop, struct store **out)
     store_init(&m->store, &backend, loop, NULL, "memory://");
     m->store.caps = (struct store_caps){
         .put_if_none_match = true,
+        .put_if_match = true,
         .complete_if_none_match = true,
+        .complete_if_match = true,
         .copy_if_match = true,
         .file_beside_directory = true,
         .server_copy = true,

@@ -43,7 +43,15 @@ static int ask(struct probe *p, struct store_op *op)
     return op->key ? store_wait(p->store, op) : -ENOMEM;
 }
 
-static int put(struct probe *p, const char *name, bool if_none_match, char etag[STORE_ETAG_MAX])
+/* No object has it. */
+#define OTHER_ETAG "0123456789abcdef0123456789abcdef"
+/* For what a server may lack: it may answer 500 again and again. */
+#define OPTIONAL_MS 10000
+
+enum condition { ALWAYS, IF_NONE_MATCH, IF_MATCH_OTHER };
+
+static int put(struct probe *p, const char *name, enum condition condition,
+               char etag[STORE_ETAG_MAX])
 {
     cleanup(free_ptr) char *at = key(p, name);
     struct iovec body = {p->tag, strlen(p->tag)};
@@ -54,7 +62,9 @@ static int put(struct probe *p, const char *name, bool if_none_match, char etag[
                           .iov_count = 1,
                           .meta = &meta,
                           .meta_count = 1,
-                          .if_none_match = if_none_match};
+                          .timeout_ms = etag ? 0 : OPTIONAL_MS,
+                          .if_match = condition == IF_MATCH_OTHER ? OTHER_ETAG : NULL,
+                          .if_none_match = condition == IF_NONE_MATCH};
     int rc = ask(p, &op);
     if (rc == 0 && etag)
         memcpy(etag, op.info.etag, STORE_ETAG_MAX);
@@ -85,7 +95,7 @@ static void fail(struct probe *p, const char *what, int rc)
 
 static void probe_write(struct probe *p)
 {
-    int rc = put(p, "a", false, p->etag);
+    int rc = put(p, "a", ALWAYS, p->etag);
     if (rc)
         fail(p, "write", rc);
     else
@@ -130,8 +140,8 @@ static void probe_read_condition(struct probe *p)
                           .buf = back,
                           .buf_len = sizeof(back),
                           .length = sizeof(back),
-                          .timeout_ms = 5000,
-                          .if_match = "0123456789abcdef0123456789abcdef"};
+                          .timeout_ms = OPTIONAL_MS,
+                          .if_match = OTHER_ETAG};
     int rc = ask(p, &op);
     /* Where it is ignored, the backend itself notices another ETag, in an answer of success. */
     bool honoured = rc == -EEXIST && (op.error.http_status == 412 || op.error.http_status == 0);
@@ -141,19 +151,25 @@ static void probe_read_condition(struct probe *p)
                     : "If-Match on reads is ignored: a change is noticed by the ETag only");
 }
 
-static void probe_list(struct probe *p)
+/* 1: a listing has the key, 0: it has not, or -errno. */
+static int is_listed(struct probe *p, const char *name)
 {
     struct store_op op = {.kind = STORE_LIST, .prefix = p->base};
     int rc = store_wait(p->store, &op);
     p->error = op.error;
-    cleanup(free_ptr) char *at = key(p, "a");
-    bool found = false;
+    cleanup(free_ptr) char *at = key(p, name);
     for (size_t i = 0; rc == 0 && at && i < op.out_list.count; i++)
-        found |= strcmp(op.out_list.entries[i].name, at) == 0;
+        rc = strcmp(op.out_list.entries[i].name, at) == 0;
     store_op_reset(&op);
-    if (rc)
+    return rc;
+}
+
+static void probe_list(struct probe *p)
+{
+    int rc = is_listed(p, "a");
+    if (rc < 0)
         fail(p, "list", rc);
-    else if (!found)
+    else if (!rc)
         fail(p, "list", error_set(&p->error, -EIO, "a new object is missing in the listing"));
     else
         report(p, "list", true, "a new object is listed at once");
@@ -163,22 +179,32 @@ static void probe_list(struct probe *p)
 
 static void probe_put_condition(struct probe *p)
 {
-    int rc = put(p, "a", true, NULL);
+    int rc = put(p, "a", IF_NONE_MATCH, NULL);
     p->caps.put_if_none_match = rc == -EEXIST;
     report(p, "put-if-none-match", rc == -EEXIST,
            rc == -EEXIST ? "a taken key is never overwritten"
                          : "If-None-Match on PUT is ignored: Sluice asks by HEAD first, and a race "
                            "with another writer of the same key can be lost");
+    rc = put(p, "a", IF_MATCH_OTHER, NULL);
+    p->caps.put_if_match = rc == -EEXIST;
+    report(p, "put-if-match", rc == -EEXIST,
+           rc == -EEXIST ? "an object is replaced only if nobody else has changed it"
+                         : "If-Match on PUT is ignored: Sluice asks by HEAD first, and a race with "
+                           "another writer of the same key can be lost");
 }
 
 static void probe_neighbours(struct probe *p)
 {
-    int rc = put(p, "a/b", false, NULL);
-    p->caps.file_beside_directory = rc == 0;
-    if (rc == 0)
+    bool taken = put(p, "a/b", ALWAYS, NULL) == 0;
+    /* Some take the second one and hide it in listings as long as the first is there. */
+    bool good = taken && is_listed(p, "a/b") == 1;
+    p->caps.file_beside_directory = good;
+    if (taken)
         drop(p, "a/b");
-    report(p, "file-beside-directory", rc == 0,
-           rc == 0 ? "`a` and `a/b` can both be objects"
+    report(p, "file-beside-directory", good,
+           good    ? "`a` and `a/b` can both be objects"
+           : taken ? "`a/b` is not listed while `a` is an object: it is not written before that is "
+                     "gone"
                    : "`a` and `a/b` cannot both be objects (a store on a filesystem)");
 }
 
@@ -194,10 +220,8 @@ static void probe_copy(struct probe *p)
                    : "the server does not copy: settling moves data through this host");
     if (rc)
         return;
-    struct store_op wrong = {.kind = STORE_COPY,
-                             .key = to,
-                             .source_key = from,
-                             .source_if_match = "0123456789abcdef0123456789abcdef"};
+    struct store_op wrong = {
+        .kind = STORE_COPY, .key = to, .source_key = from, .source_if_match = OTHER_ETAG};
     rc = ask(p, &wrong);
     store_op_reset(&wrong);
     p->caps.copy_if_match = rc == -EEXIST;
@@ -208,7 +232,7 @@ static void probe_copy(struct probe *p)
 }
 
 static int complete(struct probe *p, const char *at, const char *upload_id,
-                    const struct store_part *part)
+                    const struct store_part *part, enum condition condition)
 {
     struct store_meta meta = {"sluice-probe", "complete"};
     struct store_op op = {.kind = STORE_MPU_COMPLETE,
@@ -218,11 +242,30 @@ static int complete(struct probe *p, const char *at, const char *upload_id,
                           .part_count = 1,
                           .meta = &meta,
                           .meta_count = 1,
-                          .if_none_match = true};
+                          .if_match = condition == IF_MATCH_OTHER ? OTHER_ETAG : NULL,
+                          .if_none_match = condition == IF_NONE_MATCH};
     int rc = ask(p, &op);
     p->error = op.error;
     store_op_reset(&op);
     return rc;
+}
+
+static void probe_complete(struct probe *p, const char *at, const char *upload_id,
+                           const struct store_part *part)
+{
+    bool good = complete(p, at, upload_id, part, IF_NONE_MATCH) == -EEXIST;
+    p->caps.complete_if_none_match = good;
+    report(p, "complete-if-none-match", good,
+           good ? "a taken key is never overwritten by a large object"
+                : "If-None-Match on CompleteMultipartUpload is ignored: Sluice asks by HEAD "
+                  "first, and a race with another writer can be lost");
+    /* (A server that ignored the first has no such upload any more.) */
+    good = complete(p, at, upload_id, part, IF_MATCH_OTHER) == -EEXIST;
+    p->caps.complete_if_match = good;
+    report(p, "complete-if-match", good,
+           good ? "a large object replaces another only if nobody else has changed it"
+                : "If-Match on CompleteMultipartUpload is ignored: Sluice asks by HEAD first, and "
+                  "a race with another writer can be lost");
 }
 
 static int send_part(struct probe *p, const char *at, const char *upload_id,
@@ -256,13 +299,7 @@ static void probe_upload(struct probe *p)
         fail(p, "multipart", rc);
     } else {
         report(p, "multipart", true, "large objects can be written in parts");
-        rc = complete(p, at, create.out_upload_id, &part);
-        bool good = rc == -EEXIST;
-        p->caps.complete_if_none_match = good;
-        report(p, "complete-if-none-match", good,
-               good ? "a taken key is never overwritten by a large object"
-                    : "If-None-Match on CompleteMultipartUpload is ignored: Sluice asks by HEAD "
-                      "first, and a race with another writer can be lost");
+        probe_complete(p, at, create.out_upload_id, &part);
     }
     if (create.out_upload_id) {
         struct store_op abort_op = {
@@ -273,12 +310,27 @@ static void probe_upload(struct probe *p)
     store_op_reset(&create);
 }
 
+static void probe_delete(struct probe *p)
+{
+    cleanup(free_ptr) char *at = key(p, "a");
+    struct store_op op = {.kind = STORE_DELETE, .key = at, .if_match = OTHER_ETAG};
+    bool good = ask(p, &op) == -EEXIST;
+    store_op_reset(&op);
+    report(p, "delete-if-match", good,
+           good ? "a delete is bound to one version of an object"
+                : "If-Match on DELETE is ignored: Sluice looks first, and what another writer puts "
+                  "there in between is lost");
+    drop(p, "a");
+}
+
 static void set_caps(void *arg)
 {
     struct probe *p = arg;
     for (struct store *s = p->store; s; s = s->below) {
         s->caps.put_if_none_match = p->caps.put_if_none_match;
+        s->caps.put_if_match = p->caps.put_if_match;
         s->caps.complete_if_none_match = p->caps.complete_if_none_match;
+        s->caps.complete_if_match = p->caps.complete_if_match;
         s->caps.copy_if_match = p->caps.copy_if_match;
         s->caps.file_beside_directory = p->caps.file_beside_directory;
         s->caps.server_copy = p->caps.server_copy;
@@ -297,6 +349,7 @@ int store_probe(struct store *store, const char *prefix,
         return error_set(error, -ENOMEM, "no memory");
     /* An earlier probe may have made the stack ask by HEAD: that would look like the real thing. */
     p.caps.put_if_none_match = p.caps.complete_if_none_match = p.caps.server_copy = true;
+    p.caps.put_if_match = p.caps.complete_if_match = true;
     loop_call(store->loop, set_caps, &p);
     probe_write(&p);
     if (p.rc == 0) {
@@ -307,7 +360,7 @@ int store_probe(struct store *store, const char *prefix,
         probe_neighbours(&p);
         probe_copy(&p);
         probe_upload(&p);
-        drop(&p, "a");
+        probe_delete(&p);
     }
     if (p.rc == 0) {
         /* The loop thread reads them. */

@@ -6,8 +6,9 @@
  * the object at the key is compared with what was sent; if it is ours, the request succeeded. So
  * the caller gets -EEXIST only if another writer was first.
  *
- * A store that does not honour If-None-Match (see store_probe) gets a HEAD before such a request:
- * a race that is lost in between is not noticed then, and the probe says so.
+ * A store that does not honour a condition (see store_probe) gets a HEAD before such a request, and
+ * then the request without it (some refuse what they do not know): a race that is lost in between
+ * is not noticed then, and the probe says so.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -27,7 +28,7 @@
 #define COMPARE_MAX (1u << 20)
 
 enum step {
-    STEP_ASK,     /* is the key free? (HEAD; a store without If-None-Match) */
+    STEP_ASK,     /* does the condition hold? (HEAD; a store that does not look at it) */
     STEP_REQUEST, /* the request itself */
     STEP_LOOK,    /* is the object at the key ours? (HEAD) */
     STEP_COMPARE, /* … does it hold our bytes? (GET) */
@@ -168,19 +169,24 @@ static bool refuses_a_second(const struct store_op *op)
     return op->kind == STORE_MPU_COMPLETE || (op->kind == STORE_PUT && is_conditional(op));
 }
 
+static bool is_honoured(const struct job *job)
+{
+    const struct store_op *op = job->op;
+    const struct store_caps *caps = &job->retry->store.caps;
+    if (op->kind == STORE_PUT)
+        return op->if_none_match ? caps->put_if_none_match : !op->if_match || caps->put_if_match;
+    if (op->kind == STORE_MPU_COMPLETE)
+        return op->if_none_match ? caps->complete_if_none_match
+                                 : !op->if_match || caps->complete_if_match;
+    return true;
+}
+
 /* Where a try begins. */
 static enum step first_step(const struct job *job)
 {
-    const struct store_op *op = job->op;
-    if (job->uncertain && refuses_a_second(op))
+    if (job->uncertain && refuses_a_second(job->op))
         return STEP_LOOK;
-    if (!op->if_none_match)
-        return STEP_REQUEST;
-    const struct store_caps *caps = &job->retry->store.caps;
-    bool honoured = op->kind == STORE_PUT            ? caps->put_if_none_match
-                    : op->kind == STORE_MPU_COMPLETE ? caps->complete_if_none_match
-                                                     : true;
-    return honoured ? STEP_REQUEST : STEP_ASK;
+    return is_honoured(job) ? STEP_REQUEST : STEP_ASK;
 }
 
 /* A failure that another try may mend. What the server would have to see twice to believe is
@@ -253,10 +259,12 @@ static void finish_taken(struct job *job)
     finish_with(job, -EEXIST, &e);
 }
 
-/* The answer to "is the key free?". */
+/* The answer to "does the condition hold?". */
 static void on_asked(struct job *job)
 {
-    if (job->sub.result == -ENOENT)
+    const char *wanted = job->op->if_match;
+    if (wanted ? !job->sub.result && store_etag_fits(&job->sub.info, wanted)
+               : job->sub.result == -ENOENT)
         go_to(job, STEP_REQUEST);
     else if (job->sub.result)
         finish(job, job->sub.result);
@@ -358,10 +366,15 @@ static int prepare(struct job *job)
                                  .length = job->seen_size};
         return 0;
     }
-    if (job->step == STEP_REQUEST)
+    if (job->step == STEP_REQUEST) {
         store_op_copy_request(sub, op);
-    else
+        if (!is_honoured(job)) {
+            sub->if_match = NULL;
+            sub->if_none_match = false;
+        }
+    } else {
         *sub = (struct store_op){.kind = STORE_HEAD, .key = op->key, .priority = op->priority};
+    }
     return 0;
 }
 

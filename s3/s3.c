@@ -105,7 +105,9 @@ static const struct store_backend s3_backend = {
 
 static const struct store_caps s3_caps = {
     .put_if_none_match = true,
+    .put_if_match = true,
     .complete_if_none_match = true,
+    .complete_if_match = true,
     .copy_if_match = true,
     .file_beside_directory = true,
     .server_copy = true,

@@ -32,6 +32,8 @@ struct s3_store {
     int64_t skew_s;    /* server's clock minus ours, once it refused ours */
     bool sign_payload; /* the server refuses unsigned bodies */
     bool no_crc_echo;  /* the server does not confirm CRC32C: MD5 is sent in its place */
+    bool takes_checksums, no_checksums; /* x-amz-checksum-*: not refused; refused, so not sent */
+    bool no_delete_condition;           /* it refuses If-Match on DELETE */
 };
 
 /* What the reply's headers say. */
@@ -57,6 +59,7 @@ struct s3_request {
     struct iovec body_iov;
     char crc32c[12];     /* of the body that is sent; base64 */
     char upload_md5[32]; /* Content-MD5 that was sent; base64 */
+    bool has_checksum_header, has_delete_condition;
     /* the reply */
     struct s3_headers headers;
     struct buf reply; /* its body, unless that goes to op->buf */

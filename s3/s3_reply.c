@@ -240,6 +240,27 @@ static enum store_retry learn(struct s3_request *request, const char *code, enum
     return retry;
 }
 
+/* Some servers do not ignore what they do not know, they refuse the request: 501 NotImplemented, or
+ * 400 with the header's name in the message. True: it goes without that header from now on. */
+static bool learn_refused_header(struct s3_request *request, const struct xml_failure *f)
+{
+    struct s3_store *s3 = request->s3;
+    bool refused = request->http.status == 501 || strcmp(f->code, "NotImplemented") == 0;
+    bool named = strcasestr(f->message, "x-amz-checksum") &&
+                 (refused || strcasestr(f->message, "unsupported"));
+    if (request->has_checksum_header && (named || (refused && !s3->takes_checksums))) {
+        if (!s3->no_checksums)
+            log_info("store refuses checksums", "store=%s fallback=md5", s3->store.name);
+        s3->no_checksums = true;
+        return true;
+    }
+    if (request->has_delete_condition && refused) {
+        s3->no_delete_condition = true;
+        return true;
+    }
+    return false;
+}
+
 /* A 301, or a signature refused for its region. */
 static int fail_region(struct s3_request *request, const struct xml_failure *f)
 {
@@ -268,7 +289,10 @@ static int fail_s3(struct s3_request *request, const struct xml_failure *f)
     struct s3_verdict verdict = s3_error_verdict(f->code, status);
     if (strcmp(f->code, "XAmzContentSHA256Mismatch") == 0)
         s3->sign_payload = true;
-    verdict.retry = learn(request, f->code, verdict.retry);
+    if (learn_refused_header(request, f))
+        verdict = (struct s3_verdict){-EIO, STORE_RETRY_NOW};
+    else
+        verdict.retry = learn(request, f->code, verdict.retry);
     if (op->has_crc32c &&
         (strcmp(f->code, "BadDigest") == 0 || strcmp(f->code, "XAmzContentChecksumMismatch") == 0))
         verdict = (struct s3_verdict){-EBADMSG, STORE_RETRY_NEVER};
@@ -567,8 +591,10 @@ int s3_reply_result(struct s3_request *request)
     int status = request->http.status;
     if (request->http.end != HTTP_OK)
         return fail_transport(request);
-    if (status >= 200 && status < 300)
+    if (status >= 200 && status < 300) {
+        request->s3->takes_checksums |= request->has_checksum_header;
         return success(request);
+    }
     int rc = fail_status(request);
     /* Aborting and deleting what is not there succeed; a missing bucket does not. */
     bool may_miss = op->kind == STORE_DELETE || op->kind == STORE_MPU_ABORT;

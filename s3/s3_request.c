@@ -247,11 +247,15 @@ static int build_body(struct s3_request *request)
 
 /* ---- headers ---- */
 
-static void add_conditions(struct header_list *list, const struct store_op *op)
+static void add_conditions(struct header_list *list, struct s3_request *request)
 {
+    const struct store_op *op = request->op;
+    bool left_out = op->kind == STORE_DELETE && request->s3->no_delete_condition;
     /* What is read is compared with a weak one when it is there (s3_reply.c). */
-    if (op->if_match && !store_etag_is_weak(op->if_match))
+    bool wanted = op->if_match && !store_etag_is_weak(op->if_match) && !left_out;
+    if (wanted)
         add_quoted(list, "if-match", op->if_match);
+    request->has_delete_condition = wanted && op->kind == STORE_DELETE;
     if (op->if_none_match)
         add_header(list, "if-none-match", "*");
 }
@@ -343,6 +347,16 @@ static void add_md5(struct header_list *list, struct s3_request *request)
     add_header(list, "content-md5", request->upload_md5);
 }
 
+/* Some servers refuse each request with a checksum (s3_reply.c learns it). */
+static void add_checksum(struct header_list *list, struct s3_request *request, const char *name,
+                         const char *value)
+{
+    if (request->s3->no_checksums)
+        return;
+    add_header(list, name, value);
+    request->has_checksum_header = true;
+}
+
 /* A server that does not confirm the CRC may not have looked at it: it gets an MD5, which all
  * understand. Parts beside copied ones must have no checksum of their own (see store.h). Over TLS
  * the line itself is checked. */
@@ -350,11 +364,11 @@ static void add_integrity(struct header_list *list, struct s3_request *request)
 {
     const struct store_op *op = request->op;
     const struct s3_store *s3 = request->s3;
-    bool may_crc = op->kind == STORE_PUT || !op->copied_parts;
+    bool may_crc = !s3->no_checksums && (op->kind == STORE_PUT || !op->copied_parts);
     request->crc32c[0] = request->upload_md5[0] = '\0';
     if (may_crc) {
         body_crc32c(request, request->crc32c);
-        add_header(list, "x-amz-checksum-crc32c", request->crc32c);
+        add_checksum(list, request, "x-amz-checksum-crc32c", request->crc32c);
     }
     if (!s3->endpoint.https && (!may_crc || s3->no_crc_echo))
         add_md5(list, request);
@@ -370,7 +384,7 @@ static int add_kind_headers(struct header_list *list, struct s3_request *request
         if (op->length > 0) {
             add_range(list, "range", op);
             if (op->offset == 0)
-                add_header(list, "x-amz-checksum-mode", "ENABLED");
+                add_checksum(list, request, "x-amz-checksum-mode", "ENABLED");
         }
         break;
     case STORE_PUT:
@@ -384,7 +398,7 @@ static int add_kind_headers(struct header_list *list, struct s3_request *request
     case STORE_MPU_CREATE:
         add_object_headers(list, s3, op);
         if (!op->copied_parts)
-            add_header(list, "x-amz-checksum-algorithm", "CRC32C");
+            add_checksum(list, request, "x-amz-checksum-algorithm", "CRC32C");
         break;
     case STORE_COPY:
         add_object_headers(list, s3, op);
@@ -532,9 +546,10 @@ static int build_headers(struct header_list *list, struct s3_request *request, c
                          const char *query)
 {
     struct s3_store *s3 = request->s3;
+    request->has_checksum_header = false;
     add_header(list, "host", s3->endpoint.host);
     if (request->op->kind != STORE_MPU_CREATE && request->op->kind != STORE_COPY)
-        add_conditions(list, request->op);
+        add_conditions(list, request);
     int rc = add_kind_headers(list, request);
     if (rc)
         return rc;

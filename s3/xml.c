@@ -391,6 +391,8 @@ int xml_parse_list(const void *data, size_t len, struct store_op *op, struct xml
         return 0;
     if (!l->next[0])
         return error_set(error, -EBADMSG, "the server cut a listing and gave no token to go on");
+    if (op->token && strcmp(op->token, l->next) == 0)
+        return error_set(error, -EBADMSG, "the server's listing does not get on: same token again");
     op->out_list.next_token = store_op_strdup(op, l->next);
     return op->out_list.next_token ? 0 : -ENOMEM;
 }

@@ -118,6 +118,12 @@ static int read_now(struct owner *owner, struct owner_record *found, char etag[S
     return rc;
 }
 
+static bool is_conditional(const struct owner *owner)
+{
+    const struct store_caps *caps = store_caps(owner->store);
+    return caps->put_if_none_match && caps->put_if_match;
+}
+
 /* Conditional on `etag`, or on absence with NULL. */
 static int write_now(struct owner *owner, const char *etag, struct error *error)
 {
@@ -126,7 +132,7 @@ static int write_now(struct owner *owner, const char *etag, struct error *error)
     if (!body)
         return -ENOMEM;
     struct iovec iov = {.iov_base = body, .iov_len = strlen(body)};
-    bool conditional = store_caps(owner->store)->put_if_none_match;
+    bool conditional = is_conditional(owner);
     struct store_op op = {.kind = STORE_PUT,
                           .key = owner->bare,
                           .iov = &iov,
@@ -171,7 +177,7 @@ static int take_once(struct owner *owner, struct error *error)
     rc = write_now(owner, there ? etag : NULL, error);
     if (rc == -EEXIST || rc == -ENOENT)
         return -EAGAIN; /* somebody was faster */
-    if (rc || store_caps(owner->store)->put_if_none_match)
+    if (rc || is_conditional(owner))
         return rc;
     /* Without conditional writes the last writer wins, and looks again whether it was he. */
     rc = read_now(owner, &found, etag, error);
@@ -333,7 +339,7 @@ static void renew(struct loop_timer *timer)
     struct owner *owner = container_of(timer, struct owner, timer);
     if (owner->stopping || owner->lost)
         return;
-    if (store_caps(owner->store)->put_if_none_match)
+    if (is_conditional(owner))
         write_again(owner, owner->etag);
     else
         read_again(owner);

@@ -52,15 +52,16 @@ static bool sources_have_etags(const struct settle_job *job)
     return true;
 }
 
-/* Sets the condition of the write that makes the object. */
-static void set_condition(struct settle_job *job, struct store_op *op, bool honoured)
+/* Sets the condition of the write that makes the object, if the store honours it. */
+static void set_condition(struct settle_job *job, struct store_op *op, bool if_match,
+                          bool if_none_match)
 {
-    if (!needs_condition(job) || !honoured || (replaces_weak(job) && !job->absent_before))
+    if (!needs_condition(job) || (replaces_weak(job) && !job->absent_before))
         return;
-    if (job->plan.replaces && !job->absent_before)
+    if (!job->plan.replaces || job->absent_before)
+        op->if_none_match = if_none_match;
+    else if (if_match)
         op->if_match = job->plan.old_etag;
-    else
-        op->if_none_match = true;
 }
 
 /* The result of the write that makes the object. True: it is done. */
@@ -236,7 +237,8 @@ static void put(struct settle_job *job)
                                    .meta = job->tags.pairs,
                                    .meta_count = job->tag_count,
                                    .storage_class = class_of(job)};
-    set_condition(job, &job->op.op, caps_of(job)->put_if_none_match);
+    const struct store_caps *caps = caps_of(job);
+    set_condition(job, &job->op.op, caps->put_if_match, caps->put_if_none_match);
     crash_point("settle.putting");
     settle_job_submit(job, put_done);
 }
@@ -323,7 +325,8 @@ static void complete(struct settle_job *job)
                                    .part_count = (unsigned)job->parts.count,
                                    .meta = job->tags.pairs,
                                    .meta_count = job->tag_count};
-    set_condition(job, &job->op.op, caps_of(job)->complete_if_none_match);
+    const struct store_caps *caps = caps_of(job);
+    set_condition(job, &job->op.op, caps->complete_if_match, caps->complete_if_none_match);
     crash_point("settle.completing");
     settle_job_submit(job, completed);
 }
@@ -521,7 +524,8 @@ static void looked(struct work_op *work)
 void settle_write_start(struct settle_job *job)
 {
     const struct store_caps *caps = caps_of(job);
-    bool honoured = caps->put_if_none_match && caps->complete_if_none_match;
+    bool honoured = caps->put_if_none_match && caps->complete_if_none_match &&
+                    (!job->plan.replaces || (caps->put_if_match && caps->complete_if_match));
     if (!needs_condition(job) || (honoured && !replaces_weak(job))) {
         write_object(job);
         return;

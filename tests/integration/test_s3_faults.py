@@ -240,6 +240,60 @@ class Faults(unittest.TestCase):
         self.assertEqual(found["copy-if-match"], "good")
         self.assertEqual([key for key in self.gateway.list("bucket") if "probe" in key], [])
 
+    def test_the_probe_sees_what_is_taken_and_not_listed(self):
+        """MinIO takes `a/b` beside `a`, and lists it only when `a` is gone."""
+        self.proxy.rules([{"action": "reply", "status": 200, "method": "PUT", "path": "/a/b$", "headers": {"ETag": "\"e\""}}])
+        status, out, message = store(self.env, URL, "probe")
+        self.assertEqual(status, 0, message)
+        self.assertIn("file-beside-directory bad `a/b` is not listed", out.decode())
+
+    # --- servers that refuse what they do not know ---
+
+    def test_refused_checksums_are_left_out(self):
+        """Backblaze B2 answers so, Cloudflare R2 and s3proxy do (501)."""
+        for status, code, said in ((400, "InvalidArgument", "Unsupported header 'x-amz-checksum-crc32c' received"),
+                                   (501, "NotImplemented", "A header that you provided is not known")):
+            refuse = {"action": "status", "status": status, "code": code, "message": said, "with": "x-amz-checksum-"}
+            key = "refused-%d" % status
+            result, _, message = self.run_with([refuse], "--meta=a=b", URL, "put", key, body=self.body)
+            self.assertEqual(result, 0, message)
+            self.assertEqual(self.proxy.stats()["hits"], [1], "told once, remembered")
+            result, out, message = self.run_with([refuse], URL, "get", key)
+            self.assertEqual((result, out == self.body), (0, True), message)
+            result, _, message = self.run_with([refuse], URL, "parts", key, "2", str(5 << 20))
+            self.assertEqual(result, 0, message)
+            self.assertEqual(len(self.gateway.get("bucket", key)), 10 << 20)
+            self.assertEqual(self.proxy.stats()["hits"], [1])
+        # Without them the bytes are compared by MD5.
+        corrupt = {"action": "corrupt_upload", "at": 77, "method": "PUT", "count": 1}
+        result, _, message = self.run_with([dict(refuse, count=1), corrupt], URL, "put", "refused", body=self.body)
+        self.assertEqual(result, 0, message)
+        self.assertEqual(self.proxy.stats()["hits"], [1, 1])
+        self.assertTrue(self.gateway.get("bucket", "refused") == self.body)
+
+    def test_a_refusal_of_something_else_is_not_taken_for_one_of_checksums(self):
+        refuse = {"action": "status", "status": 400, "code": "InvalidArgument", "message": "no", "method": "PUT"}
+        status, _, message = self.run_with([refuse], URL, "put", "other", body=b"x")
+        self.assertEqual(status, EINVAL, message)
+        self.assertEqual(self.proxy.stats()["requests"], 1)
+
+    def test_a_refused_condition_of_a_delete_is_left_out(self):
+        etag = self.gateway.put("bucket", "conditional", b"x")
+        refuse = {"action": "status", "status": 501, "code": "NotImplemented", "method": "DELETE", "with": "if-match"}
+        status, _, message = self.run_with([refuse], "--if-match=" + etag.strip('"'), URL, "rm", "conditional")
+        self.assertEqual(status, 0, message)
+        self.assertNotIn("conditional", self.gateway.list("bucket"))
+
+    def test_a_listing_that_turns_in_circles_ends(self):
+        """MinIO does so with another delimiter than "/"."""
+        page = ("<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
+                "<Contents><Key>k</Key><Size>1</Size><LastModified>2026-01-01T00:00:00Z</LastModified><ETag>e</ETag>"
+                "</Contents></ListBucketResult>")
+        rule = {"action": "reply", "status": 200, "body": page, "headers": {"Content-Type": "application/xml"}}
+        status, _, message = self.run_with([rule], "--deadline-ms=400", URL, "list")
+        self.assertEqual(status, EIO, message)
+        self.assertIn("does not get on", message)
+
     def test_conformance_while_requests_fail(self):
         """Every behaviour holds although each kind of failure comes again and again."""
         rules = []

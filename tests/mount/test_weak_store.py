@@ -18,10 +18,10 @@ class WeakStore(unittest.TestCase):
     def setUpClass(cls):
         cls.gateway = cls.enterClassContext(Gateway())
 
-    def start(self, **more):
+    def start(self, rules=({"action": "strip"},), **more):
         proxy = FaultProxy(self.gateway.host, self.gateway.port)
         self.addCleanup(proxy.close)
-        proxy.rules([{"action": "strip"}])
+        proxy.rules(list(rules))
         v = Volume(gateway=self.gateway, **more)
         v.env["AWS_ENDPOINT_URL_S3"] = proxy.endpoint
         self.addCleanup(v.close)
@@ -33,8 +33,18 @@ class WeakStore(unittest.TestCase):
     def get(self, v, key):
         return self.gateway.get(v.bucket, key)
 
+    def test_a_server_that_refuses_what_it_does_not_know(self):
+        """Conditions on writes and deletes, and checksums, answered with 501: they are left out."""
+        refuse = {"action": "status", "status": 501, "code": "NotImplemented"}
+        v = self.start([dict(refuse, method="PUT", **{"with": "if-"}), dict(refuse, method="POST", **{"with": "if-"}),
+                        dict(refuse, method="DELETE", **{"with": "if-"}), dict(refuse, **{"with": "x-amz-checksum-"})])
+        self.check_settled(v)
+        self.assertEqual(v.read("done/large"), LARGE)
+
     def test_settled_files_are_plain_objects(self):
-        v = self.start()
+        self.check_settled(self.start())
+
+    def check_settled(self, v):
         with open(v.log) as log:
             self.assertIn("put-if-none-match", log.read())
         os.makedirs(v.path("job/_temporary"))
@@ -53,6 +63,7 @@ class WeakStore(unittest.TestCase):
         self.assertEqual(sorted(k for k in self.gateway.list(v.bucket) if not k.startswith(".sluice/")), ["done/large", "done/small"])
         v.unmount()
         self.assertEqual(v.check_metadata(), "")
+        v.mount()
 
     def test_what_others_have_put_stays(self):
         v = self.start(settle_delay="1h")

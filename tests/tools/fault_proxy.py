@@ -11,6 +11,7 @@ matches and has something left acts; "latency", "strip" and "classes" rules act 
 
 A rule: {"action": NAME, ...}, and what it matches (all optional):
   "method": "PUT"        "path": regular expression, searched in path and query
+  "with": "x-amz-"       beginning of the name of a header that the request has
   "skip": 3              passes over the first three matches
   "count": 2             acts twice; 0 or none: always
 Actions and what they take:
@@ -55,15 +56,18 @@ class Rule:
         self.action = spec["action"]
         self.method = spec.get("method")
         self.path = re.compile(spec["path"]) if spec.get("path") else None
+        self.name = spec.get("with")
         self.skip = spec.get("skip", 0)
         self.count = spec.get("count", 0)
         self.seen = 0
         self.hits = 0
 
-    def takes(self, method, target):
+    def takes(self, method, target, head):
         if self.method and self.method != method:
             return False
         if self.path and not self.path.search(target):
+            return False
+        if self.name and not any(k.lower().startswith(self.name) for k, _ in head.headers):
             return False
         self.seen += 1
         if self.seen <= self.skip or (self.count and self.hits >= self.count):
@@ -166,7 +170,7 @@ class Connection:
 
     async def one(self, head):
         method, target, _ = head.first.split(" ", 2)
-        rule, before = self.proxy.choose(method, target)
+        rule, before = self.proxy.choose(method, target, head)
         asked = None  # what class; None: they are not remembered
         for passing in before:
             if passing.action == "latency":
@@ -362,13 +366,13 @@ class Proxy:
         self.rules, self.requests, self.log = [], 0, []
         self.classes = Classes()
 
-    def choose(self, method, target):
+    def choose(self, method, target, head):
         self.requests += 1
         self.log.append("%s %s" % (method, target))
         del self.log[:-2000]
         before = []
         for rule in self.rules:
-            if not rule.takes(method, target):
+            if not rule.takes(method, target, head):
                 continue
             if rule.action not in PASSING:
                 return rule, before

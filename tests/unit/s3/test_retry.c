@@ -161,6 +161,14 @@ static int put_if_free(const char *key, const char *text, const struct store_met
     return run_do(&r);
 }
 
+static int put_if_match(const char *key, const char *text, const char *etag)
+{
+    struct store_op *op = run_begin(&r, STORE_PUT, key);
+    run_body(&r, op, text, strlen(text));
+    op->if_match = etag;
+    return run_do(&r);
+}
+
 RETRY_TEST(lost_reply, of_a_conditional_put_is_recognised)
 {
     lose_reply(STORE_PUT);
@@ -289,6 +297,22 @@ RETRY_TEST(without_if_none_match, asks_by_head_first)
     lose_reply(STORE_PUT);
     check_int(put_if_free("m", "text", &ours), 0);
     check_uint(store_fault_seen(fault, STORE_PUT), 2);
+}
+
+RETRY_TEST(without_if_match, asks_by_head_first)
+{
+    store->caps.put_if_match = false;
+    check_int(run_put(&r, "k", "old"), 0);
+    check_int(run_head(&r, "k"), 0);
+    char etag[STORE_ETAG_MAX];
+    memcpy(etag, r.op.info.etag, sizeof(etag));
+    uint64_t puts = store_fault_seen(fault, STORE_PUT);
+    check_int(put_if_match("k", "new", etag), 0);
+    check_int(put_if_match("k", "newer", etag), -EEXIST);
+    check_int(put_if_match("gone", "text", etag), -ENOENT);
+    check_uint(store_fault_seen(fault, STORE_PUT), puts + 1);
+    run_want_object(&r, "k", "new", 3);
+    check_str(r.failure, "");
 }
 
 /* ---- policies ---- */
