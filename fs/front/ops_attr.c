@@ -162,6 +162,10 @@ static void set_attr(struct front_request *r)
         return;
     }
     uint32_t valid = valid_of(r->to_set);
+    /* A request that sets nothing (with writeback: but its ctime) is how the kernel tells of what
+     * takes away setuid and setgid, but is no write of data: fallocate, chown(-1, -1). */
+    if (!(r->to_set & ~FUSE_SET_ATTR_CTIME))
+        valid |= META_KILL_SUID;
     struct meta_op *op = front_meta_again(r, valid ? META_SETATTR : META_GETATTR);
     op->ino = r->ino;
     op->valid = valid;

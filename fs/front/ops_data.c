@@ -45,10 +45,10 @@ int front_file_open(struct front_request *r, const struct meta_attr *attr, bool 
     struct front_file *file = calloc(1, sizeof(*file));
     if (!file)
         return -ENOMEM;
-    int access = r->fi.flags & O_ACCMODE;
     file->opened.kind = FRONT_FILE;
     file->ino = attr->ino;
-    file->writable = access != O_RDONLY;
+    /* O_TRUNC is a change by whoever may write the file, even of a handle that only reads. */
+    file->writable = (r->fi.flags & O_ACCMODE) != O_RDONLY || (r->fi.flags & O_TRUNC);
     file->created = created;
     file->synced = created && r->meta.durable;
     file->sequence = r->meta.sequence;
@@ -121,7 +121,7 @@ static void open_decided(struct front_request *r)
         return;
     }
     set_mode(r);
-    if ((r->fi.flags & O_TRUNC) && r->file->writable) {
+    if (r->fi.flags & O_TRUNC) {
         atomic_store(&r->file->written, true);
         front_data_result(
             r, data_truncate(r->fs->data, r->ino, 0, front_data_prepare(r, open_truncated)));
@@ -546,6 +546,12 @@ void front_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence,
 {
     if (front_is_control(ino)) {
         fuse_reply_err(req, ESPIPE);
+        return;
+    }
+    if (front_fs(req)->config.writeback) {
+        /* The kernel does not write back before it asks, so bytes that it still has would be a
+         * hole. Without an answer it takes the whole file for data. */
+        fuse_reply_err(req, ENOSYS);
         return;
     }
     struct front_request *r = front_begin(front_fs(req), req, FRONT_LSEEK);

@@ -303,6 +303,25 @@ class Posix:
         self.assertEqual(child.returncode, 0)
         self.assertEqual(stat.S_IMODE(os.stat(self.p("f")).st_mode) & 0o6000, 0)
 
+    def test_fallocate_and_chown_clear_setuid(self):
+        self.put("f", b"x")
+        changes = {
+            "fallocate": "os.setgid(65534); os.setuid(65534); os.posix_fallocate(os.open(sys.argv[1], os.O_RDWR), 0, 9)",
+            "chown": "os.chown(sys.argv[1], -1, -1)",
+        }
+        for change, code in changes.items():
+            os.chmod(self.p("f"), 0o6777)
+            subprocess.run([sys.executable, "-c", "import os,sys; " + code, self.p("f")], check=True)
+            self.assertEqual(stat.S_IMODE(os.stat(self.p("f")).st_mode), 0o777, change)
+
+    def test_truncate_on_open_without_writing(self):
+        for name, data in (("small", b"x"), ("large", b"x" * 300000)):
+            self.put(name, data)
+            with open(self.p(name), "rb") as reader:
+                os.close(os.open(self.p(name), os.O_RDONLY | os.O_TRUNC))
+                self.assertEqual(reader.read(), b"")
+            self.assertEqual(os.stat(self.p(name)).st_size, 0)
+
     def test_utimens_nanoseconds(self):
         self.put("f")
         os.utime(self.p("f"), ns=(1000000000123456789, 1500000000987654321))
@@ -745,6 +764,21 @@ class OnService(Posix, unittest.TestCase):
     @classmethod
     def tearDownClass(cls):
         cls.volume.unmount()
+
+
+class OnWriteback(unittest.TestCase):
+    """What differs where the kernel collects writes."""
+
+    def test_bytes_that_the_kernel_has_are_no_hole(self):
+        with Volume(options=["--writeback"]) as v:
+            with open(v.path("f"), "wb", buffering=0) as f:
+                f.truncate(1 << 20)
+                f.seek(1 << 19)
+                f.write(b"x" * 4096)
+                start = os.lseek(f.fileno(), 0, os.SEEK_DATA)
+                self.assertLessEqual(start, 1 << 19)
+                self.assertGreaterEqual(os.lseek(f.fileno(), start, os.SEEK_HOLE), (1 << 19) + 4096)
+            v.unmount()
 
 
 class OnS3(Posix, unittest.TestCase):
