@@ -100,6 +100,7 @@ int staging_area_open(const char *path, uint64_t max_bytes, uint32_t inline_max,
         staging_area_close(area);
         return rc;
     }
+    area->names_with_data = staging_names_come_with_data(area->dir_fd);
     rc = small_area_open(area, inline_max, &area->small);
     if (rc)
         log_warn("no area for small files", "directory=%s error=%s", path, strerror(-rc));
@@ -184,7 +185,7 @@ void staging_charge(struct staging *staging)
     staging->charged = staging->ranges.bytes;
 }
 
-int staging_call_found(struct staging *staging,
+int staging_call_found(struct staging *staging, uint64_t base_version,
                        int (*found)(void *arg, const struct staging_found *found), void *arg)
 {
     staging_charge(staging);
@@ -196,7 +197,7 @@ int staging_call_found(struct staging *staging,
                                  .time_dirty = staging->time_dirty,
                                  .flags = staging->flags,
                                  .other_boot = staging->other_boot,
-                                 .base_version = staging->base_version};
+                                 .base_version = base_version};
     return found(arg, &call);
 }
 
@@ -224,18 +225,51 @@ static int list_area(const struct staging_area *area, DIR **out)
     return rc;
 }
 
-/* Files of bytes whose log is gone, or was not made any more. */
-static int sweep_data(struct staging_area *area)
+struct data_name {
+    char name[STAGING_NAME_MAX];
+};
+
+static int newest_first(const void *a, const void *b)
+{
+    return strcmp(b, a);
+}
+
+static int list_data(struct staging_area *area, struct data_name **out, size_t *count)
 {
     DIR *dir;
+    size_t cap = 0;
     int rc = list_area(area, &dir);
     if (rc)
         return rc;
-    for (struct dirent *entry; (entry = readdir(dir));)
-        if (name_kind(entry->d_name) == NAME_DATA)
-            staging_file_sweep(area, entry->d_name);
+    for (struct dirent *entry; !rc && (entry = readdir(dir));) {
+        if (name_kind(entry->d_name) != NAME_DATA)
+            continue;
+        if (*count == cap) {
+            cap = cap ? cap * 2 : 64;
+            struct data_name *more = realloc(*out, cap * sizeof(**out));
+            rc = more ? 0 : -ENOMEM;
+            *out = more ? more : *out;
+        }
+        if (!rc)
+            memcpy((*out)[(*count)++].name, entry->d_name, strlen(entry->d_name) + 1);
+    }
     closedir(dir);
-    return 0;
+    if (*count)
+        qsort(*out, *count, sizeof(**out), newest_first);
+    return rc;
+}
+
+/* Files of bytes without a log: those that say all by themselves, of an inode's the newest. */
+static int recover_data(struct staging_area *area,
+                        int (*found)(void *arg, const struct staging_found *found), void *arg)
+{
+    struct data_name *names = NULL;
+    size_t count = 0;
+    int rc = list_data(area, &names, &count);
+    for (size_t i = 0; !rc && i < count; i++)
+        rc = staging_file_recover_data(area, names[i].name, found, arg);
+    free(names);
+    return rc;
 }
 
 int staging_recover(struct staging_area *area,
@@ -243,9 +277,7 @@ int staging_recover(struct staging_area *area,
                     uint64_t *discarded)
 {
     DIR *dir;
-    int rc = sweep_data(area);
-    if (!rc)
-        rc = list_area(area, &dir);
+    int rc = list_area(area, &dir);
     if (rc)
         return rc;
     for (struct dirent *entry; !rc && (entry = readdir(dir));)
@@ -254,6 +286,9 @@ int staging_recover(struct staging_area *area,
     closedir(dir);
     if (!rc)
         rc = small_area_recover(area, found, arg);
+    /* After the slots: who died while one became a file has all in the slot. */
+    if (!rc)
+        rc = recover_data(area, found, arg);
     *discarded = area->discarded;
     return rc;
 }
@@ -269,9 +304,11 @@ int staging_new_class(struct staging_area *area, uint64_t ino, uint64_t size, ui
     struct staging *staging = staging_alloc(area, ino);
     if (!staging)
         return -ENOMEM;
+    bool fresh = flags & STAGING_FRESH;
     staging->size = size;
-    staging->flags = flags;
+    staging->flags = flags & ~(uint32_t)STAGING_FRESH;
     staging->base_version = base_version;
+    staging->fresh = fresh && base_version == STAGING_FIRST_VERSION && size == 0;
     if (area->small && !(flags & STAGING_SCRATCH))
         staging->slot = small_take(area->small);
     if (staging->slot < 0) {
@@ -289,7 +326,8 @@ static void close_task_run(struct pool_task *task)
 {
     struct staging_view *view = container_of(task, struct staging_view, close_task);
     close(view->fd);
-    close(view->log_fd);
+    if (view->log_fd >= 0)
+        close(view->log_fd);
     free(view);
 }
 
@@ -329,6 +367,8 @@ int staging_set_flags(struct staging *staging, uint32_t flags)
         (flags & STAGING_SCRATCH ? 1 : 0) - (staging->flags & STAGING_SCRATCH ? 1 : 0);
     atomic_fetch_add(&staging->area->scratch_bytes, (uint64_t)scratch * staging->charged);
     staging->flags = flags;
+    if (!(flags & STAGING_LOCAL))
+        staging_file_end_alone(staging);
     return staging->file ? staging_file_flags(staging) : 0;
 }
 
@@ -475,6 +515,9 @@ int64_t staging_write(struct staging *staging, struct fuse_bufvec *in, uint64_t 
     int64_t n = copy_in(staging, in, offset, length);
     if (n < 0) {
         sums_forget(staging, offset, length);
+        /* What was written of it must not count by itself. */
+        if (staging->alone && ftruncate(staging->file->fd, (off_t)staging->size))
+            staging_file_end_alone(staging);
         return n;
     }
     if (memory)
@@ -519,8 +562,10 @@ int staging_zero(struct staging *staging, uint64_t offset, uint64_t length, uint
         return -ENOSPC;
     /* Hole ranges live in files only: a slot is too short for more than a few ranges. */
     int rc = staging->slot >= 0 ? staging_file_create(staging) : 0;
-    if (!rc)
-        rc = ranges_set(&staging->ranges, offset, length, staging->epoch, true);
+    if (rc)
+        return rc;
+    staging_file_end_alone(staging);
+    rc = ranges_set(&staging->ranges, offset, length, staging->epoch, true);
     if (rc)
         return rc;
     sums_forget(staging, offset, length);
@@ -559,6 +604,7 @@ int staging_set_size(struct staging *staging, uint64_t size, uint64_t mtime_ns)
     uint64_t old_cut = staging->truncated_to;
     bool old_dirty = staging->time_dirty, cut = size < old_size;
     struct ranges before = {0};
+    staging_file_end_alone(staging);
     int rc = cut ? cut_ranges(staging, size, &before) : 0;
     if (rc)
         return rc;
@@ -589,6 +635,7 @@ int staging_set_size(struct staging *staging, uint64_t size, uint64_t mtime_ns)
 
 int staging_set_time(struct staging *staging, uint64_t mtime_ns)
 {
+    staging_file_end_alone(staging);
     staging->mtime_ns = mtime_ns;
     staging->time_dirty = false;
     return record_state(staging);
@@ -596,11 +643,13 @@ int staging_set_time(struct staging *staging, uint64_t mtime_ns)
 
 uint64_t staging_freeze(struct staging *staging)
 {
+    staging_file_end_alone(staging);
     return staging->epoch++;
 }
 
 void staging_clean(struct staging *staging, uint64_t offset, uint64_t length, uint64_t epoch)
 {
+    staging_file_end_alone(staging);
     /* Without memory the range stays dirty and is committed again: no harm. */
     if (ranges_clear(&staging->ranges, offset, length, epoch) == 0 && staging->file)
         ranges_set(&staging->trims, offset, length, 0, false);
@@ -609,6 +658,7 @@ void staging_clean(struct staging *staging, uint64_t offset, uint64_t length, ui
 
 int staging_committed(struct staging *staging, uint64_t truncated_to, bool time_dirty)
 {
+    staging_file_end_alone(staging);
     staging->truncated_to = truncated_to;
     staging->time_dirty = time_dirty;
     if (staging->slot >= 0)

@@ -49,8 +49,9 @@ struct staging_found {
     uint64_t truncated_to;   /* committed bytes from here on are cut; UINT64_MAX: none */
     bool time_dirty;
     uint32_t flags;
-    /* A power loss was in between: this is the state of its last staging_sync, made on top of
-     * `base_version` of the content. One of base_version + 2 or more has it already. */
+    /* A power loss was in between, or nobody can say: this is the state of its last staging_sync,
+     * or a later one, made on top of `base_version` of the content. One of base_version + 2 or more
+     * has it already. */
     bool other_boot;
     uint64_t base_version;
 };
@@ -64,8 +65,9 @@ int staging_recover(struct staging_area *area,
 /* `size`: of the file now. -ENOSPC, -ENOMEM, -EMFILE… */
 int staging_new(struct staging_area *area, uint64_t ino, uint64_t size, struct staging **out);
 /* The same, with what the next process is to know; base_version: of the content below, again after
- * each commit (before staging_committed). One that is scratch has a file from the start. */
-enum { STAGING_LOCAL = 1, STAGING_SCRATCH = 2, STAGING_SHARED = 4 };
+ * each commit (before staging_committed). One that is scratch has a file from the start.
+ * STAGING_FRESH: nothing of the file is committed, no cut either (this is not kept). */
+enum { STAGING_LOCAL = 1, STAGING_SCRATCH = 2, STAGING_SHARED = 4, STAGING_FRESH = 8 };
 int staging_new_class(struct staging_area *area, uint64_t ino, uint64_t size, uint32_t flags,
                       uint64_t base_version, struct staging **out);
 void staging_set_base(struct staging *staging, uint64_t base_version);
@@ -126,7 +128,9 @@ bool staging_part_sum(const struct staging *staging, unsigned index, uint64_t le
 struct staging_sync {
     struct staging_view *view;
     uint64_t number, generation, changes;
+    uint64_t removed; /* area->logs_removed */
     uint32_t count;
+    bool alone;    /* no log is needed */
     bool log, dir; /* to be written */
 };
 int staging_sync_begin(struct staging *staging, struct staging_sync *sync); /* moves to a file */

@@ -3,6 +3,10 @@
  * header, then two halves of records. The header names the file of the bytes. It is made before the
  * log, and removed after it: without a log its bytes count for nothing.
  *
+ * But for a new file of the class local, while nothing but writes happens to it: its bytes stand
+ * where they belong, and there is nothing else to say. It has no log, and a number that says so
+ * (STAGING_ALONE), until an upload reads it, or it is changed in another way.
+ *
  * The log is a sequence of records of 64 bytes; each carries the size and times of the file too. A
  * sequential write rewrites the last record. When a half is full, or a commit has cleaned ranges,
  * the state is written as a new log to the other half, and then the header is pointed at it: a
@@ -18,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "staging_impl.h"
 #include "staging_log.h"
 
@@ -62,6 +67,10 @@ static int log_append(struct staging *staging, enum staging_record_kind kind, ui
                       uint64_t length)
 {
     struct staging_record record;
+    if (staging->log_fd < 0) {
+        staging->log_changes++;
+        return staging->alone ? 0 : staging_file_need_log(staging); /* memory has it already */
+    }
     uint32_t at = staging->log_count;
     uint64_t start = offset;
     bool longer = kind == LOG_WRITE && staging->log_last_write && staging->log_last_end == offset;
@@ -159,12 +168,17 @@ static int log_write_whole(struct staging *staging, bool durable)
 
 int staging_file_rewrite(struct staging *staging)
 {
-    return log_write_whole(staging, false);
+    if (staging->log_fd >= 0)
+        return log_write_whole(staging, false);
+    staging->log_changes++;
+    return staging->alone ? 0 : staging_file_need_log(staging);
 }
 
 int staging_file_flags(struct staging *staging)
 {
-    return header_write(staging);
+    if (staging->log_fd >= 0)
+        return header_write(staging);
+    return staging->alone ? 0 : staging_file_need_log(staging);
 }
 
 static int copy_slot(struct staging *staging, int fd)
@@ -210,10 +224,44 @@ static int create_log(struct staging *staging)
     return rc;
 }
 
-int staging_file_make_data(struct staging *staging)
+int staging_file_need_log(struct staging *staging)
+{
+    if (staging->log_fd >= 0)
+        return 0;
+    int rc = create_log(staging);
+    if (!rc && staging->file)
+        staging->file->log_fd = staging->log_fd;
+    return rc;
+}
+
+void staging_file_end_alone(struct staging *staging)
+{
+    staging->fresh = false;
+    if (!staging->alone)
+        return;
+    staging->alone = false;
+    staging->log_changes++;
+    int rc = staging_file_need_log(staging);
+    if (rc)
+        log_warn("the log of a staging cannot be written", "ino=%llu error=%s",
+                 (unsigned long long)staging->ino, strerror(-rc));
+}
+
+/* The bytes say all there is to say. */
+static bool can_be_alone(const struct staging *staging)
+{
+    const struct ranges *set = &staging->ranges;
+    const struct staging_range *last = set->count ? &set->items[set->count - 1] : NULL;
+    return staging->fresh && staging->flags == STAGING_LOCAL &&
+           staging->truncated_to == UINT64_MAX &&
+           staging->size == (last ? last->offset + last->length : 0);
+}
+
+int staging_file_make_data(struct staging *staging, bool alone)
 {
     char name[STAGING_NAME_MAX];
     staging->data_number = atomic_fetch_add(&staging->area->next_number, 1);
+    staging->data_number |= alone ? STAGING_ALONE : 0;
     staging_data_name(staging->ino, staging->data_number, name);
     return create(staging->area, name);
 }
@@ -224,11 +272,12 @@ int staging_file_create(struct staging *staging)
     struct staging_view *file = calloc(1, sizeof(*file));
     if (!file)
         return -ENOMEM;
-    cleanup(close_fd) int fd = staging_file_make_data(staging);
+    bool alone = can_be_alone(staging);
+    cleanup(close_fd) int fd = staging_file_make_data(staging, alone);
     int rc = fd < 0 ? fd : 0;
     if (!rc && staging->slot >= 0)
         rc = copy_slot(staging, fd);
-    if (!rc)
+    if (!rc && !alone)
         rc = create_log(staging);
     if (rc) {
         char name[STAGING_NAME_MAX];
@@ -241,6 +290,7 @@ int staging_file_create(struct staging *staging)
     *file = (struct staging_view){
         .area = area, .fd = TAKE_FD(fd), .log_fd = staging->log_fd, .refs = 1};
     staging->file = file;
+    staging->alone = alone;
     if (staging->slot >= 0)
         small_put(area->small, staging->slot);
     staging->slot = -1;
@@ -249,13 +299,20 @@ int staging_file_create(struct staging *staging)
 
 void staging_file_remove(struct staging *staging, bool data)
 {
-    char name[STAGING_NAME_MAX];
-    log_name(staging->ino, name);
-    unlinkat(staging->area->dir_fd, name, 0);
-    if (!data)
-        return;
+    struct staging_area *area = staging->area;
+    char log[STAGING_NAME_MAX], name[STAGING_NAME_MAX];
+    log_name(staging->ino, log);
     staging_data_name(staging->ino, staging->data_number, name);
-    unlinkat(staging->area->dir_fd, name, 0);
+    /* What would count without a log goes before it. */
+    bool first = data && staging->data_number & STAGING_ALONE;
+    if (first)
+        unlinkat(area->dir_fd, name, 0);
+    if (staging->log_fd >= 0)
+        unlinkat(area->dir_fd, log, 0);
+    if (data && !first)
+        unlinkat(area->dir_fd, name, 0);
+    if (staging->power_safe)
+        atomic_fetch_add(&area->logs_removed, 1);
 }
 
 /* Gives back to the disk what is neither dirty nor looked at. Gaps between dirty ranges are punched
@@ -438,12 +495,17 @@ int staging_file_recover(struct staging_area *area, const char *name,
     staging->log_generation = header.generation;
     staging->flags = header.flags;
     if (header.flags & STAGING_SCRATCH) /* goes, whatever it holds */
-        return staging_call_found(staging, found, arg);
+        return staging_call_found(staging, staging->base_version, found, arg);
     rc = other_boot ? log_replay_synced(staging) : log_replay(staging);
     if (!rc && header.flags & STAGING_SHARED)
         rc = staging_take_left(staging, other_boot);
     if (!rc && other_boot)
         rc = take_over(staging, header.generation);
+    if (rc == -ESTALE && header.data_number & STAGING_ALONE) {
+        /* What its bytes say by themselves was all that was promised. */
+        staging_leave(staging);
+        return unlinkat(area->dir_fd, name, 0) ? -errno : 0;
+    }
     if (rc == -ESTALE) {
         staging->log_generation = header.generation;
         log_replay(staging);
@@ -456,19 +518,74 @@ int staging_file_recover(struct staging_area *area, const char *name,
         return rc;
     }
     staging->other_boot = other_boot;
-    return staging_call_found(staging, found, arg);
+    return staging_call_found(staging, staging->base_version, found, arg);
 }
 
-void staging_file_sweep(struct staging_area *area, const char *name)
+/* A good log names it. */
+static bool is_named(struct staging_area *area, uint64_t ino, const char *name)
 {
     struct staging_header header = {0};
-    char log[STAGING_NAME_MAX], expected[STAGING_NAME_MAX] = "";
-    snprintf(log, sizeof(log), "%.16s", name);
+    char log[STAGING_NAME_MAX], expected[STAGING_NAME_MAX];
+    log_name(ino, log);
     cleanup(close_fd) int fd = openat(area->dir_fd, log, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd >= 0 && log_check(area, fd, log, &header) != -EBADMSG)
-        staging_data_name(header.ino, header.data_number, expected);
-    if (strcmp(expected, name) != 0)
-        unlinkat(area->dir_fd, name, 0);
+    if (fd < 0 || log_check(area, fd, log, &header) == -EBADMSG)
+        return false;
+    staging_data_name(header.ino, header.data_number, expected);
+    return strcmp(expected, name) == 0;
+}
+
+static bool has_log(struct staging_area *area, uint64_t ino)
+{
+    char name[STAGING_NAME_MAX];
+    log_name(ino, name);
+    return faccessat(area->dir_fd, name, F_OK, 0) == 0;
+}
+
+/* The staging of bytes without a log; NULL with *result 0: nothing is in them. */
+static struct staging *alone_staging(struct staging_area *area, const char *name, uint64_t ino,
+                                     uint64_t number, int *result)
+{
+    cleanup(close_fd) int fd = openat(area->dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    *result = fd < 0 ? -errno : -ENOMEM;
+    if (fd < 0)
+        return NULL;
+    struct staging *staging = staging_alloc(area, ino);
+    struct staging_view *file = calloc(1, sizeof(*file));
+    if (!staging || !file) {
+        staging_leave(staging);
+        free(file);
+        return NULL;
+    }
+    *file = (struct staging_view){.area = area, .fd = TAKE_FD(fd), .log_fd = -1, .refs = 1};
+    staging->file = file;
+    staging->data_number = number;
+    staging->flags = STAGING_LOCAL;
+    staging->base_version = STAGING_FIRST_VERSION;
+    staging->fresh = staging->alone = staging->alone_synced = staging->other_boot = true;
+    *result = staging_take_alone(staging);
+    if (*result) {
+        staging_leave(staging);
+        return NULL;
+    }
+    if (staging->size > 0)
+        return staging;
+    staging_free(staging);
+    return NULL;
+}
+
+int staging_file_recover_data(struct staging_area *area, const char *name,
+                              int (*found)(void *arg, const struct staging_found *found), void *arg)
+{
+    uint64_t ino = strtoull(name, NULL, 16), number = strtoull(name + 17, NULL, 16);
+    if (is_named(area, ino, name))
+        return 0;
+    /* A log that is left counts, and names other bytes. */
+    if (!(number & STAGING_ALONE) || has_log(area, ino))
+        return unlinkat(area->dir_fd, name, 0) ? -errno : 0;
+    int rc;
+    struct staging *staging = alone_staging(area, name, ino, number, &rc);
+    /* Whatever was committed since was all of it. */
+    return staging ? staging_call_found(staging, STAGING_FIRST_VERSION - 1, found, arg) : rc;
 }
 
 int staging_view_fd(const struct staging_view *view)

@@ -25,6 +25,7 @@ struct staging_area {
     char boot_id[STAGING_BOOT_ID + 1];
     struct small_area *small; /* NULL: there was no room for it */
     struct pool *closer;      /* closing a large removed file takes long: not on a request's way */
+    bool names_with_data;     /* a sync of a new file's bytes makes its name sure, too */
 
     uint64_t discarded;             /* bytes that another boot left */
     _Atomic uint64_t bytes;         /* dirty bytes of all stagings */
@@ -32,9 +33,18 @@ struct staging_area {
     _Atomic uint64_t limit;         /* of bytes: max_bytes, less on a disk that gets full */
     _Atomic uint64_t measured_ms;
     _Atomic uint64_t next_number; /* of a file of bytes */
+    /* Synced logs that were removed, and how many of them are surely gone from the disk. */
+    _Atomic uint64_t logs_removed, logs_gone;
 };
 
-/* An open file of staged bytes. References: its staging, its views, a pending close. */
+/* In the number of a file of bytes that says all by itself, as long as it has no log: nothing is
+ * committed of its inode, and nothing but writes has happened to it. */
+#define STAGING_ALONE (1ull << 63)
+/* data_version of an inode that nothing was committed of. */
+#define STAGING_FIRST_VERSION 1
+
+/* An open file of staged bytes. References: its staging, its views, a pending close. log_fd: -1
+ * until there is a log; of the staging, with file->lock. */
 struct staging_view {
     struct staging_area *area;
     int fd, log_fd;
@@ -59,7 +69,10 @@ struct staging {
 
     struct staging_view *file; /* NULL: slot */
     uint64_t data_number;      /* of its name */
-    int log_fd;                /* the view's */
+    int log_fd;                /* the view's; -1: none (yet) */
+    bool fresh;                /* nothing of the inode is committed: may have no log */
+    bool alone;                /* has no log, and needs none: STAGING_ALONE */
+    bool alone_synced;         /* its bytes were synced so */
     uint32_t flags;
     uint64_t base_version;
     /* What survives a power loss: the log as it was after so many changes. */
@@ -90,10 +103,14 @@ uint32_t small_capacity(const struct small_area *small);
 bool small_store(struct staging *staging);
 
 /* staging_file.c: a file of bytes, and one with their log. */
-/* Makes the file with the present state in its log; bytes of a slot are copied. */
+/* Makes the file with the present state in its log, if it needs one; bytes of a slot are copied. */
 int staging_file_create(struct staging *staging);
 /* A file of bytes with a new number, which the staging gets; the descriptor, or -errno. */
-int staging_file_make_data(struct staging *staging);
+int staging_file_make_data(struct staging *staging, bool alone);
+/* The log, with the present state, if there is none. */
+int staging_file_need_log(struct staging *staging);
+/* From now on the log says what counts. If it cannot be written now, whoever needs it next says. */
+void staging_file_end_alone(struct staging *staging);
 int staging_file_append(struct staging *staging, uint64_t offset, uint64_t length, bool zero);
 /* Records size, times, truncated_to; the ranges beyond size are cut in the log too. */
 int staging_file_state(struct staging *staging);
@@ -109,8 +126,10 @@ void staging_file_trim(struct staging *staging);
 void staging_file_remove(struct staging *staging, bool data);
 int staging_file_recover(struct staging_area *area, const char *name,
                          int (*found)(void *arg, const struct staging_found *found), void *arg);
-/* Removes a file of bytes that no log names. */
-void staging_file_sweep(struct staging_area *area, const char *name);
+/* A file of bytes: one that no log names is found as far as it says all by itself, else removed. */
+int staging_file_recover_data(struct staging_area *area, const char *name,
+                              int (*found)(void *arg, const struct staging_found *found),
+                              void *arg);
 /* Name of the file of bytes. */
 #define STAGING_NAME_MAX 40
 void staging_data_name(uint64_t ino, uint64_t number, char name[STAGING_NAME_MAX]);
@@ -118,15 +137,19 @@ void staging_data_name(uint64_t ino, uint64_t number, char name[STAGING_NAME_MAX
 /* staging_shared.c: what a process left that shared the file; the ranges and the size are those of
  * the log. */
 int staging_take_left(struct staging *staging, bool other_boot);
+/* The same of one that had no log. */
+int staging_take_alone(struct staging *staging);
 
 /* staging_sync.c: all steps at once; blocking. For recovery, and before the last synced log would
  * be overwritten. */
 int staging_sync_now(struct staging *staging);
+/* On the file system of this directory fdatasync of a new file makes its name sure, too. */
+bool staging_names_come_with_data(int dir_fd);
 
 /* staging.c */
 struct staging *staging_alloc(struct staging_area *area, uint64_t ino);
 void staging_charge(struct staging *staging);
-int staging_call_found(struct staging *staging,
+int staging_call_found(struct staging *staging, uint64_t base_version,
                        int (*found)(void *arg, const struct staging_found *found), void *arg);
 
 #endif

@@ -161,25 +161,48 @@ int staging_part_from_others(struct staging *staging)
     char old_name[STAGING_NAME_MAX];
     staging_data_name(staging->ino, staging->data_number, old_name);
     uint64_t old_number = staging->data_number;
-    cleanup(close_fd) int fd = staging_file_make_data(staging);
-    int rc = fd < 0 ? fd : 0;
+    /* The log says which of the two counts, also after a power loss. */
+    bool safe = staging->flags & STAGING_LOCAL;
+    staging_file_end_alone(staging);
+    int rc = safe ? staging_sync_now(staging) : staging_file_need_log(staging);
+    if (rc)
+        return rc;
+    cleanup(close_fd) int fd = staging_file_make_data(staging, false);
+    rc = fd < 0 ? fd : 0;
     for (size_t i = 0; !rc && i < staging->ranges.count; i++)
         rc = copy_range(staging->file->fd, fd, staging->ranges.items[i].offset,
                         staging->ranges.items[i].length);
     if (!rc && ftruncate(fd, (off_t)staging->size))
         rc = -errno;
+    if (!rc && safe && fdatasync(fd))
+        rc = -errno;
     /* The header names the new file from here on. */
     if (!rc)
         rc = staging_set_flags(staging, staging->flags);
+    if (!rc && safe && fdatasync(staging->log_fd))
+        rc = -errno;
     if (rc) {
         char name[STAGING_NAME_MAX];
         staging_data_name(staging->ino, staging->data_number, name);
-        unlinkat(staging->area->dir_fd, name, 0);
         staging->data_number = old_number;
+        staging_set_flags(staging, staging->flags);
+        unlinkat(staging->area->dir_fd, name, 0);
         return rc;
     }
     unlinkat(staging->area->dir_fd, old_name, 0);
     return dup3(fd, staging->file->fd, O_CLOEXEC) < 0 ? -errno : 0;
+}
+
+int staging_take_alone(struct staging *staging)
+{
+    struct staging_look look;
+    int rc = staging_view_look(staging->file, true, &look);
+    if (!rc && look.size > 0)
+        rc = staging_take(staging, look.mtime_ns, true);
+    /* Programs that outlived their mount may write on. */
+    if (!rc && staging->size > 0 && !staging_view_is_alone(staging->file))
+        rc = staging_part_from_others(staging);
+    return rc;
 }
 
 int staging_take_left(struct staging *staging, bool other_boot)

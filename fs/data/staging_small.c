@@ -255,7 +255,7 @@ static int slot_adopt(struct staging_area *area, int slot, const struct slot_sta
         staging_leave(staging);
         return -ENOMEM;
     }
-    return staging_call_found(staging, found, arg);
+    return staging_call_found(staging, staging->base_version, found, arg);
 }
 
 int small_area_recover(struct staging_area *area,

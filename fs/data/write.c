@@ -34,7 +34,9 @@ int write_need_staging_locked(struct file *file, bool *new)
     *new = false;
     if (file->staging)
         return 0;
-    int rc = staging_new_class(file->data->area, file->ino, file->size, flags[file->durability],
+    bool fresh = file->committed_size == 0 && file->truncated_to == UINT64_MAX;
+    int rc = staging_new_class(file->data->area, file->ino, file->size,
+                               flags[file->durability] | (fresh ? STAGING_FRESH : 0),
                                file->data_version, &file->staging);
     if (rc)
         return rc;

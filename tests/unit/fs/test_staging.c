@@ -205,7 +205,8 @@ static int refuse_found(void *arg, const struct staging_found *found)
 
 #ifndef TEST_PLAIN_RUNNER /* a fork of a process with threads */
 /* A process makes changes and dies without a word; the same changes are made to the model. */
-static void die_after_changes(struct model *model, uint64_t seed, int steps, uint64_t reach)
+static void die_after_changes(struct model *model, uint64_t seed, int steps, uint64_t reach,
+                              uint32_t flags)
 {
     pid_t child = fork();
     check(child >= 0);
@@ -214,7 +215,7 @@ static void die_after_changes(struct model *model, uint64_t seed, int steps, uin
         struct staging_area *area;
         struct staging *staging;
         if (staging_area_open(directory, 1ull << 30, INLINE_MAX, &area, NULL) ||
-            staging_new(area, INO, 0, &staging))
+            staging_new_class(area, INO, 0, flags, 1, &staging))
             _exit(1);
         for (int i = 0; i < steps; i++)
             model_step(model, staging, reach);
@@ -228,11 +229,12 @@ static void die_after_changes(struct model *model, uint64_t seed, int steps, uin
 TEST(staging, what_a_killed_process_left_is_found_again, .init = make_directory,
      .fini = remove_directory)
 {
-    for (uint64_t seed = 1; seed <= 10; seed++) {
+    for (uint64_t seed = 1; seed <= 16; seed++) {
         struct model *model = model_new();
+        uint32_t flags = seed % 2 ? STAGING_LOCAL | STAGING_FRESH : 0;
         uint64_t start = seed * 0x9e3779b97f4a7c15ull, reach = seed % 3 ? MODEL_SIZE : 20000;
         int steps = (int)(seed * 37 % 200);
-        die_after_changes(model, start, steps, reach);
+        die_after_changes(model, start, steps, reach, flags);
         /* The same steps on a staging of this process, only to move the model. */
         char kept[4096];
         snprintf(kept, sizeof(kept), "%s", directory);
@@ -262,7 +264,7 @@ TEST(staging, what_a_killed_process_left_is_found_again, .init = make_directory,
             check(staging_area_bytes(area) == staging_dirty_bytes(recovered.found.staging));
             staging_free(recovered.found.staging);
         } else {
-            check_int(steps, 0);
+            check_uint(model->size, 0);
         }
         /* Nothing is left for the next one. */
         staging_area_close(area);
