@@ -99,6 +99,16 @@ static bool is_late(struct data *data, const struct meta_attr *attr)
     return true;
 }
 
+void file_note_version(struct data *data, uint64_t ino, uint64_t data_version)
+{
+    struct file *file;
+    pthread_mutex_lock(&data->lock);
+    HASH_FIND(hh, data->files, &ino, sizeof(ino), file);
+    if (!file)
+        *kept_slot(data, ino) = (struct data_kept){.ino = ino, .data_version = data_version};
+    pthread_mutex_unlock(&data->lock);
+}
+
 int file_make(struct data *data, const struct meta_attr *attr, struct file **out)
 {
     int rc = 0;

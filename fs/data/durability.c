@@ -370,9 +370,22 @@ struct sync_task {
     struct data_request *request;
 };
 
-static int sync_and_say(struct file *file)
+/* The kernel tells of lost bytes once, and takes the next sync of them for a good one. */
+static int sync_once(struct file *file)
 {
     int rc = sync_staged(file);
+    pthread_mutex_lock(&file->lock);
+    if (rc)
+        file->sync_failed = file->staging != NULL;
+    else if (file->sync_failed && file->staging)
+        rc = -EIO; /* somebody else was told meanwhile */
+    pthread_mutex_unlock(&file->lock);
+    return rc;
+}
+
+static int sync_and_say(struct file *file)
+{
+    int rc = sync_once(file);
     if (rc)
         log_error("written data cannot be synced to the local disk", "ino=%llu error=%s",
                   (unsigned long long)file->ino, strerror(-rc));
@@ -415,7 +428,7 @@ int durability_flush(struct file *file, struct data_request *request)
     bool none = !file->staging || file->unlinked || file->durability == DATA_SCRATCH ||
                 pass_is_clean_locked(file);
     /* A few bytes go into the metadata, which is on this disk, too. */
-    bool local = !none && file->durability == DATA_LOCAL &&
+    bool local = !none && file->durability == DATA_LOCAL && !file->sync_failed &&
                  (file->upload || !upload_is_inline(file) || pass_was_committed_locked(file) ||
                   (staging_in_file(file->staging) && file->size > file->data->inline_max));
     bool hold = local && !file->held && !file->upload && file->committed_size == 0;

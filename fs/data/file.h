@@ -138,7 +138,9 @@ struct file {
     bool unlinked;
     enum data_durability durability; /* of what is staged */
     bool held;                       /* durability_hold, until an upload begins */
-    uint64_t data_version;           /* of the metadata, as last seen */
+    bool sync_failed; /* of what is staged: the local disk says so once only, and is not asked again
+                       */
+    uint64_t data_version;    /* of the metadata, as last seen */
     uint64_t outside_changes; /* counts changes from outside; a handle opened at another count reads
                                  -ESTALE */
     uint64_t lost;  /* counts sessions that ended; a handle of an earlier one ends with -ESTALE */
@@ -198,6 +200,8 @@ struct file *file_get(struct data *data, uint64_t ino); /* NULL if not open or d
 int file_make(struct data *data, const struct meta_attr *attr, struct file **out);
 struct file *file_ref(struct file *file); /* of one who has a reference; any thread, any lock */
 void file_put(struct file *file);         /* any thread, no locks held */
+/* A file that is not open was changed here: attributes of before come too late (data_file_open). */
+void file_note_version(struct data *data, uint64_t ino, uint64_t data_version);
 /* What the metadata says now of a file that is known already. */
 void file_refresh_locked(struct file *file, const struct meta_attr *attr);
 /* Puts the file on the dirty list or takes it off, as file->staging says. No locks held. */

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/crash.h"
+#include "base/hash.h"
 #include "buffers.h"
 #include "part_sums.h"
 #include "staging.h"
@@ -140,14 +141,19 @@ static int read_pieces(const struct upload *upload, struct staging *staging,
 /* Smaller ones cost more to map than to copy. */
 #define MAP_MIN (64u << 10)
 
+/* The object is the file from 0 on: parts stand where they were summed. */
+static bool is_in_place(const struct upload *upload)
+{
+    const struct upload_segment *first = upload->segments;
+    return upload->stream || (first && upload->segment_count == 1 && first->offset == 0);
+}
+
 /* A part of a multipart upload whose sum is known goes as it lies in the page cache. */
 static bool part_may_map(const struct part_job *job, const struct staging *staging)
 {
     const struct upload *upload = job->upload;
-    const struct upload_segment *first = upload->segments;
-    bool in_place = upload->stream || (first && upload->segment_count == 1 && first->offset == 0);
-    return in_place && !upload->single && job->length >= MAP_MIN && staging_in_file(staging) &&
-           !upload->parts[job->index].changed;
+    return is_in_place(upload) && !upload->single && job->length >= MAP_MIN &&
+           staging_in_file(staging) && !upload->parts[job->index].changed;
 }
 
 static bool part_unwanted(const struct upload *upload)
@@ -181,6 +187,32 @@ static bool part_map(struct part_job *job)
     return job->view != NULL;
 }
 
+static bool known_sum_locked(const struct part_job *job, uint32_t *crc32c)
+{
+    const struct upload *upload = job->upload;
+    return is_in_place(upload) &&
+           staging_part_sum(upload->file->staging, job->index, job->length, crc32c);
+}
+
+/* Bytes whose sum was known when they were read: if they do not fit, and nobody has written there
+ * since, the local disk has lost what it took. That must not become the file. */
+static int part_check(struct part_job *job, uint32_t known)
+{
+    struct file *file = job->upload->file;
+    uint32_t now;
+    if (hash_crc32c(0, job->block->data, job->length) == known)
+        return 0;
+    pthread_mutex_lock(&file->lock);
+    bool lost = known_sum_locked(job, &now) && now == known &&
+                !staging_newer(file->staging, job->offset, job->length,
+                               job->upload->parts[job->index].epoch);
+    pthread_mutex_unlock(&file->lock);
+    return lost ? error_set(&job->op.error, -EIO,
+                            "the local disk does not have the bytes that were written at %llu",
+                            (unsigned long long)job->offset)
+                : 0;
+}
+
 /* -ECANCELED: not wanted any more. */
 static int part_copy(struct part_job *job)
 {
@@ -194,6 +226,8 @@ static int part_copy(struct part_job *job)
         pthread_mutex_unlock(&file->lock);
         return -ECANCELED;
     }
+    uint32_t sum;
+    bool known = known_sum_locked(job, &sum);
     part_freeze_locked(job);
     struct staging_view *view = staging_view_get(file->staging);
     int rc = 0;
@@ -203,7 +237,7 @@ static int part_copy(struct part_job *job)
     if (view)
         rc = read_pieces(upload, NULL, view, job->offset, job->length, job->block->data);
     staging_view_put(view);
-    return rc;
+    return rc == 0 && known ? part_check(job, sum) : rc;
 }
 
 static void part_run(struct pool_task *task)

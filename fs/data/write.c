@@ -41,6 +41,7 @@ int write_need_staging_locked(struct file *file, bool *new)
     if (rc)
         return rc;
     *new = true;
+    file->sync_failed = false;
     staging_sum_parts(file->staging, file->data->config.part_bytes);
     if (file->data->written)
         staging_sum_pages(file->staging);
@@ -195,8 +196,10 @@ struct truncate {
 static void truncate_note(const struct truncate *truncate, const struct meta_attr *attr)
 {
     struct file *file = file_get(truncate->data, truncate->ino);
-    if (!file)
+    if (!file) {
+        file_note_version(truncate->data, truncate->ino, attr->data_version);
         return;
+    }
     pthread_mutex_lock(&file->lock);
     if (attr->data_version > file->data_version) {
         file->data_version = attr->data_version;

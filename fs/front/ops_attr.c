@@ -129,7 +129,11 @@ static uint32_t valid_of(int to_set)
 /* Times before 1970 cannot be kept. */
 static uint64_t ns_of(const struct timespec *t)
 {
-    return t->tv_sec < 0 ? 0 : (uint64_t)t->tv_sec * NS_PER_S + (uint64_t)t->tv_nsec;
+    if (t->tv_sec < 0)
+        return 0;
+    /* The last second that 64 bits of nanoseconds know is in the year 2554. */
+    uint64_t seconds = MIN((uint64_t)t->tv_sec, UINT64_MAX / NS_PER_S - 1);
+    return seconds * NS_PER_S + (uint64_t)t->tv_nsec;
 }
 
 static void setattr_done(struct front_request *r)

@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/crash.h"
 #include "data/file.h"
+#include "data/staging.h"
 #include "data_lib.h"
 
 #define KIB 1024u
@@ -713,4 +714,92 @@ TEST(write, a_truncate_beside_a_reader_is_committed_soon, .init = begin, .fini =
     check_uint(t.config.flush_age_ms, 3600000);
     data_test_check_committed(&t, ino, "0123", 4);
     data_file_release(reader);
+}
+
+TEST(write, attributes_of_before_a_truncate_come_too_late, .init = begin, .fini = end)
+{
+    uint64_t ino;
+    struct data_handle *h = data_test_create(&t, "cut", &ino);
+    check_int(data_test_write(h, "0123456789", 0, 10), 10);
+    check_int(data_test_flush(h), 0);
+    data_file_release(h);
+    eventually(stats_now().open_files == 0);
+    struct meta_attr before = data_test_attr(&t, ino);
+    check_int(data_test_truncate(&t, ino, 4), 0);
+    check_int(data_file_open(t.data, &before, true, &h), -EAGAIN);
+    h = data_test_handle(&t, ino);
+    check_int(data_test_write(h, "X", 1, 1), 1);
+    check_int(data_test_flush(h), 0);
+    data_test_check_committed(&t, ino, "0X23", 4);
+    data_file_release(h);
+}
+
+/* --- A local disk that loses what it took */
+
+static int staged_fd(uint64_t ino)
+{
+    struct file *file = file_get(t.data, ino);
+    pthread_mutex_lock(&file->lock);
+    struct staging_view *view = staging_view_get(file->staging);
+    int fd = staging_view_fd(view);
+    pthread_mutex_unlock(&file->lock);
+    staging_view_put(view);
+    file_put(file);
+    return fd;
+}
+
+TEST(write, bytes_that_the_local_disk_lost_are_not_sent, .init = begin, .fini = end)
+{
+    static const size_t sizes[] = {60 * KIB, 500 * KIB}; /* one PUT; parts */
+    static uint8_t bytes[500 * KIB];
+    t.data->inline_max = t.data->inline_most = 0;
+    random_fill(bytes, sizeof(bytes));
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        uint64_t ino;
+        struct data_handle *h = data_test_create(&t, i ? "parts" : "one", &ino);
+        check_int(data_test_write(h, bytes, 0, sizes[i] - 1), sizes[i] - 1);
+        check_int(data_test_write(h, bytes + sizes[i] - 1, sizes[i] - 1, 1), 1);
+        int fd = staged_fd(ino);
+        check_int(pwrite(fd, "lost", 4, 30000), 4);
+        check_int(data_test_flush(h), -EIO);
+        check_str(data_test_extents(&t, ino), "");
+        check_int(pwrite(fd, bytes + 30000, 4, 30000), 4);
+        check_int(data_test_flush(h), 0);
+        data_test_check_committed(&t, ino, bytes, sizes[i]);
+        data_file_release(h);
+    }
+}
+
+static void begin_local(void)
+{
+    data_begin(&t);
+    check_int(data_test_close(&t), 0);
+    t.config.durability = DATA_LOCAL;
+    t.config.upload_delay_ms = 3600 * 1000;
+    data_test_open(&t);
+}
+
+TEST(write, a_sync_that_failed_is_not_forgotten, .init = begin_local, .fini = end)
+{
+    static uint8_t bytes[700 * KIB];
+    uint64_t ino;
+    int pipes[2];
+    random_fill(bytes, sizeof(bytes));
+    struct data_handle *h = data_test_create(&t, "local", &ino);
+    check_int(data_test_write(h, bytes, 0, sizeof(bytes)), sizeof(bytes));
+    check_int(data_test_flush(h), 0);
+    check_str(data_test_extents(&t, ino), ""); /* the local disk has it */
+    check_int(data_test_write(h, bytes, 0, 1), 1);
+    int fd = staged_fd(ino), kept = dup(fd);
+    check(kept >= 0);
+    check_int(pipe(pipes), 0);
+    check_int(dup2(pipes[1], fd), fd); /* cannot be synced */
+    check_int(data_test_flush(h), -EIO);
+    check_int(dup2(kept, fd), fd);
+    check_int(data_test_flush(h), 0);
+    data_test_check_committed(&t, ino, bytes, sizeof(bytes)); /* by the store, then */
+    close(kept);
+    close(pipes[0]);
+    close(pipes[1]);
+    data_file_release(h);
 }
