@@ -6,6 +6,7 @@
 #include <utlist.h>
 
 #include "base/cleanup.h"
+#include "front/front_inodes.h"
 #include "front_control.h"
 
 #define PAGE 1000
@@ -42,7 +43,8 @@ static bool is_canceled(struct control_handle *h)
     return canceled;
 }
 
-/* One name. -ENOENT: somebody else was faster. */
+/* One name. -ENOENT: somebody else was faster. A file that the kernel keeps by a name of before a
+ * rename would stay until it has no room, with its object: the kernel is told of that name. */
 static int remove_name(struct fs *fs, uint64_t parent, struct meta_name name, bool directory)
 {
     struct meta_request request = {.op = {.kind = META_UNLINK,
@@ -50,8 +52,11 @@ static int remove_name(struct fs *fs, uint64_t parent, struct meta_name name, bo
                                           .name = name,
                                           .flags = directory ? META_RMDIR : 0}};
     int result = meta_call(fs->meta, &request);
-    if (result == 0 && request.reply.attr.nlink == 0)
+    if (result == 0 && request.reply.attr.nlink == 0) {
         front_unlinked(fs, request.reply.attr.ino);
+        if (inodes_known(fs->inodes, request.reply.attr.ino))
+            fuse_lowlevel_notify_inval_entry(fs->session, parent, name.bytes, name.len);
+    }
     meta_reply_done(&request.reply);
     return result;
 }

@@ -6,28 +6,30 @@
 #include "front_control.h"
 
 /* A name of a directory. True: where the kernel has the name it takes it that the directory has
- * changed, too; otherwise it must be told. */
-static bool forget_name(struct fs *fs, uint64_t parent, struct meta_name name)
+ * changed, too; otherwise it must be told. `only_old`: it need not let it go, as what runs in a
+ * directory could not say any more where it is. */
+static bool forget_name(struct fs *fs, uint64_t parent, struct meta_name name, bool only_old)
 {
     struct fuse_session *se = fs->session;
-    int result = fs->capabilities & FUSE_CAP_EXPIRE_ONLY
+    int result = only_old && fs->capabilities & FUSE_CAP_EXPIRE_ONLY
                      ? fuse_lowlevel_notify_expire_entry(se, parent, name.bytes, name.len)
                      : fuse_lowlevel_notify_inval_entry(se, parent, name.bytes, name.len);
     return result == 0;
 }
 
 /* The kernel did not see this rename. It asks again for both names, and for the attributes of who
- * took part. Not a FUSE thread and not a volume's: it may wait here for the kernel's locks. */
-static void tell_kernel(struct fs *fs, const struct meta_op *op, uint64_t moved)
+ * took part. A file's old name goes: it would keep the file when that is removed, until the kernel
+ * has no room. Not a FUSE thread and not a volume's: it may wait here for the kernel's locks. */
+static void tell_kernel(struct fs *fs, const struct meta_op *op, const struct meta_attr *moved)
 {
     bool one = op->parent == op->new_parent;
-    bool from = forget_name(fs, op->parent, op->name);
-    bool to = forget_name(fs, op->new_parent, op->new_name);
+    bool from = forget_name(fs, op->parent, op->name, S_ISDIR(moved->mode));
+    bool to = forget_name(fs, op->new_parent, op->new_name, true);
     if (!from && !(one && to))
         fuse_lowlevel_notify_inval_inode(fs->session, op->parent, 0, 0);
     if (!to && !one)
         fuse_lowlevel_notify_inval_inode(fs->session, op->new_parent, 0, 0);
-    fuse_lowlevel_notify_inval_inode(fs->session, moved, -1, 0);
+    fuse_lowlevel_notify_inval_inode(fs->session, moved->ino, -1, 0);
 }
 
 /* Finds who takes part, with the caller's rights: `op` gets both directories, `attr` is what moves.
@@ -84,7 +86,7 @@ void control_run_rename(struct control_handle *h)
         control_fail(h, result, NULL);
         return;
     }
-    tell_kernel(h->fs, &request.op, attr.ino);
+    tell_kernel(h->fs, &request.op, &attr);
     data_renamed(h->fs->data, S_ISREG(attr.mode) ? attr.ino : 0, NULL);
     control_put_json(&h->reply, json_pack("{s:b}", "ok", 1));
 }

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from gateway import Gateway
 from service import ServiceVolume
-from volume import WAIT_S, Volume
+from volume import WAIT_S, Volume, wait_until
 
 TASKS, FILES = 8, 12
 
@@ -117,6 +117,21 @@ class Traps(unittest.TestCase):
             self.assertEqual(list(pool.map(move, range(24))), [names] * 24)
         self.assertEqual(os.listdir(self.p(".hive-staging_1/-ext-10000")), [])
         self.assertEqual(len(os.listdir(self.dir)), 25)
+
+    def test_what_the_kernel_knows_by_an_old_name_goes(self):
+        """The kernel does not see the jar's renames and removals: what it keeps by names of before must not keep objects."""
+        v = self.volume
+        for name, moved in (("f", "g"), ("d", "e")):
+            path = self.p(name) if name == "f" else self.p(name, "f")
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "w") as file:
+                file.write("text")
+            v.settle()
+            key = os.path.relpath(path, v.mountpoint)
+            self.assertEqual(v.object(key), b"text")
+            self.assertTrue(self.ask("rename", name, to="/%s/%s" % (self._testMethodName, moved))["ok"])
+            self.assertTrue(self.ask("remove", moved)["ok"])
+            wait_until("the object is deleted", lambda key=key: v.object(key) is None)
 
     def test_probed_names_are_seen_when_they_are_taken(self):
         """Hive asks for 000000_0_copy_1, _copy_2, … until one is free; "is not there" must not be remembered longer than it is true."""
