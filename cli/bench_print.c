@@ -17,6 +17,9 @@ atomic_bool *bench_print_stop_signals(void)
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    /* Nobody reads any more (`| head`): it ends, and removes what it made. */
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGPIPE, &action, NULL);
     return &stop;
 }
 

@@ -16,6 +16,7 @@ struct service_command {
     bool json, json_lines;
     json_t *rows;
     bool failed;
+    bool headed; /* the line above the rows was printed */
 };
 
 #define AT(field) offsetof(struct service_command, field)
@@ -91,7 +92,12 @@ static void row_ended(void *arg, const struct service_bench_row *row)
 {
     struct service_command *command = arg;
     command->failed |= row->failed > 0;
-    if (!command->json && !command->json_lines)
+    bool people = !command->json && !command->json_lines;
+    if (people && !command->headed)
+        printf("%-14s %10s %10s %10s %10s %10s %8s\n", "operation", "per s", "median", "99 %",
+               "longest", "CPU each", "told");
+    command->headed = true;
+    if (people)
         print_row(row);
     else
         bench_print_row(command->rows, row_json(row), command->json_lines);
@@ -117,10 +123,6 @@ static int run(struct service_command *command, const char *url)
         .ended = row_ended,
         .arg = command,
     };
-    bool people = !command->json && !command->json_lines && !command->idle_ms;
-    if (people)
-        printf("%-14s %10s %10s %10s %10s %10s %8s\n", "operation", "per s", "median", "99 %",
-               "longest", "CPU each", "told");
     command->rows = json_array();
     int r = command->idle_ms ? service_bench_idle(&options, command->idle_ms, idle_ready, &error)
                              : service_bench_run(&options, &error);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "bench/store.h"
 #include "bench_print.h"
 #include "cli.h"
@@ -164,8 +165,6 @@ static int run_size(struct store_command *command, struct store_bench *bench, ui
         char *rest = copy;
         for (char *name; r == 0 && copy && (name = strsep(&rest, ","));) {
             int op = store_bench_find(name);
-            if (op < 0 || op == STORE_BENCH_COMPLETE)
-                return error_set(error, -EINVAL, "--ops: there is no '%s'", name);
             bool parts = op == STORE_BENCH_PARTS || op == STORE_BENCH_RANGE;
             /* S3 refuses an upload of smaller parts at its end. */
             if (parts && !command->ops && size < 5u << 20)
@@ -187,6 +186,19 @@ static void take_finding(void *arg, const char *what, bool good, const char *tex
         printf("%-4s %-24s %s\n", good ? "ok" : "note", what, text);
 }
 
+/* Before anything is asked of the bucket. */
+static int check_ops(const char *ops, struct error *error)
+{
+    cleanup(free_ptr) char *copy = ops ? strdup(ops) : NULL;
+    char *rest = copy;
+    for (char *name; copy && (name = strsep(&rest, ","));) {
+        int op = store_bench_find(name);
+        if (op < 0 || op == STORE_BENCH_COMPLETE)
+            return error_set(error, -EINVAL, "--ops: there is no '%s'", name);
+    }
+    return 0;
+}
+
 static int run_all(struct store_command *command, struct store *store, const char *prefix,
                    struct error *error)
 {
@@ -202,9 +214,9 @@ static int run_all(struct store_command *command, struct store *store, const cha
                    1024) < 0)
         return error_set(error, -EINVAL, "--parallel %s: give numbers up to 1024, as in 1,16",
                          command->parallel);
-    int r = command->no_probe || command->json_lines
-                ? 0
-                : store_probe(store, prefix, take_finding, command, error);
+    int r = check_ops(command->ops, error);
+    if (r == 0 && !command->no_probe && !command->json_lines)
+        r = store_probe(store, prefix, take_finding, command, error);
     if (r < 0)
         return r;
     if (people)
@@ -240,6 +252,7 @@ static int run(struct store_command *command, const char *text)
     command->rows = json_array();
     if (command->json)
         command->probe = json_array();
+    log_set_level(LOG_ERROR); /* a request that failed is in the report */
     int r = loop_new(&loop, "store");
     if (r < 0)
         error_set(&error, r, "event loop: %s", strerror(-r));

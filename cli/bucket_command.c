@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "places.h"
 #include "s3/mux.h"
 
@@ -127,9 +128,11 @@ int bucket_open(struct bucket *bucket, const struct bucket_options *options, boo
     int rc = loop_new(&bucket->loop, "store");
     if (rc < 0)
         return error_set(error, rc, "cannot start: %s", strerror(-rc));
+    log_set_level(LOG_ERROR); /* that a request failed is what the command itself says then */
     rc = store_open(&bucket->url, &store, bucket->loop, NULL, &bucket->store, error);
     if (rc == 0 && probe)
         rc = store_probe(bucket->store, bucket->url.prefix, NULL, NULL, error);
+    log_set_level(LOG_INFO);
     if (rc < 0)
         return rc;
     /* The volume may have others. */

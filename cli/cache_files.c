@@ -150,12 +150,15 @@ static int add_list(struct work *work, const char *name, struct error *error)
     char *line = NULL;
     size_t cap = 0;
     int r = 0;
+    errno = 0;
     for (ssize_t len; r == 0 && (len = getline(&line, &cap, list)) >= 0;) {
         if (len > 0 && line[len - 1] == '\n')
             line[--len] = 0;
         if (len > 0)
             r = add_tree(work, line, error);
     }
+    if (r == 0 && ferror(list))
+        r = error_set(error, errno ? -errno : -EIO, "%s: %s", name, strerror(errno ? errno : EIO));
     free(line);
     if (!standard)
         fclose(list);
@@ -178,8 +181,11 @@ static void run_one(struct work *work, const struct one_file *file)
     }
     if (atomic_fetch_add(&work->failed, 1) < ERRORS_SHOWN) {
         pthread_mutex_lock(&work->print_lock);
-        fprintf(stderr, "sluice %s: %s: %s\n", work->command->name, file->path,
-                error_text(&error)[0] ? error_text(&error) : strerror(-r));
+        if (!error.message[0])
+            error_set(&error, r, "%s", strerror(-r));
+        if (strncmp(error.message, file->path, strlen(file->path)) != 0)
+            error_prefix(&error, "%s", file->path);
+        cli_fail(work->command->name, &error);
         pthread_mutex_unlock(&work->print_lock);
     }
 }
@@ -268,8 +274,10 @@ int cache_files_run(const struct cache_files_command *command, int argc, char **
     if (r)
         return r - 1;
     struct work work = {.command = command, .print_lock = PTHREAD_MUTEX_INITIALIZER};
-    if (result.arg_count == 0 && !options.from_list)
-        r = error_set(&error, -EINVAL, "name files or directories, or a list of them");
+    if (result.arg_count == 0 && !options.from_list) {
+        error_set(&error, -EINVAL, "name files or directories, or a list of them");
+        return cli_fail(command->name, &error) + 1;
+    }
     for (unsigned i = 0; i < result.arg_count && r == 0; i++)
         r = add_pattern(&work, result.args[i], &error);
     if (r == 0 && options.from_list)

@@ -58,6 +58,9 @@ static int find_control(struct control_client *client, char *path, struct error 
         while (end > 0 && path[--end] != '/')
             ;
     }
+    struct stat st;
+    if (lstat(shown, &st) < 0 && errno == ENOENT)
+        return error_set(error, -ENOENT, "%s: No such file or directory", *shown ? shown : "''");
     return error_set(error, -ENODEV, "%s is not in a mount of sluice (`sluice mount` makes one)",
                      shown);
 }
@@ -156,15 +159,24 @@ void control_client_set_path(const struct control_client *client, json_t *reques
     json_object_set_new(request, "path64", json_string(coded));
 }
 
+int control_client_call_at(struct control_client *client, const char *path, json_t *request,
+                           json_t **reply, struct error *error)
+{
+    if (request)
+        control_client_set_path(client, request);
+    int r = control_client_call(client, request, reply, error);
+    if (r < 0 && error && strcmp(error_text(error), strerror(-r)) == 0)
+        error_prefix(error, "%s", path);
+    return r;
+}
+
 int control_client_simple(const char *path, const char *op, json_t **reply, struct error *error)
 {
     struct control_client client;
     int r = control_client_open(path, &client, error);
-    json_t *request = r == 0 ? json_pack("{s:s}", "op", op) : NULL;
-    if (request)
-        control_client_set_path(&client, request);
-    if (r == 0)
-        r = control_client_call(&client, request, reply, error);
+    if (r < 0)
+        return r;
+    r = control_client_call_at(&client, path, json_pack("{s:s}", "op", op), reply, error);
     control_client_close(&client);
     return r;
 }

@@ -23,6 +23,9 @@ int control_client_call(struct control_client *client, json_t *request, json_t *
                         struct error *error);
 /* The member "path" (or "path64") of a request: the path that the client was opened with. */
 void control_client_set_path(const struct control_client *client, json_t *request);
+/* With that member; a reason that is a bare "No such file or directory" gets `path` in front. */
+int control_client_call_at(struct control_client *client, const char *path, json_t *request,
+                           json_t **reply, struct error *error);
 /* The same once, with {"op": op, "path": inside} and nothing more. */
 int control_client_simple(const char *path, const char *op, json_t **reply, struct error *error);
 

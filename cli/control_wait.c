@@ -24,8 +24,7 @@ static void *ask(void *arg)
     struct control_client client;
     w->result = control_client_open(w->path, &client, &w->error);
     if (w->result == 0) {
-        control_client_set_path(&client, w->request);
-        w->result = control_client_call(&client, w->request, &w->reply, &w->error);
+        w->result = control_client_call_at(&client, w->path, w->request, &w->reply, &w->error);
         control_client_close(&client);
     } else {
         json_decref(w->request);

@@ -12,12 +12,14 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "doctor_engine.h"
 #include "findings.h"
 #include "mount_options.h"
 #include "places.h"
 
 #define FILES_WANTED 65536        /* RLIMIT_NOFILE */
+#define DEADLINE_MS 10000         /* of a request, unless --deadline says another */
 #define SPACE_WANTED (1ull << 30) /* bytes free under the metadata and written data */
 
 static bool has_sys_admin(void)
@@ -173,6 +175,8 @@ int cli_doctor(int argc, char **argv)
     if (argc > 1 && engine_by_name(argv[1]) >= 0)
         return doctor_engine(argc - 1, argv + 1);
     mount_options_init(&options);
+    options.deadline_ms = DEADLINE_MS;
+    log_set_level(LOG_ERROR); /* a request that failed is in the report */
     int r = options_parse(&store_option_set, "sluice doctor", argc, argv, &options, &result);
     if (r) {
         mount_options_free(&options);

@@ -1,8 +1,12 @@
 /* The sluice command: finds the sub-command and runs it. */
 #include "cli.h"
 
+#include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 
@@ -51,7 +55,7 @@ static void print_help(FILE *out)
           "Usage: sluice COMMAND [OPTION…]\n\nCommands:\n",
           out);
     for (size_t i = 0; i < ARRAY_LEN(commands); i++)
-        fprintf(out, "  %-11s %s\n", commands[i].name, commands[i].help);
+        fprintf(out, "  %-13s %s\n", commands[i].name, commands[i].help);
     fputs("\n`sluice COMMAND --help` tells more. First steps:\n"
           "  sluice doctor s3://BUCKET\n"
           "  sluice mount s3://BUCKET /mnt\n"
@@ -59,8 +63,30 @@ static void print_help(FILE *out)
           out);
 }
 
+/* A report that is cut off, because the disk is full for one, is no success. */
+static void check_output(void)
+{
+    bool failed = ferror(stdout) != 0;
+    errno = 0;
+    if (fflush(stdout) == 0 && !failed)
+        return;
+    fprintf(stderr, "sluice: the output could not be written%s%s\n", errno ? ": " : "",
+            errno ? strerror(errno) : "");
+    _exit(1);
+}
+
+static int run(int argc, char **argv)
+{
+    for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+        if (strcmp(commands[i].name, argv[0]) == 0)
+            return commands[i].run(argc, argv);
+    fprintf(stderr, "sluice: there is no command '%s'; `sluice --help` lists them\n", argv[0]);
+    return 2;
+}
+
 int main(int argc, char **argv)
 {
+    atexit(check_output); /* --help and --usage of a command exit by themselves */
     /* As a helper of mount(8): `mount.fuse.sluice URL DIR -o …`, or from mount.fuse: `sluice URL
      * DIR -o …`. */
     const char *base = strrchr(argv[0], '/');
@@ -72,15 +98,16 @@ int main(int argc, char **argv)
         return 2;
     }
     const char *name = argv[1];
-    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
+    bool help = strcmp(name, "help") == 0;
+    if (help && argc > 2) {
+        char *asked[] = {argv[2], (char[]){"--help"}, NULL};
+        return run(2, asked);
+    }
+    if (help || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
         print_help(stdout);
         return 0;
     }
     if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0)
-        name = "version";
-    for (size_t i = 0; i < ARRAY_LEN(commands); i++)
-        if (strcmp(commands[i].name, name) == 0)
-            return commands[i].run(argc - 1, argv + 1);
-    fprintf(stderr, "sluice: there is no command '%s'; `sluice --help` lists them\n", name);
-    return 2;
+        argv[1] = (char[]){"version"};
+    return run(argc - 1, argv + 1);
 }

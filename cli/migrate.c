@@ -93,8 +93,7 @@ static int ask(const char *path, const struct migrate_options *o, struct error *
                                                     : "cancel"));
     if (o->after)
         json_object_set_new(request, "age", json_integer((json_int_t)parse_age(o->after)));
-    control_client_set_path(&client, request);
-    r = control_client_call(&client, request, &reply, error);
+    r = control_client_call_at(&client, path, request, &reply, error);
     json_decref(reply);
     control_client_close(&client);
     return r;

@@ -218,6 +218,12 @@ static int start_log(const struct mount *m, struct error *error)
         log_level_parse(m->options.log_level, &level);
     const char *path = m->options.log_file;
     cleanup(free_ptr) char *own = NULL;
+    /* In the background stderr gets the one line of a failure, and the journal. */
+    bool silent = !m->options.foreground && !getenv("JOURNAL_STREAM");
+    if (silent)
+        log_init(level, "/dev/null");
+    if (silent && !path && m->options.read_only)
+        return 0;
     if (!path && !m->options.foreground && !m->options.read_only &&
         asprintf(&own, "%s/log", m->meta_dir) >= 0)
         path = own;
@@ -256,11 +262,6 @@ static int open_store(struct mount *m, struct error *error)
     if (m->remote && m->options.keys_of_service && !options.access_key && !options.profile) {
         mount_keys_init(&m->keys, m->meta);
         options.keys = &m->keys.source;
-    }
-    if (strcmp(m->url.scheme, "file") == 0 && !m->options.read_only) {
-        int r = places_make(m->url.bucket, error);
-        if (r < 0)
-            return r;
     }
     int r = loop_new(&m->loop, "store");
     if (r < 0)

@@ -295,7 +295,8 @@ int cli_notify(int argc, char **argv)
     r = open_mount(&n, result.args[0], &error);
     if (r == 0) {
         r = options.listen ? serve(&n, options.listen, &error) : read_input(&n, &error);
-        printf("%" PRIu64 " keys looked at, %" PRIu64 " passed over\n", n.taken, n.skipped);
+        if (r == 0 || n.taken || n.skipped)
+            printf("%" PRIu64 " keys looked at, %" PRIu64 " passed over\n", n.taken, n.skipped);
         control_client_close(&n.mount);
     }
     if (r < 0)

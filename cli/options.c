@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -101,12 +102,39 @@ static int set_string(char **field, const char *value, struct error *error)
     return 0;
 }
 
+/* A limit as a user would write it: in the largest unit that is exact. */
+static void limit_text(const struct option_spec *spec, uint64_t limit, char out[32])
+{
+    static const struct {
+        const char *name;
+        uint64_t of;
+    } sizes[] = {{"T", 1ull << 40}, {"G", 1ull << 30}, {"M", 1ull << 20}, {"K", 1ull << 10}},
+      times[] = {{"d", 86400000}, {"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}};
+    bool size = spec->type == OPTION_SIZE, time = spec->type == OPTION_DURATION;
+    size_t count = size ? ARRAY_LEN(sizes) : time ? ARRAY_LEN(times) : 0;
+    for (size_t i = 0; i < count && limit > 0; i++) {
+        uint64_t of = size ? sizes[i].of : times[i].of;
+        if (limit % of)
+            continue;
+        snprintf(out, 32, "%" PRIu64 "%s", limit / of, size ? sizes[i].name : times[i].name);
+        return;
+    }
+    snprintf(out, 32, "%" PRIu64, limit);
+}
+
 static int check_range(const struct option_spec *spec, const char *value, uint64_t number,
                        struct error *error)
 {
-    if (number < spec->min || (spec->max && number > spec->max))
-        return error_set(error, -EINVAL, "--%s: %s is out of range", spec->name, value);
-    return 0;
+    char min[32], max[32];
+    if (number >= spec->min && (!spec->max || number <= spec->max))
+        return 0;
+    limit_text(spec, spec->min, min);
+    limit_text(spec, spec->max, max);
+    if (!spec->max)
+        return error_set(error, -EINVAL, "--%s: %s is too small, %s is the least", spec->name,
+                         value, min);
+    return error_set(error, -EINVAL, "--%s: %s is not between %s and %s", spec->name, value, min,
+                     max);
 }
 
 static int set_number(const struct option_spec *spec, void *field, const char *value,
@@ -119,17 +147,18 @@ static int set_number(const struct option_spec *spec, void *field, const char *v
     case OPTION_SIZE:
         if (options_parse_size(value, &number) < 0)
             return error_set(error, -EINVAL,
-                             "--%s: '%s' is not a size (a number, then K, M, G or T)", spec->name,
-                             value);
+                             "--%s: '%s' is not a size (a whole number, then K, M, G or T)",
+                             spec->name, value);
         r = check_range(spec, value, number, error);
         if (r == 0)
             *(uint64_t *)field = number;
         return r;
     case OPTION_DURATION:
         if (options_parse_duration_ms(value, &ms) < 0)
-            return error_set(error, -EINVAL,
-                             "--%s: '%s' is not a time (a number, then ms, s, m, h or d)",
-                             spec->name, value);
+            return error_set(
+                error, -EINVAL,
+                "--%s: '%s' is not a time of up to 49 days (a whole number, then ms, s, m, h or d)",
+                spec->name, value);
         r = check_range(spec, value, ms, error);
         if (r == 0)
             *(uint32_t *)field = ms;
@@ -268,8 +297,9 @@ static int set_json_value(const struct option_spec *spec, void *target, json_t *
         snprintf(number, sizeof(number), "%lld", (long long)json_integer_value(value));
         text = number;
     } else {
-        return error_set(error, -EINVAL, "%s: \"%s\" must be a string, a number, true or false",
-                         where, spec->name);
+        return error_set(error, -EINVAL,
+                         "%s: \"%s\" must be a string, a whole number, true or false", where,
+                         spec->name);
     }
     int r = set_option(spec, target, text, error);
     return r < 0 ? error_prefix(error, "%s", where) : 0;
@@ -397,7 +427,8 @@ static error_t take(int key, char *arg, struct argp_state *state)
         return 0;
     case ARGP_KEY_END:
         if (p->result->arg_count < p->set->args_min)
-            argp_error(state, "needs %s", p->set->usage);
+            argp_error(state, "needs %.*s%s", (int)strcspn(p->set->usage, "\n"), p->set->usage,
+                       strchr(p->set->usage, '\n') ? ", or another of its forms" : "");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;

@@ -79,9 +79,8 @@ static int quota_set(const char *path, const struct quota_options *options, stru
         return r;
     }
     json_object_set_new(request, "op", json_string("quota-set"));
-    control_client_set_path(&client, request);
     json_t *reply = NULL;
-    r = control_client_call(&client, request, &reply, error);
+    r = control_client_call_at(&client, path, request, &reply, error);
     json_decref(reply);
     control_client_close(&client);
     return r;
@@ -257,7 +256,10 @@ int cli_quota(int argc, char **argv)
     if (r)
         return r - 1;
     const char *verb = result.args[0], *path = result.args[1];
-    if (strcmp(verb, "set") == 0)
+    bool lists = strcmp(verb, "get") == 0 || strcmp(verb, "list") == 0;
+    if (options.json && !lists)
+        r = error_set(&error, -EINVAL, "--json is for get and list");
+    else if (strcmp(verb, "set") == 0)
         r = quota_set(path, &options, &error);
     else if (strcmp(verb, "get") == 0)
         r = show(path, "quota-get", options.json, &error);

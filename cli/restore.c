@@ -62,10 +62,13 @@ static void note_difference(void *arg, const char *path, const char *key, bool g
         json_array_append_new(report->list, row);
 }
 
-static int print_time(void *arg, const char *time)
+/* `arg`: a list for JSON, or NULL. */
+static int take_time(void *arg, const char *time)
 {
-    (void)arg;
-    printf("%s\n", time);
+    if (arg)
+        json_array_append_new(arg, json_string(time));
+    else
+        printf("%s\n", time);
     return 0;
 }
 
@@ -107,7 +110,9 @@ static int restore(const struct restore_options *options, struct bucket *own, st
     };
     int r = 0;
     if (options->list) {
-        r = backup_list(&config.place, print_time, NULL, error);
+        r = backup_list(&config.place, take_time, report.list, error);
+        if (r >= 0 && report.list)
+            bucket_print_json(json_pack("{s:O}", "backups", report.list));
     } else {
         r = places_make(own->meta_dir, error);
         if (r == 0)

@@ -236,7 +236,10 @@ static int unmount_by_helper(const char *path, bool lazy, struct error *error)
     if (child < 0 || waitpid(child, &status, 0) < 0)
         return error_set(error, -errno, "fusermount3: %s", strerror(errno));
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-        return error_set(error, -EBUSY, "fusermount3 could not unmount %s", path);
+        return error_set(error, -EPERM,
+                         "%s: fusermount3 could not unmount it: it is in use, or neither root nor "
+                         "who mounted asks",
+                         path);
     return 0;
 }
 

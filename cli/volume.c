@@ -12,6 +12,7 @@
 
 #include "base/buf.h"
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "base/loop.h"
 #include "places.h"
 #include "volume_config.h"
@@ -142,9 +143,8 @@ static int probe_place(const char *text, const struct mount_options *options, st
     struct store_url url = {0};
     struct store *store = NULL;
     int r = store_url_parse(text, &url, error);
-    if (r == 0 && strcmp(url.scheme, "file") == 0)
-        r = places_make(url.bucket, error);
     mount_options_store(options, &store_options);
+    log_set_level(LOG_ERROR); /* a request that failed is in the command's own line */
     if (r == 0)
         r = store_open(&url, &store_options, loop, NULL, &store, error);
     if (r == 0)

@@ -272,7 +272,7 @@ static int open_private(struct file_store *f, const char *directory, struct erro
 static int open_root(struct file_store *f, const char *directory, bool read_only,
                      struct error *error)
 {
-    if (!read_only && mkdir(directory, 0755) < 0 && errno != EEXIST)
+    if (!read_only && mkdir(directory, 0700) < 0 && errno != EEXIST)
         return error_set(error, -errno, "%s: making the directory: %s", directory, strerror(errno));
     f->root = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (f->root < 0)

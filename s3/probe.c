@@ -22,6 +22,7 @@ struct probe {
     char tag[33];
     char etag[STORE_ETAG_MAX]; /* of <base>/a */
     int rc;                    /* of what must work */
+    bool unusable;             /* not even the first request was answered with success */
     struct error error;
 };
 
@@ -96,9 +97,9 @@ static void fail(struct probe *p, const char *what, int rc)
 static void probe_write(struct probe *p)
 {
     int rc = put(p, "a", ALWAYS, p->etag);
-    if (rc)
-        fail(p, "write", rc);
-    else
+    p->unusable = rc != 0;
+    p->rc = rc; /* store_probe says why */
+    if (rc == 0)
         report(p, "write", true, "objects can be written");
 }
 
@@ -337,6 +338,42 @@ static void set_caps(void *arg)
     }
 }
 
+/* What a user can do about a store that cannot be used at all. */
+static const char *advice(const struct error *error)
+{
+    const char *code = error->store_code, *text = error->message;
+    if (strcmp(code, "NoSuchBucket") == 0)
+        return "make the bucket first, or look at --endpoint and --region";
+    if (strcmp(code, "SignatureDoesNotMatch") == 0)
+        return "look at the secret key";
+    if (strcmp(code, "InvalidAccessKeyId") == 0 || strcmp(code, "XAdminUserNotFound") == 0)
+        return "look at the access key, and whether it is of this --endpoint";
+    if (error->http_status == 403)
+        return "the credentials may not write here; --read-only needs to read only";
+    if (strstr(text, "wrong version number"))
+        return "the endpoint speaks plain HTTP: http://";
+    if (strstr(text, "certificate"))
+        return "--ca-file names who may vouch for it";
+    if (strstr(text, "Empty reply"))
+        return "does the endpoint speak TLS (https://)?";
+    return error->http_status == 0 ? "look at --endpoint and the network" : NULL;
+}
+
+/* The request was one on a key of ours, which says nothing to a user. */
+static void explain(const struct probe *p, struct error *error)
+{
+    const char *at = strstr(error_text(&p->error), p->tag), *cause = at ? strstr(at, ": ") : NULL;
+    const char *hint = p->unusable ? advice(&p->error) : NULL;
+    struct error text;
+    cause = cause ? cause + 2 : error_text(&p->error);
+    error_set(&text, p->rc, "%s %s: %s%s%s%s", store_name(p->store),
+              p->unusable ? "cannot be used" : "does not do what Sluice needs", cause,
+              hint ? " (" : "", hint ? hint : "", hint ? ")" : "");
+    *error = p->error;
+    error->code = p->rc;
+    memcpy(error->message, text.message, sizeof(error->message));
+}
+
 int store_probe(struct store *store, const char *prefix,
                 void (*report_to)(void *arg, const char *what, bool good, const char *text),
                 void *arg, struct error *error)
@@ -366,9 +403,7 @@ int store_probe(struct store *store, const char *prefix,
         /* The loop thread reads them. */
         loop_call(store->loop, set_caps, &p);
     } else if (error) {
-        *error = p.error;
-        error->code = p.rc;
-        error_prefix(error, "the store does not do what Sluice needs");
+        explain(&p, error);
     }
     free(p.base);
     return p.rc;

@@ -155,8 +155,10 @@ int meta_rebuild(const struct rebuild_config *config, struct rebuild_counts *cou
     int rc = rebuild_state_begin(volume.directory, &r.state, r.error);
     if (!rc)
         rc = meta_open(&volume, &r.meta, r.error);
-    if (rc)
+    if (rc) {
+        rebuild_state_drop(volume.directory);
         return rc;
+    }
     r.parallel = config->parallel ? config->parallel : PARALLEL_DEFAULT;
     rc = run(&r);
     *counts = r.state.counts;

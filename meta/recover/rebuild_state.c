@@ -152,6 +152,13 @@ int rebuild_state_begin(const char *directory, struct rebuild_state *out, struct
     return rebuild_state_save(directory, REBUILD, out, error);
 }
 
+void rebuild_state_drop(const char *directory)
+{
+    char database[PATH_MAX];
+    if (!path_of(directory, "db", database) && access(database, F_OK) < 0)
+        rebuild_state_end(directory, REBUILD, NULL);
+}
+
 int rebuild_state_end(const char *directory, const char *name, struct error *error)
 {
     char path[PATH_MAX];

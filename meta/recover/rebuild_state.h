@@ -17,6 +17,8 @@ int rebuild_state_parse(const void *data, size_t len, struct rebuild_state *out)
 /* Before the database is opened: 0 with what is to go on from, or -EEXIST if there is a database
  * that no rebuild began. */
 int rebuild_state_begin(const char *directory, struct rebuild_state *out, struct error *error);
+/* The rebuild did not begin: forgets the file, unless there is a database. */
+void rebuild_state_drop(const char *directory);
 /* `name` of the file: "rebuild", or another's that keeps the same things (inventory.c). */
 int rebuild_state_save(const char *directory, const char *name, const struct rebuild_state *state,
                        struct error *error);

@@ -25,11 +25,19 @@ static bool is_volume_name(const char *name)
     return len > 0 && len <= WIRE_NAME_MAX && !name[len] && name[0] != '.';
 }
 
+/* 1 to 65535. getaddrinfo takes more, and connects to another port. */
+static bool is_port(const char *text)
+{
+    size_t len = strlen(text);
+    unsigned long port = strtoul(text, NULL, 10);
+    return len > 0 && len <= 5 && strspn(text, "0123456789") == len && port > 0 && port <= 65535;
+}
+
 /* HOST:PORT, or [ADDRESS]:PORT */
 static bool split_host(char *text, char **host, char **port)
 {
     char *colon = strrchr(text, ':');
-    if (!colon || !colon[1] || strspn(colon + 1, "0123456789") != strlen(colon + 1))
+    if (!colon || !is_port(colon + 1))
         return false;
     *colon = 0;
     size_t len = strlen(text);

@@ -590,7 +590,10 @@ int meta_store_detach(struct meta *meta, const char *name, struct error *error)
         return rc;
     struct stores *stores = meta->stores;
     struct link *l = find_link(stores, name);
-    rc = l ? detach(l, error) : error_set(error, -ENOENT, "there is no store %s", name);
+    if (strcmp(name, META_STORE_OWN) == 0)
+        rc = error_set(error, -EINVAL, "%s is the volume's own store", name);
+    else
+        rc = l ? detach(l, error) : error_set(error, -ENOENT, "there is no store %s", name);
     if (rc == 0) {
         set_link(stores, l->info.number, NULL);
         if (l->has_thread)

@@ -71,6 +71,7 @@ struct meta {
     _Atomic uint64_t ahead_ns; /* of half the monotonic clock: see meta_time_ns */
     _Atomic bool checkpointed; /* somebody has the checkpoint */
     _Atomic int refuse;        /* 0, or -errno for every change that a user asks for */
+    bool formatted;            /* the database was made by this open */
     _Atomic bool started;      /* all parts are there: they may be kicked */
     _Atomic bool changed;      /* since the last kick */
     _Atomic bool kick_posted;  /* or looked not long ago */

@@ -198,8 +198,11 @@ static int open_engine(struct meta *meta, const struct meta_config *config, stru
     rc = engine_volume(meta->engine, &meta->format);
     if (rc == -ENOENT && config->must_exist)
         return error_set(error, rc, "there is no volume's metadata in %s", meta->directory);
-    if (rc == -ENOENT)
-        return format(meta, config->format, error);
+    if (rc == -ENOENT) {
+        rc = format(meta, config->format, error);
+        meta->formatted = rc == 0;
+        return rc;
+    }
     if (rc)
         return error_set(error, rc, "cannot read the settings in %s: %s", meta->directory,
                          strerror(-rc));
@@ -303,6 +306,18 @@ static void free_meta(struct meta *meta)
     free(meta);
 }
 
+/* A database that was made for a prefix which is refused: nothing was recorded in it. Left there,
+ * it would look like the only place of something, and keep rebuild and restore from their work. */
+static void remove_database(const char *directory)
+{
+    static const char *const parts[] = {"db", "synced", "reserve"};
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+        char path[PATH_MAX];
+        if (snprintf(path, sizeof(path), "%s/%s", directory, parts[i]) < (int)sizeof(path))
+            remove_tree(path);
+    }
+}
+
 static void stop_stores(void *arg)
 {
     struct meta *meta = arg;
@@ -323,6 +338,7 @@ int meta_open(const struct meta_config *config, struct meta **out, struct error 
         rc = open_engine(meta, config, error);
     if (!rc && !config->read_only)
         rc = owner_take(meta, &meta->owner, error);
+    bool unused = rc == -EBUSY && meta->formatted;
     if (!rc)
         rc = loop_new(&meta->work, "meta-work");
     if (!rc) {
@@ -342,6 +358,8 @@ int meta_open(const struct meta_config *config, struct meta **out, struct error 
         if (meta->owner)
             owner_give_back(meta->owner);
         free_meta(meta);
+        if (unused)
+            remove_database(config->directory);
         return rc;
     }
     *out = meta;

@@ -54,6 +54,8 @@ static int openssl_error(struct error *error, const char *what, const char *path
 {
     unsigned long code = ERR_peek_error();
     const char *reason = code ? ERR_reason_error_string(code) : NULL;
+    if (code && ERR_SYSTEM_ERROR(code))
+        reason = strerror(ERR_GET_REASON(code));
     ERR_clear_error();
     return error_set(error, -EINVAL, "%s %s: %s", what, path, reason ? reason : "cannot be used");
 }

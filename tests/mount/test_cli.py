@@ -79,10 +79,38 @@ class Calls(unittest.TestCase):
         for arguments in ([], ["nonsense"], ["mount"], ["mount", "file:///x"], ["mount", "a", "b", "c"], ["mount", "--no-such-option", "a", "b"],
                           ["mount", "--memory", "lots", "file:///x", "/mnt"], ["mount", "--memory", "1K", "file:///x", "/mnt"],
                           ["mount", "--sync", "sometimes", "file:///x", "/mnt"], ["mount", "-o", "nonsense=1", "file:///x", "/mnt"],
-                          ["umount"], ["usage", "--no-such-option"], ["version", "x"], ["fsck"]):
+                          ["umount"], ["usage", "--no-such-option"], ["version", "x"], ["fsck"], ["warm"], ["quota", "check", "/", "--json"], ["store"],
+                          ["bench-store", "--ops", "nonsense", "file:///nonexistent"]):
             code, text = sluice(*arguments)
             self.assertEqual(code, 2, (arguments, text))
             self.assertGreater(len(text), 10, arguments)
+            self.assertLessEqual(len(text.splitlines()), 60 if not arguments else 2, text)
+
+    def test_help_by_name(self):
+        self.assertEqual(sluice("help", "umount"), sluice("umount", "--help"))
+
+    def test_a_value_out_of_range_is_answered_with_the_range(self):
+        for option, value, word in (("--memory", "1M", "128M is the least"), ("--import-ttl", "99d", "49 days"), ("--connections", "0", "between 1 and"),
+                                    ("--part-size", "6G", "between 5M and")):
+            code, text = sluice("mount", option, value, "file:///x", "/mnt")
+            self.assertEqual(code, 2, text)
+            self.assertIn(word, text)
+
+
+class Output(unittest.TestCase):
+    def test_full_disk_is_no_success(self):
+        with open("/dev/full", "w") as full:
+            for arguments in (["--help"], ["mount", "--help"], ["version"], ["bench", "--list"]):
+                done = subprocess.run([binary(), *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+                self.assertEqual((done.returncode, "No space left" in done.stderr), (1, True), (arguments, done.stderr))
+
+    def test_a_benchmark_that_nobody_reads_removes_what_it_made(self):
+        with tempfile.TemporaryDirectory() as directory:
+            process = subprocess.Popen([binary(), "bench", "--only", "metadata", "-n", "10", "-r", "2", "-t", "1", directory],
+                                       stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            process.stdout.close()
+            self.assertNotIn(process.wait(120), (0, -signal.SIGPIPE))
+            self.assertEqual(os.listdir(directory), [])
 
 
 class Bad(unittest.TestCase):
@@ -105,7 +133,8 @@ class Bad(unittest.TestCase):
 
     def test_urls(self):
         for url, word in (("bucket", "bucket"), ("http://x/y", "http"), ("s3://", "bucket name"), ("s3://UPPER_case", "bucket"), ("s3://buck/../c", ".."),
-                          ("file://relative", "file://"), ("file:///a/../b", ".."), ("s3://buck/a//b", "empty")):
+                          ("file://relative", "file://"), ("file:///a/../b", ".."), ("s3://buck/a//b", "empty"),
+                          ("sluice://127.0.0.1:99999/v", "HOST:PORT"), ("sluice://127.0.0.1:0/v", "HOST:PORT")):
             self.mount_fails(word, url=url)
 
     def test_mount_point_that_is_not_there(self):
@@ -129,6 +158,12 @@ class Bad(unittest.TestCase):
         self.assertFalse(os.path.exists(nowhere) or os.path.exists(meta))
         self.assertEqual(os.listdir(self.v.bucket), [])
 
+    def test_bucket_in_a_directory_that_is_not_there(self):
+        above = os.path.join(self.v.directory, "no")
+        code, text = sluice("mount", "file://%s/such" % above, self.v.mountpoint, "--meta-dir", os.path.join(self.v.directory, "meta"))
+        self.assertEqual((code, len(text.splitlines()), "No such file" in text), (1, 1, True), text)
+        self.assertFalse(os.path.exists(above))
+
     def test_configuration_files(self):
         path = os.path.join(self.v.directory, "config.json")
         for text, word in (("{", "config.json:1"), ("[]", "object"), ('{"no-such": 1}', "no-such"), ('{"memory": "much"}', "memory"), ('{"read-only": 3}', "read-only")):
@@ -143,6 +178,7 @@ class Bad(unittest.TestCase):
     def test_commands_outside_of_a_mount(self):
         for command in ("status", "refresh", "settle", "usage", "umount"):
             self.fails("not in a mount", command, self.v.directory)
+            self.fails("No such file", command, os.path.join(self.v.directory, "no/such"))
 
 
 class Life(unittest.TestCase):
@@ -182,6 +218,36 @@ class Life(unittest.TestCase):
         self.assertIn("a mount of Sluice already", text)
         self.assertEqual(os.listdir(other), [], "it changed the other bucket")
         self.assertFalse(os.path.exists(self.meta + ".other"))
+
+    def test_who_is_refused_leaves_no_metadata(self):
+        """It would keep rebuild and restore from their work, as if something were known to it alone."""
+        self.start()
+        other = self.meta + ".other"
+        with tempfile.TemporaryDirectory() as place:
+            for command in (["mount", self.v.url, place], ["rebuild", self.v.url]):
+                code, text = sluice(*command, "--meta-dir", other)
+                self.assertEqual((code, len(text.splitlines())), (1, 1), text)
+                self.assertIn("the prefix belongs to", text)
+                self.assertEqual(set(os.listdir(other)) & {"db", "synced", "reserve", "rebuild"}, set(), command)
+
+    def test_errors_name_the_path_in_one_line(self):
+        self.start()
+        self.v.write("two\nlines", b"")
+        missing = self.v.path("missing")
+        for command in (["du"], ["settle"], ["refresh"], ["quota", "get"], ["quota", "set", "--bytes", "1G"]):
+            code, text = sluice(*command, missing)
+            self.assertEqual((code, text), (1, "sluice %s: %s: No such file or directory\n" % (command[0], missing)))
+        code, text = sluice("pin", self.v.path("two\nlines"))  # a mount without a cache
+        self.assertEqual((code, len(text.splitlines())), (1, 2), text)
+        self.assertEqual(text.count("two lines"), 1, text)
+        code, text = sluice("store", "detach", "main", self.v.mountpoint)
+        self.assertIn("own store", text)
+        self.assertEqual(json.loads(sluice("restore", self.v.url, "--list", "--json")[1]), {"backups": []})
+
+    def test_read_only_mount_starts_in_silence(self):
+        code, text = sluice("mount", self.v.url, self.v.mountpoint, "--read-only")
+        self.addCleanup(self.take_away, self.pid())
+        self.assertEqual((code, text), (0, ""))
 
     def test_umount_leaves_plain_objects_and_keep_does_not(self):
         self.start("--settle-delay", "1h")
@@ -323,6 +389,13 @@ class Doctor(unittest.TestCase):
             self.assertEqual(code, 0, text)
             self.assertRegex(text, r"ok +put-if-none-match")
             self.assertEqual(list(gw.list("bucket")), [], "it left something behind")
+
+    def test_of_a_bucket_that_is_not_there(self):
+        with Gateway() as gw:
+            code, text = sluice("doctor", "s3://missing", env=gw.env())
+            self.assertEqual((code, text.count("NoSuchBucket")), (1, 1), text)
+            self.assertIn("make the bucket first", text)
+            self.assertNotIn("probe", text)
 
     def test_of_a_directory(self):
         v = Volume()

@@ -43,7 +43,7 @@ TEST(remote_url, bad_ones)
         "sluice://:7/v",         "sluice://h:7/.v",      "sluice://h:7/v/..",
         "sluice://h:7/v/a/../b", "sluice://h:7/v/./b",   "sluice://h:7//a",
         "sluice+unix://run/s:v", "sluice+unix:///run/s", "sluice+unix:///run/s:",
-        "sluice://h:x/v/a",
+        "sluice://h:x/v/a",      "sluice://h:0/v",       "sluice://h:65536/v",
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct meta_remote_url url;
