@@ -59,7 +59,7 @@ bool data_was_read(struct data *data, uint64_t ino)
     struct file *file;
     pthread_mutex_lock(&data->lock);
     HASH_FIND(hh, data->files, &ino, sizeof(ino), file);
-    bool was = !file && kept_slot(data, ino)->ino == ino && kept_slot(data, ino)->pages;
+    bool was = !file && kept_slot(data, ino)->ino == ino && kept_slot(data, ino)->read;
     pthread_mutex_unlock(&data->lock);
     return was;
 }
@@ -154,6 +154,7 @@ void file_put(struct file *file)
     *kept_slot(data, file->ino) = (struct data_kept){.ino = file->ino,
                                                      .data_version = file->data_version,
                                                      .pages = !file->cache_stale,
+                                                     .read = !file->cache_stale,
                                                      .picks = file->picks};
     if (!data->files)
         pthread_cond_broadcast(&data->files_gone);

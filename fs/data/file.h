@@ -37,7 +37,8 @@ struct pass;             /* passthrough.h: the kernel reads the file by itself *
 #define DATA_KEPT_SLOTS 65536
 struct data_kept {
     uint64_t ino, data_version; /* when it was last open: an answer with an older one came late */
-    bool pages;                 /* the kernel's pages are of that version, if it has any */
+    bool pages;                 /* the kernel's pages are of that version, if it has any; */
+    bool read;                  /* they were when it was last open: it may be read again */
     bool picks;                 /* file->picks */
 };
 
