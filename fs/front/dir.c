@@ -13,8 +13,12 @@
 /* --- An open directory. The kernel reads one position after the other through one handle. */
 struct directory {
     struct front_opened opened;
+    struct dir_kept *kept;
+    bool keeps; /* the positions are those of the kernel's listing; else `own` */
     pthread_mutex_t lock;
-    struct dir_positions positions; /* under lock */
+    /* under lock */
+    struct dir_positions *positions, own;
+    uint64_t end; /* the cookie after which there was nothing more; 0: not known */
 };
 
 static struct directory *directory_of(const struct fuse_file_info *fi)
@@ -24,6 +28,21 @@ static struct directory *directory_of(const struct fuse_file_info *fi)
 
 /* The kernel may keep the listing if it learns of each change: it makes them itself, or is told
  * (notify.c). What is in the bucket changes without a word. */
+static void use_listing(struct directory *d, struct front_request *r)
+{
+    struct fs *fs = r->fs;
+    bool known = false;
+    d->kept = fs->listings;
+    if (fs->names_cached && (fs->config.shared || !r->meta.reply.attr.listed))
+        d->positions = dir_kept_take(d->kept, r->ino, &known);
+    d->keeps = d->positions;
+    r->fi.cache_readdir = d->keeps;
+    r->fi.keep_cache = known; /* or it is another handle's */
+    dir_positions_init(&d->own);
+    if (!d->keeps)
+        d->positions = &d->own;
+}
+
 static void opendir_done(struct front_request *r)
 {
     struct fs *fs = r->fs;
@@ -34,11 +53,9 @@ static void opendir_done(struct front_request *r)
     }
     d->opened.kind = FRONT_DIRECTORY;
     pthread_mutex_init(&d->lock, NULL);
-    dir_positions_init(&d->positions);
+    use_listing(d, r);
     front_opened_add(fs, &d->opened);
     r->fi.fh = (uintptr_t)d;
-    r->fi.cache_readdir = r->fi.keep_cache =
-        fs->names_cached && (fs->config.shared || !r->meta.reply.attr.listed);
     if (fuse_reply_open(r->req, &r->fi) < 0) {
         front_opened_remove(fs, &d->opened);
         front_directory_free(&d->opened);
@@ -67,7 +84,9 @@ void front_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void front_directory_free(struct front_opened *opened)
 {
     struct directory *d = container_of(opened, struct directory, opened);
-    dir_positions_done(&d->positions);
+    if (d->keeps)
+        dir_kept_give(d->kept, d->positions);
+    dir_positions_done(&d->own);
     pthread_mutex_destroy(&d->lock);
     free(d);
 }
@@ -87,6 +106,7 @@ struct fill {
     struct front_request *r;
     char *bytes;
     size_t used;
+    uint64_t last; /* cookie of what was added last */
 };
 
 /* False: no room, nothing was added. */
@@ -101,6 +121,7 @@ static bool fill_entry(struct fill *f, const char *name, const struct fuse_entry
     if (len > left)
         return false;
     f->used += len;
+    f->last = cookie;
     return true;
 }
 
@@ -157,10 +178,13 @@ static void readdir_done(struct front_request *r)
     if (result == 0 && fill_dots(&f)) {
         pthread_mutex_lock(&d->lock);
         for (; given < r->meta.reply.entry_count; given++) {
-            result = fill_name(&f, &d->positions, &r->meta.reply.entries[given]);
+            result = fill_name(&f, d->positions, &r->meta.reply.entries[given]);
             if (result <= 0)
                 break;
         }
+        /* The kernel asks once more, and is told so then: nothing that came meanwhile. */
+        if (r->meta.reply.end && given == r->meta.reply.entry_count)
+            d->end = f.last;
         pthread_mutex_unlock(&d->lock);
     }
     if (result < 0 && f.used == 0) {
@@ -173,12 +197,28 @@ static void readdir_done(struct front_request *r)
     front_end(r);
 }
 
+/* Of a listing that began before: a new one looks anew. */
+static bool is_at_end(struct directory *d, uint64_t offset)
+{
+    pthread_mutex_lock(&d->lock);
+    if (offset == 0)
+        d->end = 0;
+    bool end = offset && offset == d->end;
+    pthread_mutex_unlock(&d->lock);
+    return end;
+}
+
 static void read_directory(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
                            const struct fuse_file_info *fi, bool plus)
 {
     struct fs *fs = front_fs(req);
     if (front_is_control(ino)) {
         control_readdir(req, size, off, plus);
+        return;
+    }
+    struct directory *d = directory_of(fi);
+    if (is_at_end(d, (uint64_t)off)) {
+        fuse_reply_buf(req, NULL, 0);
         return;
     }
     struct front_request *r = front_begin(fs, req, FRONT_READDIR);
@@ -190,15 +230,14 @@ static void read_directory(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
     r->size = size < FRONT_MAX_IO ? size : FRONT_MAX_IO;
     r->offset = (uint64_t)off;
     r->heap = malloc(r->size);
-    struct directory *d = directory_of(fi);
     struct meta_name *after = &r->meta.op.name;
     int result = r->heap ? 0 : -ENOMEM;
     if (result == 0) {
         after->bytes = r->names[0];
         pthread_mutex_lock(&d->lock);
         if (off == 0)
-            dir_positions_rewind(&d->positions);
-        result = dir_positions_find(&d->positions, r->offset, r->names[0], &after->len);
+            dir_positions_rewind(d->positions);
+        result = dir_positions_find(d->positions, r->offset, r->names[0], &after->len);
         pthread_mutex_unlock(&d->lock);
     }
     if (result < 0) {

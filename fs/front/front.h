@@ -63,6 +63,7 @@ extern const char *const front_op_names[FRONT_OP_COUNT];
 
 struct inodes;
 struct notify;
+struct dir_kept;
 struct control;
 struct front_opened;
 struct leave;
@@ -80,6 +81,7 @@ struct fs {
     struct fs_config config; /* its strings are copies */
     struct inodes *inodes;
     struct notify *notify;
+    struct dir_kept *listings; /* front_dir.h */
     struct metric *seconds[FRONT_OP_COUNT];
     struct metric *errors;
     double long_timeout_s, import_timeout_s, negative_timeout_s;

@@ -2,11 +2,14 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <stdbool.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <uthash.h>
+#include <utlist.h>
 
 #include "base/buf.h"
+#include "base/cleanup.h"
 
 #define CHUNK_NAMES 256
 
@@ -100,4 +103,96 @@ int dir_positions_find(const struct dir_positions *p, uint64_t cookie, char name
         *len = shared + rest;
     }
     return 0;
+}
+
+/* What goes with the kernel's listings */
+
+struct dir_kept_one {
+    uint64_t ino;
+    struct dir_positions positions;
+    bool taken;
+    struct dir_kept_one *prev, *next; /* kept->idle, when not taken */
+    UT_hash_handle hh;
+};
+
+struct dir_kept {
+    pthread_mutex_t lock;
+    /* under lock */
+    struct dir_kept_one *all;
+    struct dir_kept_one *idle; /* those of longest ago first */
+    size_t idle_count, idle_names;
+};
+
+static size_t names_of(const struct dir_kept_one *one)
+{
+    return one->positions.next - DIR_COOKIE_FIRST;
+}
+
+int dir_kept_new(struct dir_kept **out)
+{
+    struct dir_kept *kept = calloc(1, sizeof(*kept));
+    if (!kept)
+        return -ENOMEM;
+    pthread_mutex_init(&kept->lock, NULL);
+    *out = kept;
+    return 0;
+}
+
+static void unlist_locked(struct dir_kept *kept, struct dir_kept_one *one)
+{
+    DL_DELETE(kept->idle, one);
+    kept->idle_count--;
+    kept->idle_names -= names_of(one);
+}
+
+static void forget_locked(struct dir_kept *kept, struct dir_kept_one *one)
+{
+    unlist_locked(kept, one);
+    HASH_DEL(kept->all, one);
+    dir_positions_done(&one->positions);
+    free(one);
+}
+
+void dir_kept_free(struct dir_kept *kept)
+{
+    if (!kept)
+        return;
+    while (kept->idle)
+        forget_locked(kept, kept->idle);
+    pthread_mutex_destroy(&kept->lock);
+    free(kept);
+}
+
+struct dir_positions *dir_kept_take(struct dir_kept *kept, uint64_t ino, bool *known)
+{
+    struct dir_kept_one *one;
+    pthread_mutex_lock(&kept->lock);
+    HASH_FIND(hh, kept->all, &ino, sizeof(ino), one);
+    *known = one;
+    if (one && one->taken) {
+        one = NULL;
+    } else if (one) {
+        unlist_locked(kept, one);
+    } else if ((one = calloc(1, sizeof(*one)))) {
+        one->ino = ino;
+        dir_positions_init(&one->positions);
+        HASH_ADD(hh, kept->all, ino, sizeof(one->ino), one);
+    }
+    if (one)
+        one->taken = true;
+    pthread_mutex_unlock(&kept->lock);
+    return one ? &one->positions : NULL;
+}
+
+void dir_kept_give(struct dir_kept *kept, struct dir_positions *positions)
+{
+    struct dir_kept_one *one = container_of(positions, struct dir_kept_one, positions);
+    pthread_mutex_lock(&kept->lock);
+    one->taken = false;
+    DL_APPEND(kept->idle, one);
+    kept->idle_count++;
+    kept->idle_names += names_of(one);
+    while (kept->idle_count > DIR_KEPT_DIRECTORIES || kept->idle_names > DIR_KEPT_NAMES)
+        forget_locked(kept, kept->idle);
+    pthread_mutex_unlock(&kept->lock);
 }

@@ -13,6 +13,7 @@
 #ifndef SLUICE_FS_FRONT_DIR_H
 #define SLUICE_FS_FRONT_DIR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -42,5 +43,25 @@ uint64_t dir_positions_add(struct dir_positions *p, const char *name, size_t len
  * of this handle. */
 int dir_positions_find(const struct dir_positions *p, uint64_t cookie, char name[DIR_NAME_MAX],
                        size_t *len);
+
+/*
+ * The kernel may keep the listing of a directory, for all its handles, with the cookies of the one
+ * that listed it. Who reads from there is sent on to us when others have changed the directory
+ * meanwhile: then we must know what that one's cookies stand for. And nobody else may list it anew
+ * into the kernel's cache, where the cookies that he has would be other names, or none. So one
+ * handle at a time uses the kernel's listing, and has the positions that it was made with; they are
+ * kept for the next one. Thread-safe.
+ */
+struct dir_kept;
+/* So much of what nobody has open. */
+#define DIR_KEPT_DIRECTORIES 16384
+#define DIR_KEPT_NAMES (1u << 20)
+int dir_kept_new(struct dir_kept **out);
+void dir_kept_free(struct dir_kept *kept); /* all were given back */
+/* The positions that go with the kernel's listing of the directory, until dir_kept_give. NULL:
+ * another handle has them, or there is no memory: then it must be listed past the kernel. *known:
+ * they go with what the kernel has now; else that must be dropped. */
+struct dir_positions *dir_kept_take(struct dir_kept *kept, uint64_t ino, bool *known);
+void dir_kept_give(struct dir_kept *kept, struct dir_positions *positions);
 
 #endif

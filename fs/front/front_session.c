@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "control/front_control.h"
 #include "front.h"
+#include "front_dir.h"
 #include "front_inodes.h"
 #include "leave.h"
 
@@ -141,6 +142,8 @@ int fs_new(const struct fs_config *config, struct fs **out, struct error *error)
         result = inodes_new(&fs->inodes);
     if (result == 0)
         result = notify_new(fs, &fs->notify);
+    if (result == 0)
+        result = dir_kept_new(&fs->listings);
     if (result < 0) {
         fs_free(fs);
         return error_set(error, result, "no memory");
@@ -157,6 +160,7 @@ void fs_free(struct fs *fs)
     if (fs->session)
         fuse_session_destroy(fs->session);
     front_pool_done(fs);
+    dir_kept_free(fs->listings);
     notify_free(fs->notify);
     inodes_free(fs->inodes);
     sem_destroy(&fs->stop);

@@ -98,3 +98,47 @@ TEST(dir_positions, are_forgotten_by_rewind)
     check_mem(name, "again", 5);
     dir_positions_done(&p);
 }
+
+TEST(dir_kept, one_handle_at_a_time_has_what_the_last_one_had)
+{
+    struct dir_kept *kept;
+    struct dir_positions *p;
+    bool known = true;
+    check_int(dir_kept_new(&kept), 0);
+    p = dir_kept_take(kept, 7, &known);
+    check(p != NULL);
+    check(!known);
+    check(dir_positions_add(p, "a", 1) == DIR_COOKIE_FIRST);
+    check(dir_kept_take(kept, 7, &known) == NULL);
+    check(known);
+    dir_kept_give(kept, p);
+    check(dir_kept_take(kept, 7, &known) == p);
+    check(known);
+    char name[DIR_NAME_MAX];
+    size_t len = 0;
+    check_int(dir_positions_find(p, DIR_COOKIE_FIRST, name, &len), 0);
+    check_uint(len, 1);
+    dir_kept_give(kept, p);
+    dir_kept_free(kept);
+}
+
+TEST(dir_kept, those_of_longest_ago_are_forgotten)
+{
+    struct dir_kept *kept;
+    bool known;
+    check_int(dir_kept_new(&kept), 0);
+    struct dir_positions *used = dir_kept_take(kept, 1, &known);
+    for (uint64_t ino = 2; ino < DIR_KEPT_DIRECTORIES + 3; ino++)
+        dir_kept_give(kept, dir_kept_take(kept, ino, &known));
+    dir_kept_give(kept, dir_kept_take(kept, 2, &known));
+    check(!known);
+    dir_kept_give(kept, dir_kept_take(kept, DIR_KEPT_DIRECTORIES + 2, &known));
+    check(known);
+    /* One with more names than are kept in all. */
+    for (unsigned i = 0; i <= DIR_KEPT_NAMES; i++)
+        dir_positions_add(used, "name", 4);
+    dir_kept_give(kept, used);
+    dir_kept_give(kept, dir_kept_take(kept, 1, &known));
+    check(!known);
+    dir_kept_free(kept);
+}
