@@ -44,6 +44,7 @@ bool pass_staged_eligible_locked(const struct data_handle *handle)
            !file->upload && !file->unlinked && !file->giving_up && file->committed_size == 0 &&
            !(file->attr.mode & (S_ISUID | S_ISGID)) && !file->attr.has_xattr &&
            !meta_quota_active(data->meta) && !durability_must_wait(file) &&
+           !staging_area_is_crowded(data->area) &&
            staging_area_bytes(data->area) < staging_area_max(data->area) / ROOM_SHARE;
 }
 

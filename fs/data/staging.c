@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -28,6 +29,7 @@
 /* On a disk with less than that so much is tried all the same: it fails with ENOSPC, or not. */
 #define ROOM_MIN (16ull << 20)
 #define SUMS_AT_ONCE 256 /* blocks */
+#define DESCRIPTORS_OTHERS 1024
 
 static int read_boot_id(char id[STAGING_BOOT_ID + 1])
 {
@@ -63,6 +65,17 @@ static int make_path(const char *path)
     return rc;
 }
 
+/* The rest is for the store, the database and the cache, which a flush needs: without them nothing
+ * would ever give a descriptor back. */
+static uint64_t files_max(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur == RLIM_INFINITY)
+        return UINT64_MAX;
+    uint64_t others = MIN((uint64_t)limit.rlim_cur / 2, (uint64_t)DESCRIPTORS_OTHERS);
+    return MAX((limit.rlim_cur - others) / 2, (uint64_t)1);
+}
+
 static int area_lock(struct staging_area *area, const char *path, struct error *error)
 {
     area->dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -89,6 +102,7 @@ int staging_area_open(const char *path, uint64_t max_bytes, uint32_t inline_max,
         return error_set(error, -ENOMEM, "staging directory %s: no memory", path);
     area->dir_fd = area->lock_fd = -1;
     area->max_bytes = max_bytes;
+    area->max_files = files_max();
     atomic_init(&area->next_number, clock_wall_ns());
     atomic_init(&area->limit, max_bytes);
     rc = area_lock(area, path, error);
@@ -159,7 +173,13 @@ bool staging_area_full(struct staging_area *area)
 {
     uint64_t bytes = staging_area_bytes(area);
     measure_room(area, bytes);
-    return bytes >= atomic_load_explicit(&area->limit, memory_order_relaxed);
+    return bytes >= atomic_load_explicit(&area->limit, memory_order_relaxed) ||
+           atomic_load_explicit(&area->files, memory_order_relaxed) >= area->max_files;
+}
+
+bool staging_area_is_crowded(struct staging_area *area)
+{
+    return atomic_load_explicit(&area->files, memory_order_relaxed) >= area->max_files / 2;
 }
 
 struct staging *staging_alloc(struct staging_area *area, uint64_t ino)
@@ -328,6 +348,7 @@ static void close_task_run(struct pool_task *task)
     close(view->fd);
     if (view->log_fd >= 0)
         close(view->log_fd);
+    atomic_fetch_sub_explicit(&view->area->files, 1, memory_order_relaxed);
     free(view);
 }
 

@@ -38,8 +38,10 @@ void staging_area_close(struct staging_area *area);       /* all stagings were f
 uint64_t staging_area_bytes(struct staging_area *area);   /* any thread */
 uint64_t staging_area_scratch(struct staging_area *area); /* any thread: those of scratch */
 uint64_t staging_area_max(struct staging_area *area); /* any thread: as much as may be staged now */
-bool staging_area_full(struct staging_area *area); /* any thread: writers should wait and flushes be
-                                                      hurried */
+/* Any thread: writers should wait and flushes be hurried. So many bytes, or so many files that the
+ * process would run out of descriptors. */
+bool staging_area_full(struct staging_area *area);
+bool staging_area_is_crowded(struct staging_area *area); /* half as many files as may be */
 
 /* What a dead process left. */
 struct staging_found {

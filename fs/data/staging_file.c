@@ -290,6 +290,7 @@ int staging_file_create(struct staging *staging)
     *file = (struct staging_view){
         .area = area, .fd = TAKE_FD(fd), .log_fd = staging->log_fd, .refs = 1};
     staging->file = file;
+    atomic_fetch_add_explicit(&area->files, 1, memory_order_relaxed);
     staging->alone = alone;
     if (staging->slot >= 0)
         small_put(area->small, staging->slot);
@@ -491,6 +492,7 @@ int staging_file_recover(struct staging_area *area, const char *name,
     *file = (struct staging_view){
         .area = area, .fd = TAKE_FD(fd), .log_fd = staging->log_fd, .refs = 1};
     staging->file = file;
+    atomic_fetch_add_explicit(&area->files, 1, memory_order_relaxed);
     staging->data_number = header.data_number;
     staging->log_generation = header.generation;
     staging->flags = header.flags;
@@ -558,6 +560,7 @@ static struct staging *alone_staging(struct staging_area *area, const char *name
     }
     *file = (struct staging_view){.area = area, .fd = TAKE_FD(fd), .log_fd = -1, .refs = 1};
     staging->file = file;
+    atomic_fetch_add_explicit(&area->files, 1, memory_order_relaxed);
     staging->data_number = number;
     staging->flags = STAGING_LOCAL;
     staging->base_version = STAGING_FIRST_VERSION;

@@ -21,7 +21,7 @@ struct small_area;
 struct staging_area {
     /* immutable */
     int dir_fd, lock_fd;
-    uint64_t max_bytes;
+    uint64_t max_bytes, max_files;
     char boot_id[STAGING_BOOT_ID + 1];
     struct small_area *small; /* NULL: there was no room for it */
     struct pool *closer;      /* closing a large removed file takes long: not on a request's way */
@@ -32,6 +32,7 @@ struct staging_area {
     _Atomic uint64_t scratch_bytes; /* of bytes: those with STAGING_SCRATCH */
     _Atomic uint64_t limit;         /* of bytes: max_bytes, less on a disk that gets full */
     _Atomic uint64_t measured_ms;
+    _Atomic uint64_t files;       /* struct staging_view: two descriptors each */
     _Atomic uint64_t next_number; /* of a file of bytes */
     /* Synced logs that were removed, and how many of them are surely gone from the disk. */
     _Atomic uint64_t logs_removed, logs_gone;

@@ -140,7 +140,8 @@ static void tend_once(struct data *data)
 {
     bool begun = flush_due(data, false);
     bool waiting = has_waiting(data);
-    if (waiting || staging_area_bytes(data->area) >= staging_area_max(data->area) / 2)
+    if (waiting || staging_area_bytes(data->area) >= staging_area_max(data->area) / 2 ||
+        staging_area_is_crowded(data->area))
         begun |= flush_due(data, true);
     if (waiting)
         write_wait_run(data, begun);

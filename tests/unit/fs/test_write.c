@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -802,4 +803,47 @@ TEST(write, a_sync_that_failed_is_not_forgotten, .init = begin_local, .fini = en
     close(pipes[0]);
     close(pipes[1]);
     data_file_release(h);
+}
+
+/* --- Few descriptors */
+
+static void begin_few(void)
+{
+    data_begin(&t);
+    check_int(data_test_close(&t), 0);
+    struct rlimit limit;
+    check_int(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = 160;
+    check_int(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    data_test_open(&t);
+}
+
+static void end_few(void)
+{
+    struct rlimit limit;
+    end();
+    check_int(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = limit.rlim_max;
+    check_int(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+TEST(write, more_open_files_than_descriptors_wait_for_a_flush, .init = begin_few, .fini = end_few)
+{
+    enum { FILES = 120 };
+    static struct data_handle *handles[FILES];
+    static uint8_t bytes[70 * KIB];
+    uint64_t ino[FILES];
+    t.data->inline_max = t.data->inline_most = 0;
+    random_fill(bytes, sizeof(bytes));
+    for (unsigned i = 0; i < FILES; i++) {
+        char name[20];
+        snprintf(name, sizeof(name), "file-%u", i);
+        handles[i] = data_test_create(&t, name, &ino[i]);
+        check_int(data_test_write(handles[i], bytes + i, 0, 60 * KIB), 60 * KIB);
+    }
+    for (unsigned i = 0; i < FILES; i++) {
+        check_int(data_test_flush(handles[i]), 0);
+        data_test_check_committed(&t, ino[i], bytes + i, 60 * KIB);
+        data_file_release(handles[i]);
+    }
 }
