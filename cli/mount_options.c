@@ -218,7 +218,7 @@ static const struct option_spec specs[] = {
 
     {"log-file", 0, OPTION_STRING, AT(log_file), "FILE",
      "Append the log there (the journal or stderr in the foreground; log in the metadata directory "
-     "otherwise)",
+     "otherwise, which a read-only mount has not)",
      .group = GROUP_LOG},
     {"metrics-address", 0, OPTION_STRING, AT(metrics_address), "ADDRESS",
      "Serve /metrics (Prometheus), /healthz and /readyz there, as 127.0.0.1:9180 (nowhere)",
@@ -264,7 +264,8 @@ const struct option_set store_option_set = {
            "Says what to do about each finding. Writes only objects of its own under "
            ".sluice/probe/, and removes them. With an engine's name it reads that engine's "
            "configuration instead (sluice doctor spark --help)."
-           "\vEnds with 0 if all is well, 1 if something will not work.",
+           "\vA request is tried for 10 s here, unless --deadline says another time. Ends with 0 "
+           "if all is well, 1 if something will not work.",
     .args_min = 0,
     .args_max = 1,
     .reads_config = true,
