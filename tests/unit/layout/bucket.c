@@ -452,6 +452,7 @@ static void keep_late(const struct store_op *op)
         meta[i] = (struct store_meta){copy_text(op->meta[i].name), copy_text(op->meta[i].value)};
     late->op = (struct store_op){.kind = STORE_PUT,
                                  .key = copy_text(op->key),
+                                 .storage_class = copy_text(op->storage_class),
                                  .if_none_match = true,
                                  .iov = iov,
                                  .iov_count = 1,
@@ -480,6 +481,7 @@ static void arrive(struct late *late)
     free((void *)op.meta);
     free(op.iov->iov_base);
     free((void *)op.iov);
+    free((char *)op.storage_class);
     free((char *)op.key);
 }
 
