@@ -11,8 +11,9 @@
 #include <unistd.h>
 
 #include "cache/cache.h"
-#include "data/staging_log.h"
+#include "data/staging_impl.h"
 #include "data/staging_ranges.h"
+#include "staging_lib.h"
 #include "test.h"
 
 #define INLINE_MAX 32768u
@@ -319,13 +320,7 @@ TEST(staging, what_another_boot_left_is_discarded, .init = make_directory, .fini
     staging_leave(small);
     staging_area_close(area);
 
-    char path[5000];
-    snprintf(path, sizeof(path), "%s/small", directory);
-    int fd = open(path, O_RDWR);
-    check(fd >= 0);
-    check_int(pwrite(fd, "ffffffff", 8, 16), 8); /* the boot id begins here */
-    close(fd);
-
+    staging_lib_change_boot(directory, INO);
     area = open_area(1ull << 30);
     struct recovered recovered = {0};
     uint64_t discarded = 0;
@@ -443,28 +438,10 @@ static void sync_all(struct staging *staging)
     staging_sync_done(&sync);
 }
 
-/* The log is one of before a restart of the host. */
-static void change_boot(void)
-{
-    char path[5000];
-    struct staging_header header;
-    snprintf(path, sizeof(path), "%s/%016x", directory, INO);
-    int fd = open(path, O_RDWR);
-    check(fd >= 0);
-    check_int(pread(fd, &header, sizeof(header), 0), sizeof(header));
-    const struct staging staging = {.ino = header.ino,
-                                    .log_generation = header.generation,
-                                    .data_number = header.data_number,
-                                    .flags = header.flags};
-    staging_header_fill(&header, &staging, "00000000-0000-0000-0000-000000000000");
-    check_int(pwrite(fd, &header, sizeof(header), 0), sizeof(header));
-    close(fd);
-}
-
 static struct staging *power_loss(struct staging_area **area, uint64_t *discarded)
 {
     staging_area_close(*area);
-    change_boot();
+    staging_lib_change_boot(directory, INO);
     *area = open_area(1ull << 30);
     struct recovered recovered = {0};
     check_int(staging_recover(*area, note_found, &recovered, discarded), 0);

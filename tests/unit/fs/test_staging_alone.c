@@ -8,7 +8,8 @@
 #include <unistd.h>
 
 #include "data/staging.h"
-#include "data/staging_log.h"
+#include "data/staging_impl.h"
+#include "staging_lib.h"
 #include "test.h"
 
 #define INLINE_MAX 32768u
@@ -60,29 +61,6 @@ static bool has_log(void)
     return exists(name);
 }
 
-/* The log that is left, if any, is of another boot; so is the area of small files. */
-static void change_boot(void)
-{
-    char path[5000];
-    struct staging_header header;
-    snprintf(path, sizeof(path), "%s/small", directory);
-    int fd = open(path, O_RDWR);
-    check_int(pwrite(fd, "ffffffff", 8, 16), 8);
-    close(fd);
-    snprintf(path, sizeof(path), "%s/%016x", directory, INO);
-    fd = open(path, O_RDWR);
-    if (fd < 0)
-        return;
-    check_int(pread(fd, &header, sizeof(header), 0), sizeof(header));
-    const struct staging staging = {.ino = header.ino,
-                                    .log_generation = header.generation,
-                                    .data_number = header.data_number,
-                                    .flags = header.flags};
-    staging_header_fill(&header, &staging, "00000000-0000-0000-0000-000000000000");
-    check_int(pwrite(fd, &header, sizeof(header), 0), sizeof(header));
-    close(fd);
-}
-
 struct recovered {
     unsigned count;
     struct staging_found found;
@@ -105,7 +83,7 @@ static struct recovered next_process(struct staging_area **area, bool power_loss
     uint64_t discarded;
     staging_area_close(*area);
     if (power_loss)
-        change_boot();
+        staging_lib_change_boot(directory, INO);
     *area = open_area();
     check_int(staging_recover(*area, note_found, &recovered, &discarded), 0);
     return recovered;
