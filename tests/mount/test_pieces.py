@@ -51,6 +51,16 @@ class Pieces(unittest.TestCase):
         self.write(v, PIECE)
         self.assertEqual(self.asked_to_read(v), 0)
 
+    def test_what_the_kernel_collects_is_no_hole(self):
+        v = self.start("--writeback")
+        with open(v.path("f"), "wb", buffering=0) as f:
+            f.truncate(1 << 20)
+            f.seek(1 << 19)
+            f.write(b"x" * 4096)
+            start = os.lseek(f.fileno(), 0, os.SEEK_DATA)
+            self.assertLessEqual(start, 1 << 19)
+            self.assertGreaterEqual(os.lseek(f.fileno(), start, os.SEEK_HOLE), (1 << 19) + 4096)
+
     def test_another_reader_keeps_what_it_has(self):
         v = self.start()
         self.write(v, PIECE)
