@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/param.h>
 #include <utlist.h>
 
 #include "base/cleanup.h"
@@ -206,12 +207,28 @@ void remote_lock_offline(struct remote *remote)
 
 /* Answers */
 
+/* What is in the way of a lock that the service gave is no more: its owner waits for the answer of
+ * an unlock or another type, or is converting its flock. */
+static void note_given_up(struct remote *remote, const struct lock *lock,
+                          const struct lock *conflict)
+{
+    struct lock none = *conflict;
+    none.type = LOCKS_NONE;
+    none.start = MAX(lock->start, conflict->start);
+    none.end = MIN(lock->end, conflict->end);
+    locks_try(remote->locks, &none, NULL);
+}
+
 static void note_locked(struct remote *remote, const struct remote_call *c)
 {
     const struct lock *lock = &c->lock_message.lock;
+    struct lock conflict;
     if (c->lock_message.how == WIRE_LOCK_TEST)
         return;
-    int rc = locks_try(remote->locks, lock, NULL);
+    int rc;
+    size_t most = locks_count(remote->locks);
+    while ((rc = locks_try(remote->locks, lock, &conflict)) == -EAGAIN && most--)
+        note_given_up(remote, lock, &conflict);
     if (rc < 0)
         log_error("lock not noted", "ino=%llu error=%d effect=\"lost if the service restarts\"",
                   (unsigned long long)lock->ino, -rc);

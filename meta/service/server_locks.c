@@ -167,9 +167,9 @@ int lock_claims_take(struct session *session, const uint8_t *data, size_t len)
 
 void session_locks_over(struct session *session)
 {
-    struct locker *locker, *next;
-    HASH_ITER(hh, session->lockers, locker, next)
-    {
+    struct locker *locker;
+    /* Each that goes may let another of this session have its lock, which frees it. */
+    while ((locker = session->lockers)) {
         if (!locker->parked)
             locks_cancel(session->volume->locks, &locker->waiter);
         locker_free(locker);

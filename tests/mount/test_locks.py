@@ -145,6 +145,38 @@ class Locks(Base):
         b.unlock(n)
         self.assertEqual(c.answer(), "None")
 
+    def test_handed_on_within_a_mount(self):
+        """The service tells of the next holder before it answers who gave up; the next one's close gives up, too."""
+        n = self.name
+        flock = "fcntl.flock(files[%r], %d)"
+        gives_up = {
+            "unlock": lambda a: a.unlock(n),
+            "a part": lambda a: a.unlock(n, 10, 10),
+            "close": lambda a: a.do("os.close(files[%r])" % n),
+        }
+        for how, give_up in gives_up.items():
+            a, b, c = self.holder(self.a), self.holder(self.a), self.holder(self.b)
+            self.assertEqual(a.lock(n, wait=True), "None")
+            b.send(b.line(n, 12, 3))
+            self.waits(1)
+            self.assertEqual(give_up(a), "None")
+            self.assertEqual(b.answer(), "None")
+            self.assertEqual(c.lock(n, 12, 3), "EAGAIN")
+            b.do("os.close(files[%r])" % n)
+            self.assertEqual(c.lock(n, 12, 3), "None", how)
+            for h in (a, b, c):
+                h.close()
+        a, b, c = self.holder(self.a), self.holder(self.a), self.holder(self.b)
+        self.assertEqual(a.do(flock % (n, fcntl.LOCK_SH)), "None")
+        b.send(flock % (n, fcntl.LOCK_EX))
+        self.waits(1)
+        a.send(flock % (n, fcntl.LOCK_EX))  # gives up the other first
+        self.assertEqual(b.answer(), "None")
+        self.waits(1)
+        b.do("os.close(files[%r])" % n)
+        self.assertEqual(a.answer(), "None")
+        self.assertEqual(c.do(flock % (n, fcntl.LOCK_SH | fcntl.LOCK_NB)), "EAGAIN")
+
     def test_deadlock_is_found(self):
         n, m = self.name, self.name + "2"
         a, b = self.holder(self.a, n, m), self.holder(self.b, n, m)
@@ -336,6 +368,18 @@ class Faults(Base):
         self.a.kill()
         self.assertEqual(b.answer(), "None")
         self.assertEqual(self.counts(), (1, 0))
+
+    def test_a_killed_mount_whose_requests_wait_for_each_other(self):
+        b, first, second = self.holder(self.b), self.holder(self.a), self.holder(self.a)
+        self.assertEqual(b.lock(self.name, kind=fcntl.F_RDLCK), "None")
+        first.send(first.line(self.name))
+        self.waits(1)
+        second.send(second.line(self.name, kind=fcntl.F_RDLCK))
+        self.waits(2)
+        self.a.kill()
+        self.waits(0)
+        self.assertEqual(self.counts(), (1, 0))
+        self.assertIsNone(self.a.service.process.poll())
 
     def test_a_mount_that_lost_its_lease(self):
         a, b = self.holder(self.a), self.holder(self.b)
