@@ -331,6 +331,7 @@ int store_file_new(const char *directory, bool read_only, struct loop *loop, str
         .put_if_match = true,
         .complete_if_none_match = true,
         .complete_if_match = true,
+        .complete_etag = true,
         .copy_if_match = true,
         .server_copy = true,
         .part_min = 1,

@@ -667,6 +667,7 @@ int store_memory_new(struct loop *loop, struct store **out)
         .put_if_match = true,
         .complete_if_none_match = true,
         .complete_if_match = true,
+        .complete_etag = true,
         .copy_if_match = true,
         .file_beside_directory = true,
         .server_copy = true,

@@ -20,7 +20,7 @@ struct probe {
     void *arg;
     char *base; /* "<prefix>.sluice/probe/<random>": every key begins so */
     char tag[33];
-    char etag[STORE_ETAG_MAX]; /* of <base>/a */
+    char etag[STORE_ETAG_MAX]; /* of what was written last */
     int rc;                    /* of what must work */
     bool unusable;             /* not even the first request was answered with success */
     struct error error;
@@ -247,26 +247,46 @@ static int complete(struct probe *p, const char *at, const char *upload_id,
                           .if_none_match = condition == IF_NONE_MATCH};
     int rc = ask(p, &op);
     p->error = op.error;
+    if (rc == 0)
+        memcpy(p->etag, op.info.etag, sizeof(p->etag));
     store_op_reset(&op);
     return rc;
+}
+
+static void probe_complete_etag(struct probe *p, const char *at)
+{
+    struct store_op op = {.kind = STORE_HEAD, .key = at};
+    int rc = op.key ? store_wait(p->store, &op) : -ENOMEM;
+    bool good = rc == 0 && strcmp(op.info.etag, p->etag) == 0;
+    store_op_reset(&op);
+    p->caps.complete_etag = good;
+    report(p, "complete-etag", good,
+           good ? "the ETag of a large object is known at once"
+                : "CompleteMultipartUpload answers with another ETag than the object has: Sluice "
+                  "asks by HEAD for each");
 }
 
 static void probe_complete(struct probe *p, const char *at, const char *upload_id,
                            const struct store_part *part)
 {
-    bool good = complete(p, at, upload_id, part, IF_NONE_MATCH) == -EEXIST;
+    int rc = complete(p, at, upload_id, part, IF_NONE_MATCH);
+    bool good = rc == -EEXIST, done = rc == 0;
     p->caps.complete_if_none_match = good;
     report(p, "complete-if-none-match", good,
            good ? "a taken key is never overwritten by a large object"
                 : "If-None-Match on CompleteMultipartUpload is ignored: Sluice asks by HEAD "
                   "first, and a race with another writer can be lost");
     /* (A server that ignored the first has no such upload any more.) */
-    good = complete(p, at, upload_id, part, IF_MATCH_OTHER) == -EEXIST;
+    rc = complete(p, at, upload_id, part, IF_MATCH_OTHER);
+    good = rc == -EEXIST;
+    done |= rc == 0;
     p->caps.complete_if_match = good;
     report(p, "complete-if-match", good,
            good ? "a large object replaces another only if nobody else has changed it"
                 : "If-Match on CompleteMultipartUpload is ignored: Sluice asks by HEAD first, and "
                   "a race with another writer can be lost");
+    if (done || complete(p, at, upload_id, part, ALWAYS) == 0)
+        probe_complete_etag(p, at);
 }
 
 static int send_part(struct probe *p, const char *at, const char *upload_id,
@@ -332,6 +352,7 @@ static void set_caps(void *arg)
         s->caps.put_if_match = p->caps.put_if_match;
         s->caps.complete_if_none_match = p->caps.complete_if_none_match;
         s->caps.complete_if_match = p->caps.complete_if_match;
+        s->caps.complete_etag = p->caps.complete_etag;
         s->caps.copy_if_match = p->caps.copy_if_match;
         s->caps.file_beside_directory = p->caps.file_beside_directory;
         s->caps.server_copy = p->caps.server_copy;
@@ -386,7 +407,7 @@ int store_probe(struct store *store, const char *prefix,
         return error_set(error, -ENOMEM, "no memory");
     /* An earlier probe may have made the stack ask by HEAD: that would look like the real thing. */
     p.caps.put_if_none_match = p.caps.complete_if_none_match = p.caps.server_copy = true;
-    p.caps.put_if_match = p.caps.complete_if_match = true;
+    p.caps.put_if_match = p.caps.complete_if_match = p.caps.complete_etag = true;
     loop_call(store->loop, set_caps, &p);
     probe_write(&p);
     if (p.rc == 0) {

@@ -8,7 +8,8 @@
  *
  * A store that does not honour a condition (see store_probe) gets a HEAD before such a request, and
  * then the request without it (some refuse what they do not know): a race that is lost in between
- * is not noticed then, and the probe says so.
+ * is not noticed then, and the probe says so. One whose answer to COMPLETE has another
+ * ETag than the object gets a HEAD behind it.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -30,6 +31,7 @@
 enum step {
     STEP_ASK,     /* does the condition hold? (HEAD; a store that does not look at it) */
     STEP_REQUEST, /* the request itself */
+    STEP_ETAG,    /* what ETag has it got? (HEAD; a store that does not tell) */
     STEP_LOOK,    /* is the object at the key ours? (HEAD) */
     STEP_COMPARE, /* … does it hold our bytes? (GET) */
 };
@@ -246,6 +248,10 @@ static void on_request(struct job *job)
         go_to(job, STEP_LOOK);
         return;
     }
+    if (!result && job->op->kind == STORE_MPU_COMPLETE && !job->retry->store.caps.complete_etag) {
+        go_to(job, STEP_ETAG);
+        return;
+    }
     finish(job, result);
 }
 
@@ -270,6 +276,16 @@ static void on_asked(struct job *job)
         finish(job, job->sub.result);
     else
         finish_taken(job);
+}
+
+/* The upload is done. Somebody else may have written the key since. */
+static void on_etag(struct job *job)
+{
+    if (!job->sub.result && job->op->meta_count > 0 &&
+        retry_verify(job->op, &job->sub, 0) == VERIFY_FOREIGN)
+        finish_taken(job);
+    else
+        finish(job, job->sub.result);
 }
 
 /* What is at the key (`etag`; NULL: nothing) is not of an earlier try. */
@@ -339,6 +355,8 @@ static void on_sub_done(struct store_op *sub)
         on_asked(job);
     else if (job->step == STEP_REQUEST)
         on_request(job);
+    else if (job->step == STEP_ETAG)
+        on_etag(job);
     else if (job->step == STEP_LOOK)
         on_looked(job);
     else

@@ -108,6 +108,7 @@ static const struct store_caps s3_caps = {
     .put_if_match = true,
     .complete_if_none_match = true,
     .complete_if_match = true,
+    .complete_etag = true,
     .copy_if_match = true,
     .file_beside_directory = true,
     .server_copy = true,

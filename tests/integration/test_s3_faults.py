@@ -247,6 +247,14 @@ class Faults(unittest.TestCase):
         self.assertEqual(status, 0, message)
         self.assertIn("file-beside-directory bad `a/b` is not listed", out.decode())
 
+    def test_the_probe_sees_another_etag_of_an_upload(self):
+        """s3proxy over a filesystem answers COMPLETE with one ETag and HEAD with another."""
+        body = "<CompleteMultipartUploadResult><ETag>e-1</ETag></CompleteMultipartUploadResult>"
+        self.proxy.rules([{"action": "reply", "status": 200, "method": "POST", "path": "uploadId=", "body": body}])
+        status, out, message = store(self.env, URL, "probe")
+        self.assertEqual(status, 0, message)
+        self.assertIn("complete-etag bad", out.decode())
+
     # --- servers that refuse what they do not know ---
 
     def test_refused_checksums_are_left_out(self):

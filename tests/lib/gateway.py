@@ -145,7 +145,7 @@ class Client:
             for item in root.iter(space + "Contents"):
                 key = item.findtext(space + "Key")
                 key = urllib.parse.unquote_plus(key) if encoded else key
-                found[key] = int(item.findtext(space + "Size"))
+                found[key] = int(item.findtext(space + "Size") or 0)
             token = root.findtext(space + "NextContinuationToken")
             if not token:
                 return found

@@ -205,6 +205,7 @@ int store_wait(struct store *store, struct store_op *op);
 struct store_caps {
     bool put_if_none_match, put_if_match; /* honoured on PUT */
     bool complete_if_none_match, complete_if_match;
+    bool complete_etag;          /* COMPLETE answers with the ETag that the object has */
     bool copy_if_match;          /* source conditions honoured by COPY and PART_COPY */
     bool file_beside_directory;  /* `a` and `a/b` may both be keys */
     bool server_copy;            /* COPY and PART_COPY exist */

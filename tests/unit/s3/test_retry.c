@@ -315,6 +315,22 @@ RETRY_TEST(without_if_match, asks_by_head_first)
     check_str(r.failure, "");
 }
 
+RETRY_TEST(without_the_etag_of_a_complete, asks_by_head_behind)
+{
+    store->caps.complete_etag = false;
+    uint64_t heads = store_fault_seen(fault, STORE_HEAD);
+    check_int(complete("k", &ours, true), 0);
+    check_uint(store_fault_seen(fault, STORE_HEAD), heads + 1);
+    char etag[STORE_ETAG_MAX];
+    memcpy(etag, r.op.info.etag, sizeof(etag));
+    check_int(run_head(&r, "k"), 0);
+    check_str(r.op.info.etag, etag);
+    /* The look fails: the upload is not sent again. */
+    set((struct store_fault_rule){.kind = STORE_HEAD, .count = 2, .result = -EIO});
+    check_int(complete("l", &ours, true), 0);
+    check_uint(store_fault_seen(fault, STORE_MPU_COMPLETE), 2);
+}
+
 /* ---- policies ---- */
 
 TEST(retry_backoff_ms, doubles_up_to_a_bound)
