@@ -509,6 +509,14 @@ static int etag_result(struct s3_request *request, const char *root)
     return 0;
 }
 
+/* s3proxy names it as the copy of an object. */
+static const char *part_copy_root(const struct s3_request *request)
+{
+    const struct buf *reply = &request->reply;
+    bool other = reply->len && memmem(reply->data, reply->len, "<CopyObjectResult", 17);
+    return other ? "CopyObjectResult" : "CopyPartResult";
+}
+
 static int create_result(struct s3_request *request)
 {
     struct store_op *op = request->op;
@@ -571,7 +579,7 @@ static int success(struct s3_request *request)
     case STORE_COPY:
         return etag_result(request, "CopyObjectResult");
     case STORE_MPU_PART_COPY:
-        return etag_result(request, "CopyPartResult");
+        return etag_result(request, part_copy_root(request));
     case STORE_MPU_COMPLETE:
         return etag_result(request, "CompleteMultipartUploadResult");
     case STORE_MPU_CREATE:

@@ -255,6 +255,13 @@ class Faults(unittest.TestCase):
         self.assertEqual(status, 0, message)
         self.assertIn("complete-etag bad", out.decode())
 
+    def test_a_copied_part_is_known_under_another_name(self):
+        """s3proxy answers <CopyObjectResult> to UploadPartCopy."""
+        self.proxy.rules([{"action": "replace", "old": "CopyPartResult", "new": "CopyObjectResult", "with": "x-amz-copy-source"}])
+        done = tool("store_conformance", "--only=parts_by_copy", URL, "copied/", env=self.env)
+        self.assertEqual(done.returncode, 0, done.stdout.decode())
+        self.assertGreater(self.proxy.stats()["hits"][0], 0)
+
     # --- servers that refuse what they do not know ---
 
     def test_refused_checksums_are_left_out(self):

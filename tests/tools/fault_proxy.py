@@ -30,6 +30,7 @@ Actions and what they take:
   stall     after                    sends so many bytes of the body and then nothing
   corrupt   at                       flips a bit of the answer's body
   corrupt_upload at                  flips a bit of the request's body
+  replace   old, new                 replaces text in the answer's body (not in one that comes in chunks)
   header    name, value              replaces a header of the answer (value null: removes it)
 """
 
@@ -266,6 +267,11 @@ class Connection:
         if asked is not None:
             self.proxy.classes.tell(method, target, head)
         body = Body(self, head, method, status)
+        if action == "replace":
+            data = b"".join([piece async for piece in body]).replace(spec["old"].encode(), spec["new"].encode())
+            head.remove(["content-length"])
+            head.headers.append(("Content-Length", str(len(data))))
+            body = Pieces([data])
         if asked is not None and method != "GET" and status < 300:
             # Whole, and noted before the client can know.
             body = Pieces([piece async for piece in body])
