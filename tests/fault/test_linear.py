@@ -59,6 +59,18 @@ class Checker(unittest.TestCase):
             "links not counted": (made + [{"op": "link", "ino": 5, "to": 1}, {"op": "attr", "ino": 5, "value": 2}], {"op": "attr", "ino": 5, "value": 1}),
             "done after it was seen undone": ([{"op": "create", "name": 0, "result": "unknown"}, {"op": "open", "name": 0, "ino": 0},
                                                {"op": "open", "name": 0, "ino": 5}], {"op": "open", "name": 0, "ino": 6}),
+            "a name listed after it went": (made + [{"op": "list", "name": 0, "value": 1}, {"op": "list", "name": 1, "value": 0},
+                                                    {"op": "unlink", "name": 0}, {"op": "list", "name": 0, "value": 0}],
+                                           {"op": "list", "name": 0, "value": 1}),
+            "half an exchange": (made + [{"op": "create", "name": 1, "ino": 6}, {"op": "mark", "ino": 6, "value": 7},
+                                         {"op": "rename", "name": 0, "to": 1, "how": "exchange"}, {"op": "open", "name": 1, "ino": 5},
+                                         {"op": "marked", "ino": 6, "value": 7}], {"op": "open", "name": 0, "ino": 0}),
+            "replaced in spite of the word": (made + [{"op": "create", "name": 1, "ino": 6},
+                                                      {"op": "rename", "name": 0, "to": 1, "how": "noreplace", "result": "EEXIST"}],
+                                              {"op": "rename", "name": 0, "to": 1, "how": "noreplace"}),
+            "an old mark": (made + [{"op": "marked", "ino": 5, "value": 0}, {"op": "mark", "ino": 5, "value": 3},
+                                    {"op": "link", "ino": 5, "to": 1}, {"op": "unlink", "name": 0}, {"op": "marked", "ino": 5, "value": 3}],
+                            {"op": "marked", "ino": 5, "value": 0}),
             "two owners of a lock": ([{"op": "lock"}, {"op": "lock", "result": "EAGAIN"}], {"op": "lock"}),
         }
         for name, (good, last) in cases.items():
@@ -67,7 +79,8 @@ class Checker(unittest.TestCase):
                 self.assertFalse(self.verdict(good + [last]))
 
     def test_bad_history(self):
-        for line in ({"op": "fly"}, {"op": "open", "name": 99}, {"op": "open", "return": 1}, {"op": "open", "result": "perhaps"}):
+        for line in ({"op": "fly"}, {"op": "open", "name": 99}, {"op": "open", "return": 1}, {"op": "open", "result": "perhaps"},
+                     {"op": "rename", "how": "perhaps"}):
             with self.assertRaises(AssertionError):
                 self.verdict([line])
 

@@ -5,6 +5,7 @@ what it was told, one JSON object on each line. Started by history.py, a process
 """
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import json
@@ -16,11 +17,20 @@ import time
 
 DEFINITE = {errno.ENOENT: "ENOENT", errno.EEXIST: "EEXIST"}
 SHARED = 3  # names that all use; name SHARED + c is of client c, and only c takes it away or puts it there
+NAMES = SHARED + 8  # that there may be
 PAUSE_S = 0.012
+MARK = "user.mark"
+WAYS = {"": 0, "noreplace": 1, "exchange": 2}  # of renameat2
+libc = ctypes.CDLL(None, use_errno=True)
 
 
 def directory_of(name):
     return "xy"[name % 2]
+
+
+def rename_at(old_fd, old, new_fd, new, how):
+    if libc.renameat2(old_fd, old.encode(), new_fd, new.encode(), WAYS[how]) < 0:
+        raise OSError(ctypes.get_errno(), "renameat2")
 
 
 class Gone(Exception):
@@ -183,8 +193,9 @@ class Client(threading.Thread):
         names = [self.random.randrange(SHARED), self.own()]
         self.random.shuffle(names)
         old, new = names
-        self.change("rename", lambda: os.rename("n%d" % old, "n%d" % new, src_dir_fd=self.at(old)["dir_fd"], dst_dir_fd=self.at(new)["dir_fd"]),
-                    name=old, to=new)
+        how = self.random.choice(("", "", "noreplace", "exchange"))
+        self.change("rename", lambda: rename_at(self.at(old)["dir_fd"], "n%d" % old, self.at(new)["dir_fd"], "n%d" % new, how),
+                    name=old, to=new, how=how)
 
     def link(self):
         old = self.random.randrange(SHARED)
@@ -236,6 +247,62 @@ class Client(threading.Thread):
             self.ask("read", lambda: int(os.pread(fd, 16, 0) or b"0"), ino=ino)
         finally:
             self.shut(fd)
+
+    # An extended attribute.
+    def mark(self):
+        fd, ino = self.open(self.random.choice((self.random.randrange(SHARED), self.own())), os.O_RDONLY)
+        if fd is None:
+            return
+        self.values += 1
+        value = self.number * 1000000 + self.values
+        try:
+            self.change("mark", lambda: os.setxattr(fd, MARK, b"%d" % value), ino=ino, value=value)
+        finally:
+            self.shut(fd)
+
+    def marked(self):
+        fd, ino = self.open(self.random.randrange(SHARED), os.O_RDONLY)
+        if fd is None:
+            return
+
+        def get():
+            try:
+                return int(os.getxattr(fd, MARK))
+            except OSError as error:
+                if error.errno == errno.ENODATA:
+                    return 0
+                raise
+
+        try:
+            self.ask("marked", get, ino=ino)
+        finally:
+            self.shut(fd)
+
+    # By a handle of its own, or by one that has listed before.
+    def list(self):
+        directory = self.random.choice("xy")
+
+        def names():
+            fd = self.fds[directory]
+            if self.random.random() < 0.5:
+                return os.listdir(fd)
+            again = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
+            try:
+                return os.listdir(again)
+            finally:
+                self.shut(again)
+
+        with self.order.look(self.group):
+            call = time.monotonic_ns()
+            try:
+                found = {int(name[1:]) for name in names()}
+            except OSError as error:
+                raise Gone() from error
+            # Nobody promises that they were there together, but each was, or was not, at some time since the call.
+            line = {"result": "ok", "call": call, "return": time.monotonic_ns()}
+            for name in range(NAMES):
+                if directory == directory_of(name):
+                    self.out.append({"client": self.number, "group": self.group, "op": "list", "name": name, "value": int(name in found), **line})
 
     # The group's lock, waited for or tried. Not in the order of Order: who waits would keep the one from giving it up that he waits for.
     def lock(self):
@@ -296,7 +363,7 @@ class Client(threading.Thread):
             if group != self.group or len(self.fds) < 2:
                 self.enter(group)
             self.random.choice((self.create, self.create, self.unlink, self.rename, self.rename, self.link, self.stat, self.stat, self.write,
-                                self.write, self.read, self.read, self.lock, self.lock))()
+                                self.write, self.read, self.read, self.mark, self.marked, self.list, self.list, self.lock, self.lock))()
         except Gone:
             self.group = None  # the mount may be another one soon
             time.sleep(0.1)

@@ -20,11 +20,16 @@ import (
 )
 
 var known = map[string]bool{"create": true, "open": true, "unlink": true, "rename": true, "link": true,
-	"write": true, "read": true, "attr": true, "lock": true, "unlock": true}
+	"write": true, "read": true, "attr": true, "mark": true, "marked": true, "list": true, "lock": true, "unlock": true}
 
 func check(r *record) error {
 	if !known[r.Op] || r.Name < 0 || r.Name >= namesMax || r.To < 0 || r.To >= namesMax {
 		return fmt.Errorf("not an operation: %+v", *r)
+	}
+	switch r.How {
+	case "", "exchange", "noreplace":
+	default:
+		return fmt.Errorf("unknown way: %+v", *r)
 	}
 	if r.Call <= 0 || r.Return < r.Call || r.Client < 0 {
 		return fmt.Errorf("impossible times or client: %+v", *r)

@@ -22,7 +22,8 @@ type record struct {
 	Name   int    `json:"name"`  // of the group; rename, link: the old one
 	To     int    `json:"to"`    // rename, link: the new one
 	Ino    int64  `json:"ino"`   // asked of, or shown by the answer; 0: there is no such name
-	Value  int64  `json:"value"` // written or read; 0: the file is empty. attr: the number of names
+	Value  int64  `json:"value"` // written or read; 0: the file is empty. attr: the number of names. list: 1 if the name was in it
+	How    string `json:"how"`   // rename: "", "exchange" or "noreplace"
 	Result string `json:"result"`
 	Call   int64  `json:"call"` // ns, of one clock for all
 	Return int64  `json:"return"`
@@ -43,7 +44,12 @@ func placeholder(call int64) int64 { return -call }
 type state struct {
 	ino   [namesMax]int64
 	value [namesMax]int64 // of all names of one inode alike
+	mark  [namesMax]int64 // the same, of its extended attribute; 0: it has none
 	owner int             // of the group's lock: the client + 1
+}
+
+func (s *state) put(name int, ino, value, mark int64) {
+	s.ino[name], s.value[name], s.mark[name] = ino, value, mark
 }
 
 func (s *state) find(ino int64) int {
@@ -90,9 +96,9 @@ func create(s *state, r *record) bool {
 		if s.ino[r.Name] != 0 || s.find(r.Ino) >= 0 {
 			return false
 		}
-		s.ino[r.Name], s.value[r.Name] = r.Ino, 0
+		s.put(r.Name, r.Ino, 0, 0)
 	case s.ino[r.Name] == 0:
-		s.ino[r.Name], s.value[r.Name] = placeholder(r.Call), 0
+		s.put(r.Name, placeholder(r.Call), 0, 0)
 	}
 	return true
 }
@@ -104,23 +110,31 @@ func unlink(s *state, r *record) bool {
 	if r.Result == resultOK && s.ino[r.Name] == 0 {
 		return false
 	}
-	s.ino[r.Name], s.value[r.Name] = 0, 0
+	s.put(r.Name, 0, 0, 0)
 	return true
 }
 
 func rename(s *state, r *record) bool {
 	from, to := r.Name, r.To
-	if r.Result == resultAbsent {
-		return s.ino[from] == 0
-	}
-	if s.ino[from] == 0 {
+	absent := s.ino[from] == 0 || (r.How == "exchange" && s.ino[to] == 0)
+	exists := r.How == "noreplace" && s.ino[to] != 0
+	switch {
+	case r.Result == resultAbsent:
+		return absent
+	case r.Result == resultExists:
+		return exists
+	case absent || exists:
 		return r.Result != resultOK
-	}
-	if s.ino[from] == s.ino[to] {
+	case s.ino[from] == s.ino[to]:
 		return true // two names of one file: POSIX has both stay
 	}
-	s.ino[to], s.value[to] = s.ino[from], s.value[from]
-	s.ino[from], s.value[from] = 0, 0
+	old := *s
+	s.put(to, old.ino[from], old.value[from], old.mark[from])
+	if r.How == "exchange" {
+		s.put(from, old.ino[to], old.value[to], old.mark[to])
+	} else {
+		s.put(from, 0, 0, 0)
+	}
 	return true
 }
 
@@ -135,18 +149,29 @@ func link(s *state, r *record) bool {
 	case r.Result == resultOK && (at < 0 || s.ino[r.To] != 0):
 		return false
 	case at >= 0 && s.ino[r.To] == 0:
-		s.ino[r.To], s.value[r.To] = r.Ino, s.value[at]
+		s.put(r.To, r.Ino, s.value[at], s.mark[at])
 	}
 	return true
 }
 
-func write(s *state, r *record) bool {
+func write(s *state, r *record, of *[namesMax]int64) bool {
 	for i, have := range s.ino {
 		if have == r.Ino {
-			s.value[i] = r.Value
+			of[i] = r.Value
 		}
 	}
 	return true
+}
+
+// What was read of an inode; one without a name is not known.
+func read(s *state, r *record, of *[namesMax]int64) bool {
+	at := s.find(r.Ino)
+	return at < 0 || of[at] == r.Value
+}
+
+// Whether a name was in a listing.
+func list(s *state, r *record) bool {
+	return (s.ino[r.Name] != 0) == (r.Value != 0)
 }
 
 func lock(s *state, r *record) bool {
@@ -184,10 +209,15 @@ func step(before, input, output interface{}) (bool, interface{}) {
 	case "link":
 		ok = link(&s, r)
 	case "write":
-		ok = write(&s, r)
+		ok = write(&s, r, &s.value)
 	case "read":
-		at := s.find(r.Ino)
-		ok = at < 0 || s.value[at] == r.Value
+		ok = read(&s, r, &s.value)
+	case "mark":
+		ok = write(&s, r, &s.mark)
+	case "marked":
+		ok = read(&s, r, &s.mark)
+	case "list":
+		ok = list(&s, r)
 	case "attr":
 		ok = s.links(r.Ino) == r.Value
 	case "lock":
@@ -202,12 +232,14 @@ func describe(input, output interface{}) string {
 	r := input.(*record)
 	switch r.Op {
 	case "rename":
-		return fmt.Sprintf("rename %d -> %d: %s", r.Name, r.To, r.Result)
+		return fmt.Sprintf("rename %d -> %d %s: %s", r.Name, r.To, r.How, r.Result)
 	case "link":
 		return fmt.Sprintf("link #%d -> %d: %s", r.Ino, r.To, r.Result)
 	case "open":
 		return fmt.Sprintf("open %d: #%d", r.Name, r.Ino)
-	case "write", "read", "attr":
+	case "list":
+		return fmt.Sprintf("list %d: %d", r.Name, r.Value)
+	case "write", "read", "attr", "mark", "marked":
 		return fmt.Sprintf("%s #%d: %d %s", r.Op, r.Ino, r.Value, r.Result)
 	}
 	return fmt.Sprintf("%s %d: %s #%d", r.Op, r.Name, r.Result, r.Ino)
