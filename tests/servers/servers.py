@@ -71,12 +71,7 @@ def minio(server):
         "MINIO_ROOT_USER": ACCESS, "MINIO_ROOT_PASSWORD": SECRET, "MINIO_BROWSER": "off"}
 
 
-def rclone(server):
-    return [go("github.com/rclone/rclone@latest"), "serve", "s3", "--config", "/dev/null", "--vfs-cache-mode", "off", "--addr",
-            "%s:%d" % (server.host, server.port), "--auth-key", "%s,%s" % (ACCESS, SECRET), server.data], {}
-
-
-ALL = {"moto": moto, "s3proxy": s3proxy, "s3proxy-memory": s3proxy_memory, "minio": minio, "rclone": rclone}
+ALL = {"moto": moto, "s3proxy": s3proxy, "s3proxy-memory": s3proxy_memory, "minio": minio}
 
 
 class Server(Started, Client):
