@@ -27,10 +27,13 @@ static void fill(uint8_t *data, size_t len)
         data[i] = (uint8_t)('a' + (i / 7 + start) % 26);
 }
 
-static int put_object(const struct meta_object *object, const void *data, size_t len)
+/* With the attributes that the file has when it begins, as an upload does it. */
+static int put_object(uint64_t ino, const struct meta_object *object, const void *data, size_t len)
 {
     struct meta_object_tags tags;
     struct meta_attr attr = {.mode = S_IFREG | 0644};
+    struct meta_op get = {.kind = META_GETATTR, .ino = ino};
+    world_call(&get, &attr, NULL);
     struct iovec iov = {.iov_base = (void *)data, .iov_len = len};
     struct store_op put = {.kind = STORE_PUT,
                            .key = object->key,
@@ -69,7 +72,7 @@ void actors_write_object(uint64_t ino, uint64_t offset, bool replace)
     struct meta *meta = world.meta;
     if (rc || world.down)
         return;
-    rc = put_object(&object, data, len);
+    rc = put_object(ino, &object, data, len);
     if (world.meta != meta || world.down)
         return; /* it died meanwhile: the next process has abandoned the object */
     if (rc) {
