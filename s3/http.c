@@ -41,15 +41,17 @@ struct http_slot {
     char error[CURL_ERROR_SIZE];
 };
 
-/* A socket that libuv watches: from its first use to its close. libcurl takes its wish back after
- * each request and has it again at the next one; what is watched stays the same, which saves seven
- * system calls for each request. */
+/* A socket that libuv watches. A connection's: from its first use to its close. libcurl takes its
+ * wish back after each request and has it again at the next one; what is watched stays the same,
+ * which saves seven system calls for each request. Others (libcurl's thread that looks up names
+ * tells its end by one) are watched while libcurl wishes it: nobody tells of their close. */
 struct watch {
     uv_poll_t poll;
     struct http *http;
     curl_socket_t fd;
     int events;  /* of UV_READABLE, UV_WRITABLE: watched now */
     bool wanted; /* by libcurl: a request uses it */
+    bool connection;
     UT_hash_handle hh;
 };
 
@@ -183,13 +185,6 @@ static void on_watch_closed(uv_handle_t *handle)
     free(watch);
 }
 
-static curl_socket_t on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
-{
-    struct http *http = arg;
-    metric_add(http->connects, 1);
-    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
-}
-
 static struct watch *watch_find(struct http *http, curl_socket_t fd)
 {
     struct watch *watch;
@@ -197,16 +192,47 @@ static struct watch *watch_find(struct http *http, curl_socket_t fd)
     return watch;
 }
 
-/* Every socket of libcurl ends here. */
-static int on_close_socket(void *arg, curl_socket_t fd)
+static struct watch *watch_new(struct http *http, curl_socket_t fd, bool connection)
+{
+    struct watch *watch = calloc(1, sizeof(*watch));
+    if (!watch || uv_poll_init_socket(loop_uv(http->loop), &watch->poll, fd)) {
+        free(watch);
+        return NULL;
+    }
+    watch->poll.data = watch;
+    watch->http = http;
+    watch->fd = fd;
+    watch->connection = connection;
+    http->closing++;
+    HASH_ADD_INT(http->watches, fd, watch);
+    return watch;
+}
+
+static void watch_end(struct watch *watch)
+{
+    HASH_DEL(watch->http->watches, watch);
+    uv_poll_stop(&watch->poll);
+    uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
+}
+
+static curl_socket_t on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 {
     struct http *http = arg;
-    struct watch *watch = watch_find(http, fd);
-    if (watch) {
-        HASH_DEL(http->watches, watch);
-        uv_poll_stop(&watch->poll);
-        uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
+    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    metric_add(http->connects, 1);
+    if (fd >= 0 && !watch_new(http, fd, true)) {
+        close(fd);
+        return CURL_SOCKET_BAD;
     }
+    return fd;
+}
+
+/* Every connection of libcurl ends here. */
+static int on_close_socket(void *arg, curl_socket_t fd)
+{
+    struct watch *watch = watch_find(arg, fd);
+    if (watch)
+        watch_end(watch);
     return close(fd);
 }
 
@@ -299,24 +325,6 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     process_done(http);
 }
 
-static struct watch *watch_get(struct http *http, curl_socket_t fd)
-{
-    struct watch *watch = watch_find(http, fd);
-    if (watch)
-        return watch;
-    watch = calloc(1, sizeof(*watch));
-    if (!watch || uv_poll_init_socket(loop_uv(http->loop), &watch->poll, fd)) {
-        free(watch);
-        return NULL;
-    }
-    watch->poll.data = watch;
-    watch->http = http;
-    watch->fd = fd;
-    http->closing++;
-    HASH_ADD_INT(http->watches, fd, watch);
-    return watch;
-}
-
 static int watch_set(struct watch *watch, int events)
 {
     if (events == watch->events)
@@ -334,10 +342,16 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *so
         if (!watch)
             return 0;
         watch->wanted = false;
+        if (!watch->connection) {
+            watch_end(watch);
+            return 0;
+        }
         /* It can be written to all the time: who watched that would never sleep. */
         return watch_set(watch, watch->events & UV_READABLE);
     }
-    struct watch *watch = watch_get(http, fd);
+    struct watch *watch = watch_find(http, fd);
+    if (!watch)
+        watch = watch_new(http, fd, false);
     if (!watch)
         return -1;
     watch->wanted = true;

@@ -211,3 +211,28 @@ HTTP_TEST(connections_side_by_side)
     close(one);
     close(other);
 }
+
+static int start_elsewhere(struct http_request *request)
+{
+    request->method = "GET";
+    request->url = "http://nosuch.invalid/";
+    return 0;
+}
+
+/* libcurl's own sockets, by which a thread of its says that it has looked up a name, are closed
+ * without a word: the numbers are the next connections'. */
+HTTP_TEST(a_name_that_is_not_known_leaves_nothing_behind)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        struct call call = {.request = {.start = start_elsewhere, .done = ended}};
+        uv_sem_init(&call.ended, 0);
+        loop_call(loop, submit, &call.request);
+        uv_sem_wait(&call.ended);
+        uv_sem_destroy(&call.ended);
+        check_int(call.request.end, HTTP_FAILED);
+        int connection = ask(-1);
+        check_int(ask(connection), connection);
+        say_goodbye(connection);
+        close(connection);
+    }
+}
