@@ -414,18 +414,21 @@ static void doubt_answered(struct work_op *work)
 }
 
 /* HEAD speaks against an object of ours that a file has under this name. It may have been answered
- * by what was there before our last write: a file of ours must not go by that alone. */
+ * by what was there before our last write, which may have been the same bytes: a file of ours must
+ * not go by that alone. */
 static bool is_doubtful(struct single *s)
 {
     const struct store_op *head = &s->head.work.op;
     struct meta *meta = s->importer->meta;
     struct meta_attr attr;
+    uint64_t found;
     if (s->list.work.op.out_list.count ||
         look(meta, s->parent, (const char *)s->id + sizeof(uint64_t), s->name_len, &attr) ||
         engine_key_object(meta->engine, s->key, &s->ours) <= 0 || s->ours.foreign ||
         s->ours.state != META_OBJECT_LIVE)
         return false;
-    return import_speaks_against(head, &s->ours);
+    return import_speaks_against(head, &s->ours) ||
+           tags_compare(head, &meta->format, s->ours.id, &found) != TAGS_SAME;
 }
 
 static void single_doubt(struct single *s)
