@@ -186,7 +186,6 @@ static void take_finding(void *arg, const char *what, bool good, const char *tex
         printf("%-4s %-24s %s\n", good ? "ok" : "note", what, text);
 }
 
-/* Before anything is asked of the bucket. */
 static int check_ops(const char *ops, struct error *error)
 {
     cleanup(free_ptr) char *copy = ops ? strdup(ops) : NULL;
@@ -199,24 +198,33 @@ static int check_ops(const char *ops, struct error *error)
     return 0;
 }
 
-static int run_all(struct store_command *command, struct store *store, const char *prefix,
-                   struct error *error)
-{
+/* What is asked for, before the bucket is opened: a directory would be made. */
+struct plan {
     uint64_t sizes[SIZES_MAX], parallel[SIZES_MAX];
     unsigned size_count, parallel_count;
-    struct store_bench *bench = NULL;
-    bool people = !command->json && !command->json_lines;
-    if (parse_list(command->sizes ? command->sizes : "4K,128K,1M,8M", sizes, &size_count,
-                   1ull << 30) < 0)
+};
+
+static int make_plan(const struct store_command *command, struct plan *plan, struct error *error)
+{
+    if (parse_list(command->sizes ? command->sizes : "4K,128K,1M,8M", plan->sizes,
+                   &plan->size_count, 1ull << 30) < 0)
         return error_set(error, -EINVAL, "--sizes %s: give sizes up to 1G, as in 4K,1M",
                          command->sizes);
-    if (parse_list(command->parallel ? command->parallel : "1,16", parallel, &parallel_count,
-                   1024) < 0)
+    if (parse_list(command->parallel ? command->parallel : "1,16", plan->parallel,
+                   &plan->parallel_count, 1024) < 0)
         return error_set(error, -EINVAL, "--parallel %s: give numbers up to 1024, as in 1,16",
                          command->parallel);
-    int r = check_ops(command->ops, error);
-    if (r == 0 && !command->no_probe && !command->json_lines)
-        r = store_probe(store, prefix, take_finding, command, error);
+    return check_ops(command->ops, error);
+}
+
+static int run_all(struct store_command *command, const struct plan *plan, struct store *store,
+                   const char *prefix, struct error *error)
+{
+    struct store_bench *bench = NULL;
+    bool people = !command->json && !command->json_lines;
+    int r = command->no_probe || command->json_lines
+                ? 0
+                : store_probe(store, prefix, take_finding, command, error);
     if (r < 0)
         return r;
     if (people)
@@ -224,8 +232,8 @@ static int run_all(struct store_command *command, struct store *store, const cha
                "request", "size", "wide", "per s", "MiB/s", "mean", "median", "99 %", "CPU each",
                "CPU/GiB");
     r = store_bench_new(store, prefix, command->stop, &bench);
-    for (unsigned s = 0; r == 0 && s < size_count; s++)
-        r = run_size(command, bench, sizes[s], parallel, parallel_count, error);
+    for (unsigned s = 0; r == 0 && s < plan->size_count; s++)
+        r = run_size(command, bench, plan->sizes[s], plan->parallel, plan->parallel_count, error);
     unsigned left = store_bench_done(bench);
     if (left)
         fprintf(stderr,
@@ -241,10 +249,12 @@ static int run(struct store_command *command, const char *text)
     struct store_options options;
     struct loop *loop = NULL;
     struct store *store = NULL;
+    struct plan plan;
     mount_options_store(&command->store, &options);
     if (command->no_hedge)
         options.hedge_after_ms = UINT32_MAX;
-    if (store_url_parse(text, &url, &error) < 0) {
+    if (store_url_parse(text, &url, &error) < 0 || make_plan(command, &plan, &error) < 0) {
+        store_url_done(&url);
         cli_fail("bench-store", &error);
         return 2;
     }
@@ -259,7 +269,7 @@ static int run(struct store_command *command, const char *text)
     if (r == 0)
         r = store_open(&url, &options, loop, NULL, &store, &error);
     if (r == 0)
-        r = run_all(command, store, url.prefix, &error);
+        r = run_all(command, &plan, store, url.prefix, &error);
     if (r == 0 && command->json) {
         json_t *all =
             json_pack("{s:s, s:s, s:O, s:O}", "schema", "sluice-bench-store/1", "store",

@@ -85,6 +85,7 @@ class Calls(unittest.TestCase):
             self.assertEqual(code, 2, (arguments, text))
             self.assertGreater(len(text), 10, arguments)
             self.assertLessEqual(len(text.splitlines()), 60 if not arguments else 2, text)
+        self.assertFalse(os.path.exists("/nonexistent"))
 
     def test_help_by_name(self):
         self.assertEqual(sluice("help", "umount"), sluice("umount", "--help"))

@@ -153,9 +153,9 @@ TEST(audit, who_puts_a_record_never_waits)
 
 TEST(audit, a_file_that_cannot_be_opened_is_said)
 {
-    struct audit_config config = {.path = "/nonexistent/audit"};
+    struct audit_config config = {.path = "/proc/nonexistent/audit"};
     struct audit *audit = NULL;
     struct error error = {0};
     check_int(audit_open(&config, &audit, &error), -ENOENT);
-    check(strstr(error.message, "/nonexistent/audit") != NULL);
+    check(strstr(error.message, "/proc/nonexistent/audit") != NULL);
 }
