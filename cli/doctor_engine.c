@@ -136,8 +136,10 @@ static void consult(enum engine engine, const struct engine_conf *conf, struct c
     buf_init(&c->lines, 0);
     engine_advise(engine, conf, on_mount, take_advice, c);
     if (engine == ENGINE_FLINK)
-        findings_say(&c->findings, FINDING_GOOD, "sinks",
-                     "a sink writes each record by itself: mount with --writeback for it");
+        findings_say(
+            &c->findings, FINDING_GOOD, "sinks",
+            "a sink writes each record by itself: mount with --writeback for it, unless the "
+            "volume is a service's");
     if (c->lines.len)
         printf("\nThe lines to use:\n%.*s", (int)c->lines.len, (const char *)c->lines.data);
     if (c->findings.bad)

@@ -176,7 +176,7 @@ static int prepare_remote(struct mount *m, struct error *error)
     return m->options.read_only ? 0 : places_make(m->meta_dir, error);
 }
 
-static int check_durability(const struct mount *m, struct error *error)
+static int check_writes(const struct mount *m, struct error *error)
 {
     const struct mount_options *o = &m->options;
     bool other = (o->durability && strcmp(o->durability, "store") != 0) || o->durability_for;
@@ -184,6 +184,10 @@ static int check_durability(const struct mount *m, struct error *error)
         return error_set(error, -EINVAL,
                          "--durability: on a volume of a service only store: other mounts see what "
                          "was closed");
+    if (m->remote && o->writeback)
+        return error_set(error, -EINVAL,
+                         "--writeback: not on a volume of a service: the kernel would not see the "
+                         "sizes that other mounts give its files");
     return o->durability_for ? data_durability_check(o->durability_for, error) : 0;
 }
 
@@ -193,7 +197,7 @@ static int prepare(struct mount *m, char **args, struct error *error)
     m->remote = meta_remote_is_url(args[0]);
     if (m->remote && m->options.backup_interval_ms)
         return error_set(error, -EINVAL, "--backup-interval: the metadata is with the service");
-    int r = check_durability(m, error);
+    int r = check_writes(m, error);
     if (r == 0 && !m->url_text)
         r = error_set(error, -ENOMEM, "out of memory");
     if (r == 0 && !m->remote)

@@ -121,7 +121,7 @@ static int copy_plain(struct csi_call *call, const char *key, const char *value,
 /* Others see what was closed on a volume of a service, and its metadata is not here. */
 static int check_for_service(struct csi_call *call, const struct source *s)
 {
-    static const char *const others[] = {"--durability-for=", "--backup-"};
+    static const char *const others[] = {"--durability-for=", "--backup-", "--writeback"};
     static const char name[] = "--durability=";
     for (unsigned i = 0; s->kind == SOURCE_SERVICE && i < s->option_count; i++) {
         const char *option = s->options[i];

@@ -301,13 +301,21 @@ static bool try_name(struct notify *n, const struct item *item)
     return done;
 }
 
+/* Every name is to be asked for again. Kernels without epochs cache no names of a shared volume.
+ * With its write-back cache the kernel believes in its own size of a file for as long as it has the
+ * inode: until it has no name for it, and nobody has it open. */
+static void send_epoch(struct notify *n)
+{
+    if (fuse_lowlevel_notify_increment_epoch(n->fs->session) < 0)
+        log_debug("no epoch in this kernel", "");
+}
+
 static void send_name(struct notify *n, const struct item *item)
 {
-    struct fuse_session *se = n->fs->session;
     if (!n->fs->config.shared)
-        fuse_lowlevel_notify_inval_entry(se, item->ino, item->name, item->name_len);
-    else if (!try_name(n, item) && fuse_lowlevel_notify_increment_epoch(se) < 0)
-        log_debug("no epoch in this kernel", ""); /* then it caches no names of a shared volume */
+        fuse_lowlevel_notify_inval_entry(n->fs->session, item->ino, item->name, item->name_len);
+    else if (!try_name(n, item))
+        send_epoch(n);
 }
 
 /* An inode that was given to the kernel a moment ago may not be in its table yet, and would come
@@ -328,6 +336,8 @@ static void send_items(struct notify *n, const struct item *items)
     for (const struct item *item = items; item; item = item->next) {
         if (item->name_len == 0) {
             send_attributes(n, item->ino, item->data);
+            if (item->data && n->fs->config.writeback)
+                send_epoch(n);
             continue;
         }
         send_name(n, item);
@@ -356,8 +366,7 @@ static void send_all(struct notify *n)
 {
     log_warn("kernel caches dropped",
              "reason=\"more changes than the queue holds, or the service was away\"");
-    if (fuse_lowlevel_notify_increment_epoch(n->fs->session) < 0)
-        log_debug("no epoch in this kernel", "");
+    send_epoch(n);
     send_inode(n, META_ROOT_INO);
     inodes_each(n->fs->inodes, send_inode, n);
 }

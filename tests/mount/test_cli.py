@@ -138,6 +138,9 @@ class Bad(unittest.TestCase):
                           ("sluice://127.0.0.1:99999/v", "HOST:PORT"), ("sluice://127.0.0.1:0/v", "HOST:PORT")):
             self.mount_fails(word, url=url)
 
+    def test_writeback_is_not_for_volumes_of_a_service(self):
+        self.mount_fails("--writeback", url="sluice://127.0.0.1:9/v", options=["--writeback"])
+
     def test_mount_point_that_is_not_there(self):
         self.mount_fails("No such file", mountpoint="/nonexistent/mnt")
 

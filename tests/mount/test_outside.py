@@ -31,6 +31,17 @@ class WithGateway(unittest.TestCase):
         return volume.mount()
 
 
+class Size(unittest.TestCase):
+    def test_with_writeback_a_closed_file_has_the_size_that_others_gave_it(self):
+        """The kernel believes in its own size there, as long as it has the inode."""
+        with Volume(options=["--writeback"]) as v:
+            for data in (b"0" * 10, b"1" * 20, b"2" * 5, b"3" * 300000):
+                v.put_object("f", data)
+                v.refresh()
+                self.assertEqual(v.read("f"), data)
+                self.assertEqual(os.stat(v.path("f")).st_size, len(data))
+
+
 class Gone(WithGateway):
     def test_a_read_that_finds_the_object_gone_takes_the_name_away(self):
         v = self.start({"d/f": b"f" * 200000}, options=["--no-cache"])

@@ -199,6 +199,7 @@ TEST(source_from_pairs, takes_durability_and_offline)
     check_int(source_add_flags(&call, &s, 1, flags), CSI_INVALID_ARGUMENT);
     source_done(&s);
     check_int(PARSE(&s, "server=h:1", "volume=v", "durability-for=a=local"), CSI_INVALID_ARGUMENT);
+    check_int(PARSE(&s, "server=h:1", "volume=v", "writeback=true"), CSI_INVALID_ARGUMENT);
     check_int(PARSE(&s, "server=h:1", "volume=v", "backup-interval=1h"), CSI_INVALID_ARGUMENT);
     check_int(PARSE(&s, "bucket=b", "backup-to=file:///etc"), CSI_INVALID_ARGUMENT);
 }
