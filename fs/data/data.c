@@ -425,6 +425,8 @@ static void refresh_done(struct meta_request *request)
         pthread_mutex_lock(&file->lock);
         bool newest = refresh->drops == file->extents_drops;
         file_refresh_locked(file, &request->reply.attr);
+        if (newest)
+            file->size_in_doubt = false;
         /* Who reads it next need not ask again. */
         if (newest && request->op.kind == META_EXTENTS && !file->extents && !file->extents_asked &&
             !file->upload && request->reply.attr.data_version == file->data_version)
@@ -455,7 +457,7 @@ static void extents_changed(struct data *data, uint64_t ino, enum how how)
     pthread_mutex_lock(&file->lock);
     file_extents_drop_locked(file);
     if (how != MOVED)
-        file->cache_stale = true;
+        file->cache_stale = file->size_in_doubt = true;
     uint64_t drops = file->extents_drops;
     if (how == OUTSIDE) {
         pass_stale_locked(file);

@@ -135,7 +135,8 @@ struct file {
     struct meta_attr attr;             /* as last seen: mode and owner for the object's tags */
     uint64_t size, mtime_ns, ctime_ns; /* as the application sees them */
     uint64_t committed_size;           /* of the metadata, as last seen */
-    bool time_dirty;                   /* mtime_ns is not in the metadata yet */
+    bool size_in_doubt; /* another mount has written it: what it appends goes behind that */
+    bool time_dirty;    /* mtime_ns is not in the metadata yet */
     bool unlinked;
     enum data_durability durability; /* of what is staged */
     bool held;                       /* durability_hold, until an upload begins */
@@ -189,6 +190,7 @@ struct data_handle {
     enum data_handle_mode mode;
     bool direct; /* its reads and writes come to us, past the kernel's pages */
     bool rdwr;
+    _Atomic bool displaced;   /* append.h: bytes went elsewhere than where the kernel has them */
     uint64_t outside_changes; /* at open */
     uint64_t lost;            /* at open */
     struct read_streams

@@ -9,6 +9,7 @@
 #include <linux/falloc.h>
 #include <stdlib.h>
 
+#include "append.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "durability.h"
@@ -94,8 +95,12 @@ int64_t write_apply(struct data_handle *handle, struct fuse_bufvec *in, uint64_t
     bool new = false;
     pthread_mutex_lock(&file->lock);
     now = time_of_write_locked(file, now);
+    if (append && file->size_in_doubt) {
+        pthread_mutex_unlock(&file->lock);
+        return -EAGAIN;
+    }
     if (append)
-        offset = file->size;
+        offset = append_at_locked(handle, offset);
     if (length > FILE_SIZE_MAX || offset > FILE_SIZE_MAX - length) {
         pthread_mutex_unlock(&file->lock);
         return -EFBIG;
@@ -172,7 +177,7 @@ int data_write(struct data_handle *handle, struct fuse_bufvec *in, uint64_t offs
     if (!write_must_wait(data) && !durability_must_wait(handle->file)) {
         int64_t n = write_apply(handle, in, offset, append);
         if (n == -EAGAIN && request)
-            return quota_wait_write(handle, in, offset, append, request);
+            return append_wait_or_quota(handle, in, offset, append, request);
         if (n != -ENOSPC)
             return (int)n;
         /* Bytes of a pipe may be gone by now: only memory can be tried again. */

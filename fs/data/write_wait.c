@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "append.h"
 #include "base/log.h"
 #include "durability.h"
 #include "staging.h"
@@ -83,7 +84,7 @@ void write_wait_run(struct data *data, bool begun)
         take_first(data);
         struct data_request *request = wait->request;
         if (n == -EAGAIN)
-            n = quota_wait_write(wait->handle, wait->in, wait->offset, wait->append, request);
+            n = append_wait_or_quota(wait->handle, wait->in, wait->offset, wait->append, request);
         free(wait);
         if (n == -EINPROGRESS)
             continue;

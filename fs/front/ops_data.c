@@ -248,7 +248,7 @@ static void write_done(struct front_request *r)
         front_reply_result(r, r->result);
         return;
     }
-    if (data_handle_left_pages(r->file->handle))
+    if (data_handle_left_pages(r->file->handle) || data_handle_displaced(r->file->handle))
         notify_inode(r->fs->notify, r->ino, true);
     fuse_reply_write(r->req, (size_t)r->result);
     front_end(r);
@@ -323,11 +323,12 @@ static void blocked_done(struct data_request *request)
     sem_post(&((struct blocked *)request->arg)->done);
 }
 
-static int write_in_place(struct front_request *r, struct fuse_bufvec *in, uint64_t offset)
+static int write_in_place(struct front_request *r, struct fuse_bufvec *in, uint64_t offset,
+                          bool append)
 {
     struct blocked blocked = {.data.done = blocked_done, .data.arg = &blocked};
     sem_init(&blocked.done, 0, 0);
-    int result = data_write(r->file->handle, in, offset, false, &blocked.data);
+    int result = data_write(r->file->handle, in, offset, append, &blocked.data);
     if (result == -EINPROGRESS) {
         while (sem_wait(&blocked.done) < 0 && errno == EINTR)
             ;
@@ -345,7 +346,7 @@ static void write_waited(struct front_request *r)
 }
 
 static int write_later(struct front_request *r, struct fuse_bufvec *in, uint64_t offset,
-                       void (*then)(struct front_request *r))
+                       bool append, void (*then)(struct front_request *r))
 {
     size_t size = fuse_buf_size(in);
     struct waiting_write *waiting = NULL;
@@ -353,7 +354,7 @@ static int write_later(struct front_request *r, struct fuse_bufvec *in, uint64_t
         waiting = malloc(sizeof(*waiting) + size);
     if (!waiting) {
         atomic_fetch_sub(&r->fs->waiting_bytes, size);
-        return write_in_place(r, in, offset);
+        return write_in_place(r, in, offset, append);
     }
     waiting->vec = FUSE_BUFVEC_INIT(size);
     waiting->vec.buf[0].mem = waiting->bytes;
@@ -366,7 +367,7 @@ static int write_later(struct front_request *r, struct fuse_bufvec *in, uint64_t
         return got < 0 ? (int)got : -EIO;
     waiting->vec.idx = 0;
     waiting->vec.off = 0;
-    return data_write(r->file->handle, &waiting->vec, offset, false, request);
+    return data_write(r->file->handle, &waiting->vec, offset, append, request);
 }
 
 void front_op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t off,
@@ -392,16 +393,17 @@ void front_op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, 
              atomic_exchange(&r->file->may_have_caps, false))
         step = remove_caps;
     front_data_prepare(r, step);
-    /* O_APPEND: the kernel knows the size and holds the inode's lock; where it says is where its
-     * page cache has the bytes. */
+    /* O_APPEND: the kernel holds the inode's lock; where it says is where its page cache has the
+     * bytes, and it knows the size, but for what other mounts write. */
+    bool append = fs->config.shared && (fi->flags & O_APPEND) && !fi->writepage;
     int result;
     if (fuse_req_is_uring(req)) {
         r->vec = *in;
-        result = data_write(r->file->handle, &r->vec, (uint64_t)off, false, &r->data);
+        result = data_write(r->file->handle, &r->vec, (uint64_t)off, append, &r->data);
     } else {
-        result = data_write(r->file->handle, in, (uint64_t)off, false, NULL);
+        result = data_write(r->file->handle, in, (uint64_t)off, append, NULL);
         if (result == -EAGAIN)
-            result = write_later(r, in, (uint64_t)off, step);
+            result = write_later(r, in, (uint64_t)off, append, step);
     }
     front_data_result(r, result);
 }

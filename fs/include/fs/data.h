@@ -198,6 +198,9 @@ int data_read(struct data_handle *handle, uint64_t offset, uint64_t length,
  * (META_KILL_SUID). */
 int data_write(struct data_handle *handle, struct fuse_bufvec *in, uint64_t offset, bool append,
                struct data_request *request);
+/* What was appended last went elsewhere than where the kernel has it, which is to drop its pages.
+ * Said once. */
+bool data_handle_displaced(struct data_handle *handle);
 /* The session with the metadata service ended: what was written and not committed is given up, said
  * in the log; all handles end with -ESTALE. Any thread; does not block. */
 void data_session_lost(struct data *data);
