@@ -14,11 +14,13 @@
 
 #define REPLY_MAX (64u << 20) /* bytes of one reply */
 
-/* The real path of something that may not exist itself. */
-static char *resolve(const char *path)
+/* The real path; with `may_miss` also of something that is not there itself, a symbolic link to
+ * nothing always. */
+static char *resolve(const char *path, bool may_miss)
 {
+    struct stat st;
     char *real = realpath(path, NULL);
-    if (real || errno != ENOENT)
+    if (real || errno != ENOENT || (!may_miss && lstat(path, &st) < 0))
         return real;
     cleanup(free_ptr) char *copy = strdup(path);
     if (!copy)
@@ -58,25 +60,28 @@ static int find_control(struct control_client *client, char *path, struct error 
         while (end > 0 && path[--end] != '/')
             ;
     }
-    struct stat st;
-    if (lstat(shown, &st) < 0 && errno == ENOENT)
-        return error_set(error, -ENOENT, "%s: No such file or directory", *shown ? shown : "''");
     return error_set(error, -ENODEV, "%s is not in a mount of sluice (`sluice mount` makes one)",
                      shown);
 }
 
-int control_client_open(const char *path, struct control_client *out, struct error *error)
+static int open_client(const char *path, bool may_miss, struct control_client *out,
+                       struct error *error)
 {
     *out = (struct control_client){.fd = -1};
-    cleanup(free_ptr) char *real = resolve(path);
+    cleanup(free_ptr) char *real = resolve(path, may_miss);
     if (!real)
-        return error_set(error, -errno, "%s: %s", path, strerror(errno));
+        return error_set(error, -errno, "%s: %s", *path ? path : "''", strerror(errno));
     if (strcmp(real, "/") == 0)
         real[0] = 0;
     int r = find_control(out, real, error, path);
     if (r < 0)
         control_client_close(out);
     return r;
+}
+
+int control_client_open(const char *path, struct control_client *out, struct error *error)
+{
+    return open_client(path, false, out, error);
 }
 
 void control_client_close(struct control_client *client)
@@ -173,7 +178,8 @@ int control_client_call_at(struct control_client *client, const char *path, json
 int control_client_simple(const char *path, const char *op, json_t **reply, struct error *error)
 {
     struct control_client client;
-    int r = control_client_open(path, &client, error);
+    /* Others may have just made it in the bucket. */
+    int r = open_client(path, strcmp(op, "refresh") == 0, &client, error);
     if (r < 0)
         return r;
     r = control_client_call_at(&client, path, json_pack("{s:s}", "op", op), reply, error);

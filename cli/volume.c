@@ -20,6 +20,7 @@
 
 struct volume_options {
     char *data_dir;
+    bool data_dir_given;
     bool force, no_check, if_missing;
     struct token_options token;
 };
@@ -345,7 +346,7 @@ static int run(const struct volume_options *o, char **args, unsigned count, stru
     if (strcmp(verb, "token") == 0)
         return volume_token(o->data_dir, &o->token, args, count, tell_tokens, error);
     if (strcmp(verb, "list") == 0 && count == 0)
-        return access(o->data_dir, F_OK) < 0
+        return !o->data_dir_given && access(o->data_dir, F_OK) < 0
                    ? 0
                    : volume_config_each(o->data_dir, list_one, o->data_dir, error);
     return error_set(error, -EINVAL, "'%s': create, set, show, list, delete or token is needed",
@@ -362,7 +363,8 @@ int cli_volume(int argc, char **argv)
         options_free(&volume_option_set, &options);
         return r - 1;
     }
-    if (!options.data_dir)
+    options.data_dir_given = options.data_dir != NULL;
+    if (!options.data_dir_given)
         options.data_dir = volume_default_dir();
     r = options.data_dir ? run(&options, result.args, result.arg_count, &error)
                          : error_set(&error, -ENOMEM, "out of memory");
