@@ -147,6 +147,8 @@ void bucket_close(struct bucket *bucket)
     loop_free(bucket->loop);
     store_url_done(&bucket->url);
     free(bucket->meta_dir);
+    places_undo(&bucket->made);
+    places_made_done(&bucket->made);
 }
 
 void bucket_print_json(json_t *root)

@@ -7,6 +7,7 @@
 
 #include "mount_options.h"
 #include "options.h"
+#include "places.h"
 #include "s3/open.h"
 
 #define BUCKET_SPECS_MAX 32
@@ -24,7 +25,8 @@ struct bucket {
     struct store_url url;
     struct loop *loop;
     struct store *store;
-    char *meta_dir; /* absolute */
+    char *meta_dir;          /* absolute */
+    struct places_made made; /* what stays empty goes with bucket_close */
     char owner[512];
 };
 

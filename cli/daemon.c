@@ -2,9 +2,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -14,12 +17,40 @@
 
 #define SOCKETS_MAX 64
 
+/* What would end the caller: the child has a session of its own, where no Ctrl-C comes. */
+static int open_signals(void)
+{
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction action;
+    sigset_t mask;
+    sigemptyset(&mask);
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
+        if (sigaction(numbers[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
+            sigaddset(&mask, numbers[i]);
+    sigprocmask(SIG_BLOCK, &mask, NULL);
+    return signalfd(-1, &mask, SFD_CLOEXEC);
+}
+
+/* Until there is something to read, or the end of it. */
+static void wait_for_report(pid_t child, int fd, int signals)
+{
+    struct pollfd fds[] = {{.fd = fd, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
+    struct signalfd_siginfo info;
+    do {
+        if (poll(fds, ARRAY_LEN(fds), -1) > 0 && fds[1].revents &&
+            read(signals, &info, sizeof(info)) == sizeof(info))
+            kill(child, SIGTERM);
+    } while (!fds[0].revents);
+}
+
 /* The parent: the child's report is "+" or an error text; nothing at all means that it died. */
 static void __attribute__((noreturn)) wait_for_child(pid_t child, int fd, const char *name)
 {
     char text[1024];
     size_t len = 0;
+    int signals = open_signals();
     for (;;) {
+        wait_for_report(child, fd, signals);
         ssize_t n = read(fd, text + len, sizeof(text) - 1 - len);
         if (n < 0 && errno == EINTR)
             continue;

@@ -9,7 +9,8 @@ struct daemon {
 };
 
 /* Forks before any thread exists. In the parent: waits for the child's report and exits: 0 when it
- * is ready, else it prints the child's error and exits with 1. Returns in the child (or, with
+ * is ready, else it prints the child's error and exits with 1; what would end it goes to the child.
+ * Returns in the child (or, with
  * foreground, in the caller). */
 int daemon_start(struct daemon *d, const char *name, int foreground, struct error *error);
 /* The child is ready: the parent ends with 0; stdin, stdout and stderr go to /dev/null (stderr

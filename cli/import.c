@@ -124,7 +124,7 @@ static int import(const struct import_options *options, struct bucket *bucket, s
                                       .arg = &progress};
     int rc = open_inventory(options, bucket, &config.store, &config.manifest, error);
     if (rc == 0)
-        rc = places_make(bucket->meta_dir, error);
+        rc = places_make_noted(bucket->meta_dir, &bucket->made, error);
     if (rc == 0)
         rc = mount_options_format(&options->bucket.mount, &format, error);
     if (rc == 0) {

@@ -4,14 +4,15 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -19,13 +20,14 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "cache/cache.h"
-#include "control_client.h"
 #include "daemon.h"
 #include "fs/fs.h"
 #include "meta/remote.h"
 #include "mount_keys.h"
 #include "mount_metrics.h"
 #include "mount_options.h"
+#include "mount_point.h"
+#include "mount_wait.h"
 #include "mount_watch.h"
 #include "places.h"
 #include "s3/mux.h"
@@ -50,6 +52,11 @@ struct mount {
     char client[128]; /* remote: volume and session, for the access log of the store */
     struct daemon daemon;
     struct mount_watch watch;
+    struct mount_wait wait;
+    struct places_made made;
+    char *made_log;   /* ours, and was not there before */
+    atomic_bool runs; /* fs_run ends it, not the signal */
+    bool was_ready;
     struct metrics *metrics;
     struct mount_metrics *gauges;
     struct mount_keys keys;
@@ -74,37 +81,6 @@ static char *absolute(const char *path)
     if (!here || asprintf(&out, "%s/%s", here, path) < 0)
         return NULL;
     return out;
-}
-
-/* Of two mounts at one place, the lower one would be out of sight. */
-static int check_not_mounted(const char *path, struct error *error)
-{
-    struct control_client other;
-    struct error unused = {0};
-    if (control_client_open(path, &other, &unused) < 0)
-        return 0;
-    bool at_root = strcmp(other.inside, "/") == 0;
-    control_client_close(&other);
-    return !at_root ? 0
-                    : error_set(error, -EBUSY,
-                                "%s is a mount of Sluice already; take it away with "
-                                "`sluice umount %s`, or choose another directory",
-                                path, path);
-}
-
-static int check_mountpoint(struct mount *m, const char *path, struct error *error)
-{
-    struct stat st;
-    m->mountpoint = realpath(path, NULL);
-    if (!m->mountpoint && errno == ENOTCONN)
-        return error_set(error, -ENOTCONN,
-                         "%s: a mount that died is still there; take it away with: umount -l %s",
-                         path, path);
-    if (!m->mountpoint || stat(m->mountpoint, &st) < 0)
-        return error_set(error, -errno, "mount point %s: %s", path, strerror(errno));
-    if (!S_ISDIR(st.st_mode))
-        return error_set(error, -ENOTDIR, "mount point %s is not a directory", path);
-    return check_not_mounted(m->mountpoint, error);
 }
 
 static int check_places(const struct mount *m, struct error *error)
@@ -152,8 +128,8 @@ static int prepare_places(struct mount *m, struct error *error)
     r = check_places(m, error);
     if (r < 0 || m->options.read_only)
         return r;
-    r = places_make(m->meta_dir, error);
-    return r < 0 ? r : places_make(m->staging_dir, error);
+    r = places_make_noted(m->meta_dir, &m->made, error);
+    return r < 0 ? r : places_make_noted(m->staging_dir, &m->made, error);
 }
 
 /* Of a volume of a service: written data of one mount. Several mounts of it may be on this host. */
@@ -173,7 +149,7 @@ static int prepare_remote(struct mount *m, struct error *error)
     m->meta_dir = m->options.meta_dir ? absolute(m->options.meta_dir) : remote_place(m);
     if (!m->meta_dir)
         return error_set(error, -ENOMEM, "out of memory");
-    return m->options.read_only ? 0 : places_make(m->meta_dir, error);
+    return m->options.read_only ? 0 : places_make_noted(m->meta_dir, &m->made, error);
 }
 
 static int check_writes(const struct mount *m, struct error *error)
@@ -203,7 +179,7 @@ static int prepare(struct mount *m, char **args, struct error *error)
     if (r == 0 && !m->remote)
         r = store_url_parse(args[0], &m->url, error);
     if (r == 0)
-        r = check_mountpoint(m, args[1], error);
+        r = mount_point_find(args[1], &m->mountpoint, error);
     if (r < 0)
         return r;
     if (m->remote)
@@ -215,7 +191,7 @@ static int prepare(struct mount *m, char **args, struct error *error)
     return prepare_places(m, error);
 }
 
-static int start_log(const struct mount *m, struct error *error)
+static int start_log(struct mount *m, struct error *error)
 {
     enum log_level level = LOG_INFO;
     if (m->options.log_level)
@@ -231,7 +207,10 @@ static int start_log(const struct mount *m, struct error *error)
     if (!path && !m->options.foreground && !m->options.read_only &&
         asprintf(&own, "%s/log", m->meta_dir) >= 0)
         path = own;
+    bool made = own && access(own, F_OK) < 0;
     int r = log_init(level, path);
+    if (r == 0 && made)
+        m->made_log = TAKE_PTR(own);
     return r < 0 ? error_set(error, r, "log file %s: %s", path ? path : "stderr", strerror(-r)) : 0;
 }
 
@@ -257,6 +236,13 @@ static void note_probe(void *arg, const char *what, bool good, const char *text)
         log_warn("store lacks something", "what=%s text=\"%s\"", what, text);
 }
 
+/* Who reads a volume of a service may have rights for its objects only: the service lists. */
+static int look(const struct mount *m, struct error *error)
+{
+    int r = store_look(m->store, m->url.prefix, error);
+    return m->remote && r == -EACCES && strcmp(error->store_code, "AccessDenied") == 0 ? 0 : r;
+}
+
 static int open_store(struct mount *m, struct error *error)
 {
     struct store_options options;
@@ -270,9 +256,11 @@ static int open_store(struct mount *m, struct error *error)
     int r = loop_new(&m->loop, "store");
     if (r < 0)
         return error_set(error, r, "cannot start: %s", strerror(-r));
+    mount_wait_start(&m->wait, m->loop, m->url_text, &options);
     r = store_open(&m->url, &options, m->loop, m->metrics, &m->store, error);
-    if (r == 0 && !m->options.read_only)
-        r = store_probe(m->store, m->url.prefix, note_probe, m, error);
+    if (r == 0)
+        r = m->options.read_only ? look(m, error)
+                                 : store_probe(m->store, m->url.prefix, note_probe, m, error);
     if (r < 0)
         return r;
     /* Others may be attached to it. */
@@ -377,7 +365,7 @@ static void open_cache(struct mount *m)
         return;
     /* One that cannot be made is left out, and said, by cache_open. */
     for (unsigned i = 0; i < m->cache_dir_count; i++)
-        places_make(m->cache_dirs[i], NULL);
+        places_make_noted(m->cache_dirs[i], &m->made, NULL);
     cache_volume(m, volume);
     cache_config_init(&config);
     config.directories = (const char *const *)m->cache_dirs;
@@ -430,6 +418,8 @@ static int open_data(struct mount *m, struct error *error)
 static void ready(void *arg)
 {
     struct mount *m = arg;
+    m->was_ready = true;
+    mount_wait_end(&m->wait);
     mount_metrics_ready(m->gauges);
     mount_watch_mounted(&m->watch, m->mountpoint);
     log_info("mounted", "url=%s mountpoint=%s", m->url_text, m->mountpoint);
@@ -467,6 +457,43 @@ static int open_front(struct mount *m, struct error *error)
     return fs_new(&config, &m->fs, error);
 }
 
+/* The area of another mount stays; who wants to open it now is refused as long as this process is.
+ */
+static void remove_staging(const char *path)
+{
+    cleanup(free_ptr) char *lock = NULL;
+    int fd = asprintf(&lock, "%s/lock", path) < 0 ? -1 : open(lock, O_RDWR | O_CLOEXEC);
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+        places_remove(path);
+}
+
+/* What this process made, and nobody has used: a mount that fails leaves nothing of itself. */
+static void undo(const struct mount *m, bool had_data)
+{
+    for (unsigned i = 0; had_data && i < m->cache_dir_count; i++)
+        if (places_made_it(&m->made, m->cache_dirs[i]))
+            places_remove(m->cache_dirs[i]);
+    if (had_data && m->staging_dir && places_made_it(&m->made, m->staging_dir))
+        remove_staging(m->staging_dir);
+    places_undo(&m->made);
+    /* The last thing there. (What is left of a database or of staged data needs its log, too.) */
+    if (m->made_log && places_count(m->meta_dir) == 1)
+        unlink(m->made_log);
+    places_undo(&m->made);
+}
+
+/* Nothing is served yet, and what is waited for may take long: as good as a kill. */
+static void __attribute__((noreturn)) stop_early(struct mount *m, int number)
+{
+    struct error error = {0};
+    error_set(&error, -EINTR, "stopped by signal %d (%s) before it was ready", number,
+              strsignal(number));
+    log_error("mount failed", "url=%s error=\"%s\"", m->url_text, error_text(&error));
+    undo(m, false);
+    daemon_failed(&m->daemon, "sluice mount", &error);
+    _exit(1);
+}
+
 /* SIGTERM and SIGINT end the mount cleanly, a second one at once; SIGHUP opens the log file again.
  */
 static void *serve_signals(void *arg)
@@ -480,6 +507,8 @@ static void *serve_signals(void *arg)
             log_reopen();
             continue;
         }
+        if (!atomic_load(&m->runs))
+            stop_early(m, number);
         log_info("asked to stop", "signal=%d", number);
         fs_stop(m->fs);
     }
@@ -505,16 +534,17 @@ static int start_signals(struct mount *m, struct error *error)
 }
 
 /* The other way round, whatever was opened. Returns the first error. */
-static int shut(struct mount *m)
+static int shut(struct mount *m, bool unused)
 {
     int r = 0;
+    mount_wait_end(&m->wait);
     mount_metrics_close(m->gauges);
     if (m->data)
         r = data_close(m->data);
     cache_close(m->cache);
     backup_job_free(m->backups);
     mount_keys_end(&m->keys);
-    meta_close(m->meta);
+    unused ? meta_discard(m->meta) : meta_close(m->meta);
     if (m->signals_started) {
         pthread_kill(m->signals, SIGUSR2);
         pthread_join(m->signals, NULL);
@@ -542,6 +572,7 @@ static int serve(struct mount *m)
 {
     struct error error = {0};
     enum fs_exit how = FS_EXIT_ERROR;
+    bool unused = false;
     int r = daemon_start(&m->daemon, "sluice mount", m->options.foreground, &error);
     if (r < 0)
         return cli_fail("mount", &error);
@@ -566,17 +597,33 @@ static int serve(struct mount *m)
         mount_metrics_open(m->gauges, m->meta, m->data, m->options.staging_max);
     if (r == 0)
         r = start_backups(m, &error);
-    if (r == 0)
+    if (r == 0) {
+        atomic_store(&m->runs, true);
         r = fs_run(m->fs, m->meta, m->data, &how, &error);
-    mount_watch_stop(&m->watch);
-    if (r < 0) {
-        log_error("mount failed", "url=%s error=\"%s\"", m->url_text, error_text(&error));
-        daemon_failed(&m->daemon, "sluice mount", &error);
     }
-    int closed = shut(m);
+    mount_watch_stop(&m->watch);
+    if (r < 0)
+        log_error("mount failed", "url=%s error=\"%s\"", m->url_text, error_text(&error));
+    /* Who called shall find nothing of it; but where data was left before, closing may take long.
+     */
+    unused = r < 0 && !m->was_ready && (m->made_log || m->made.count);
+    if (r < 0 && !unused)
+        daemon_failed(&m->daemon, "sluice mount", &error);
+    bool had_data = m->data != NULL;
+    int closed = shut(m, unused);
     log_info("ended", "url=%s mountpoint=%s staged_left=%s", m->url_text, m->mountpoint,
              closed < 0 ? "yes" : "no");
+    if (unused) {
+        undo(m, had_data);
+        daemon_failed(&m->daemon, "sluice mount", &error);
+    }
     return r < 0 || closed < 0;
+}
+
+static int refuse(const struct mount *m, const struct error *error)
+{
+    places_undo(&m->made);
+    return cli_fail("mount", error);
 }
 
 int cli_mount(int argc, char **argv)
@@ -591,9 +638,11 @@ int cli_mount(int argc, char **argv)
         return r - 1;
     }
     if (prepare(&m, result.args, &error) < 0)
-        r = cli_fail("mount", &error);
+        r = refuse(&m, &error);
     else
         r = serve(&m);
+    places_made_done(&m.made);
+    free(m.made_log);
     store_url_done(&m.url);
     free(m.url_text);
     free(m.mountpoint);

@@ -1,10 +1,14 @@
 #include "places.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
+#include <ftw.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/cleanup.h"
@@ -51,7 +55,19 @@ char *places_default(const struct store_url *url, const char *endpoint)
     return (char *)buf_take(&path, NULL);
 }
 
+static void note(struct places_made *made, const char *path)
+{
+    char *copy = made && made->count < ARRAY_LEN(made->paths) ? strdup(path) : NULL;
+    if (copy)
+        made->paths[made->count++] = copy;
+}
+
 int places_make(const char *path, struct error *error)
+{
+    return places_make_noted(path, NULL, error);
+}
+
+int places_make_noted(const char *path, struct places_made *made, struct error *error)
 {
     cleanup(free_ptr) char *copy = strdup(path);
     if (!copy)
@@ -61,7 +77,9 @@ int places_make(const char *path, struct error *error)
         if (end && end != '/')
             continue;
         *p = 0;
-        if (mkdir(copy, 0700) < 0 && errno != EEXIST)
+        if (mkdir(copy, 0700) == 0)
+            note(made, copy);
+        else if (errno != EEXIST)
             return error_set(error, -errno, "%s: %s", copy, strerror(errno));
         if (!end)
             break;
@@ -71,6 +89,47 @@ int places_make(const char *path, struct error *error)
     if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
         return error_set(error, -ENOTDIR, "%s is not a directory", path);
     return 0;
+}
+
+bool places_made_it(const struct places_made *made, const char *path)
+{
+    for (unsigned i = 0; i < made->count; i++)
+        if (strcmp(made->paths[i], path) == 0)
+            return true;
+    return false;
+}
+
+void places_undo(const struct places_made *made)
+{
+    for (unsigned i = made->count; i-- > 0;)
+        rmdir(made->paths[i]);
+}
+
+void places_made_done(struct places_made *made)
+{
+    while (made->count)
+        free(made->paths[--made->count]);
+}
+
+static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+    return remove(path);
+}
+
+void places_remove(const char *path)
+{
+    nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+}
+
+unsigned places_count(const char *path)
+{
+    unsigned count = 0;
+    DIR *dir = opendir(path);
+    for (struct dirent *d = dir ? readdir(dir) : NULL; d; d = readdir(dir))
+        count += strcmp(d->d_name, ".") != 0 && strcmp(d->d_name, "..") != 0;
+    if (dir)
+        closedir(dir);
+    return count;
 }
 
 int places_outside_bucket(const struct store_url *url, const char *path, struct error *error)

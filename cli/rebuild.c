@@ -84,7 +84,7 @@ static int rebuild(const struct rebuild_options *options, struct bucket *bucket,
     struct rebuild_counts counts = {0};
     struct rebuild_config config = {
         .no_attributes = options->no_attributes, .progress = show, .arg = &progress};
-    int rc = places_make(bucket->meta_dir, error);
+    int rc = places_make_noted(bucket->meta_dir, &bucket->made, error);
     if (rc == 0)
         rc = mount_options_format(&options->bucket.mount, &format, error);
     if (rc < 0)

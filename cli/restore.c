@@ -114,7 +114,7 @@ static int restore(const struct restore_options *options, struct bucket *own, st
         if (r >= 0 && report.list)
             bucket_print_json(json_pack("{s:O}", "backups", report.list));
     } else {
-        r = places_make(own->meta_dir, error);
+        r = places_make_noted(own->meta_dir, &own->made, error);
         if (r == 0)
             r = backup_restore(&config, &result, error);
         if (r == 0)

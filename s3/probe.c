@@ -360,7 +360,7 @@ static void set_caps(void *arg)
 }
 
 /* What a user can do about a store that cannot be used at all. */
-static const char *advice(const struct error *error)
+static const char *advice(const struct error *error, bool reads_only)
 {
     const char *code = error->store_code, *text = error->message;
     if (strcmp(code, "NoSuchBucket") == 0)
@@ -370,7 +370,8 @@ static const char *advice(const struct error *error)
     if (strcmp(code, "InvalidAccessKeyId") == 0 || strcmp(code, "XAdminUserNotFound") == 0)
         return "look at the access key, and whether it is of this --endpoint";
     if (error->http_status == 403)
-        return "the credentials may not write here; --read-only needs to read only";
+        return reads_only ? "the credentials may not list it"
+                          : "the credentials may not write here; --read-only needs to read only";
     if (strstr(text, "wrong version number"))
         return "the endpoint speaks plain HTTP: http://";
     if (strstr(text, "certificate"))
@@ -380,13 +381,20 @@ static const char *advice(const struct error *error)
     return error->http_status == 0 ? "look at --endpoint and the network" : NULL;
 }
 
+/* What is behind the request and its key in the words of an error. */
+static const char *cause_of(const struct error *error, const char *key)
+{
+    const char *text = error_text(error), *at = strstr(text, key);
+    const char *cause = at ? strstr(at + strlen(key), ": ") : NULL;
+    return cause ? cause + 2 : text;
+}
+
 /* The request was one on a key of ours, which says nothing to a user. */
 static void explain(const struct probe *p, struct error *error)
 {
-    const char *at = strstr(error_text(&p->error), p->tag), *cause = at ? strstr(at, ": ") : NULL;
-    const char *hint = p->unusable ? advice(&p->error) : NULL;
+    const char *cause = cause_of(&p->error, p->tag);
+    const char *hint = p->unusable ? advice(&p->error, false) : NULL;
     struct error text;
-    cause = cause ? cause + 2 : error_text(&p->error);
     error_set(&text, p->rc, "%s %s: %s%s%s%s", store_name(p->store),
               p->unusable ? "cannot be used" : "does not do what Sluice needs", cause,
               hint ? " (" : "", hint ? hint : "", hint ? ")" : "");
@@ -428,4 +436,20 @@ int store_probe(struct store *store, const char *prefix,
     }
     free(p.base);
     return p.rc;
+}
+
+int store_look(struct store *store, const char *prefix, struct error *error)
+{
+    struct store_op op = {.kind = STORE_LIST, .prefix = prefix, .delimiter = "/", .max_keys = 1};
+    int rc = store_wait(store, &op);
+    if (rc && error) {
+        const char *hint = advice(&op.error, true);
+        *error = op.error;
+        error_set(error, rc, "%s cannot be used: %s%s%s%s", store_name(store),
+                  cause_of(&op.error, prefix), hint ? " (" : "", hint ? hint : "", hint ? ")" : "");
+        error->http_status = op.error.http_status;
+        memcpy(error->store_code, op.error.store_code, sizeof(error->store_code));
+    }
+    store_op_reset(&op);
+    return rc;
 }

@@ -62,6 +62,8 @@ struct retry_store {
     struct store store;
     /* immutable */
     uint32_t default_deadline_ms;
+    void (*again)(void *arg, const struct error *why);
+    void *again_arg;
     struct metric *retries, *limit, *held;
     /* owned by the loop thread */
     struct job *unused;
@@ -226,6 +228,8 @@ static void pause_job(struct job *job)
         return;
     }
     metric_add(retry->retries, 1);
+    if (retry->again)
+        retry->again(retry->again_arg, &job->last);
     char quoted[400];
     log_debug("store request tried again", "op=%s tries=%u delay_ms=%u error=%s",
               store_kind_name(job->op->kind), job->failed, delay,
@@ -564,6 +568,8 @@ int store_retry_new(struct store *below, const struct store_options *options,
         return -ENOMEM;
     store_init(&retry->store, &retry_backend, below->loop, below, NULL);
     retry->default_deadline_ms = options->deadline_ms ? options->deadline_ms : DEADLINE_MS;
+    retry->again = options->again;
+    retry->again_arg = options->again_arg;
     retry->retries = metrics_counter(metrics, "sluice_store_retries_total", "",
                                      "Requests to the object store that were tried again.");
     retry->limit = metrics_gauge(metrics, "sluice_store_rate_limit", "",

@@ -178,12 +178,16 @@ static char *default_endpoint(const char *region)
     return asprintf(&out, "https://s3.%s.amazonaws.com%s", region, suffix) < 0 ? NULL : out;
 }
 
+const char *store_endpoint(const struct store_options *options)
+{
+    return options->endpoint ? options->endpoint
+                             : from_environment("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL");
+}
+
 static int find_endpoint(struct s3_store *s3, const struct store_options *options,
                          struct error *error)
 {
-    const char *custom = options->endpoint;
-    if (!custom)
-        custom = from_environment("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL");
+    const char *custom = store_endpoint(options);
     cleanup(free_ptr) char *text = custom ? strdup(custom) : default_endpoint(s3->region);
     if (!text)
         return error_set(error, -ENOMEM, "no memory");

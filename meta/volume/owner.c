@@ -391,10 +391,10 @@ const char *owner_instance(const struct owner *owner)
     return owner->self.instance;
 }
 
-void owner_give_back(struct owner *owner)
+int owner_give_back(struct owner *owner)
 {
     if (owner->lost)
-        return;
+        return 0;
     owner->self.held = false;
     struct error error;
     error_clear(&error);
@@ -411,6 +411,7 @@ void owner_give_back(struct owner *owner)
     if (rc)
         log_warn("prefix was not given back", "error=\"%s\"",
                  error.code ? error_text(&error) : "somebody else has changed the owner object");
+    return rc;
 }
 
 void owner_free(struct owner *owner)

@@ -270,8 +270,8 @@ void owner_stop(struct owner *owner); /* work thread */
 /* Blocking, after owner_stop while the volume works on: nothing of it is under way. */
 void owner_drain(struct owner *owner);
 /* Blocking, after the work thread has stopped its work (or owner_drain): says in the bucket that
- * nobody has it. */
-void owner_give_back(struct owner *owner);
+ * nobody has it. 0, or -errno: it may still say that we have. */
+int owner_give_back(struct owner *owner);
 void owner_free(struct owner *owner);
 void owner_status(struct owner *owner, json_t *out);
 

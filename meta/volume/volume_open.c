@@ -338,7 +338,8 @@ int meta_open(const struct meta_config *config, struct meta **out, struct error 
         rc = open_engine(meta, config, error);
     if (!rc && !config->read_only)
         rc = owner_take(meta, &meta->owner, error);
-    bool unused = rc == -EBUSY && meta->formatted;
+    /* (After any other answer the prefix may have been taken.) */
+    bool unused = meta->formatted && (rc == -EBUSY || rc == -EACCES);
     if (!rc)
         rc = loop_new(&meta->work, "meta-work");
     if (!rc) {
@@ -356,7 +357,7 @@ int meta_open(const struct meta_config *config, struct meta **out, struct error 
         if (meta->stores)
             stores_give_back(meta->stores);
         if (meta->owner)
-            owner_give_back(meta->owner);
+            unused = owner_give_back(meta->owner) == 0 && meta->formatted;
         free_meta(meta);
         if (unused)
             remove_database(config->directory);
@@ -386,21 +387,35 @@ static void stop_work(void *arg)
     work_end(meta);
 }
 
-void meta_close(struct meta *meta)
+/* False: the bucket may still name it as the owner. */
+static bool end(struct meta *meta)
 {
-    if (!meta)
-        return;
-    if (meta->remote) {
-        remote_close(meta);
-        return;
-    }
     loop_call(meta->work, stop_work, meta);
     while (sem_wait(&meta->idle) < 0 && errno == EINTR)
         ;
     if (syncer_free(TAKE_PTR(meta->syncer)))
         log_error("metadata was not synced at close", "directory=%s", meta->directory);
     stores_give_back(meta->stores);
-    if (meta->owner)
-        owner_give_back(meta->owner);
+    bool given_back = !meta->owner || owner_give_back(meta->owner) == 0;
     free_meta(meta);
+    return given_back;
+}
+
+void meta_close(struct meta *meta)
+{
+    if (meta && meta->remote)
+        remote_close(meta);
+    else if (meta)
+        end(meta);
+}
+
+void meta_discard(struct meta *meta)
+{
+    char directory[PATH_MAX] = "";
+    if (meta && meta->formatted)
+        snprintf(directory, sizeof(directory), "%s", meta->directory);
+    if (!directory[0])
+        meta_close(meta);
+    else if (end(meta))
+        remove_database(directory);
 }

@@ -135,6 +135,10 @@ int meta_open(const struct meta_config *config, struct meta **out, struct error 
 /* Ends all requests (they are answered first), syncs, gives the prefix back, closes. Blocking. No
  * request may be submitted any more. */
 void meta_close(struct meta *meta);
+/* The same for a volume that nobody has used: a database that meta_open made for it goes, too. It
+ * stays if the bucket may still name it as the owner: without it nobody else would get the prefix.
+ */
+void meta_discard(struct meta *meta);
 
 /* Counts the sessions of a mount with its service; 0 without one. Another one begins after
  * `session_lost` has returned, so who finds something not lost after having asked for this holds

@@ -51,6 +51,9 @@ struct store_options {
                                 default 500; UINT32_MAX: never */
     uint64_t upload_limit, download_limit; /* bytes per second; 0: none */
     bool read_only; /* file://: the directory must exist and is not written */
+    /* Told of each try that failed and will be made again, on the loop thread. NULL: nobody. */
+    void (*again)(void *arg, const struct error *why);
+    void *again_arg;
 };
 void store_options_init(struct store_options *options);
 
@@ -59,6 +62,12 @@ void store_options_init(struct store_options *options);
  * thread. */
 int store_open(const struct store_url *url, const struct store_options *options, struct loop *loop,
                struct metrics *metrics, struct store **out, struct error *error);
+
+/* The endpoint that was chosen, as it was written; NULL: Amazon's for the region. */
+const char *store_endpoint(const struct store_options *options);
+
+/* The first look of who only reads: may the prefix be listed? Blocking. Errors say what to do. */
+int store_look(struct store *store, const char *prefix, struct error *error);
 
 /* Finds what the store honours with objects of its own under `<prefix>.sluice/probe/`, which it
  * removes, and sets the caps of the stack. Blocking. `report` (may be NULL) is called for each

@@ -46,3 +46,27 @@ TEST(places, are_made_with_their_parents)
     check_int(rmdir(deep), 0);
     check_int(rmdir(root), 0);
 }
+
+TEST(places, that_were_made_are_taken_away_but_for_what_is_used)
+{
+    char root[] = "/tmp/sluice-places.XXXXXX";
+    check(mkdtemp(root) != NULL);
+    cleanup(free_ptr) char *deep = NULL, *beside = NULL, *a = NULL;
+    check(asprintf(&a, "%s/a", root) > 0 && asprintf(&deep, "%s/a/b", root) > 0 &&
+          asprintf(&beside, "%s/a/c", root) > 0);
+    struct places_made made = {0};
+    struct error error = {0};
+    check_int(places_make_noted(deep, &made, &error), 0);
+    check_int(places_make_noted(deep, &made, &error), 0);
+    check_int(made.count, 2);
+    check(places_made_it(&made, a) && places_made_it(&made, deep) && !places_made_it(&made, root));
+    check_int(places_make(beside, &error), 0);
+    places_undo(&made);
+    check_int(places_count(a), 1);
+    places_remove(beside);
+    places_undo(&made);
+    check_int(places_count(root), 0);
+    check_int(places_count(a), 0);
+    places_made_done(&made);
+    check_int(rmdir(root), 0);
+}
