@@ -119,8 +119,14 @@ int engine_restored(struct engine *engine)
     if (rc == 0)
         rc = each_row(t, RECORD_WORK_RESERVED, forget_reserved);
     t->counters.next_ino += NUMBERS_SKIPPED;
-    t->counters.next_object += NUMBERS_SKIPPED;
+    /* On a boundary, so that each number tells whether it is of before: engine_is_earlier. */
+    t->counters.next_object = (t->counters.next_object / NUMBERS_SKIPPED + 2) * NUMBERS_SKIPPED;
     if (rc == 0)
         rc = engine_txn_commit(t);
     return rc < 0 ? rc : engine_sync(engine);
+}
+
+bool engine_is_earlier(const struct engine *engine, uint64_t object)
+{
+    return object / NUMBERS_SKIPPED < engine->contents.next / NUMBERS_SKIPPED;
 }

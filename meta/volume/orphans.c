@@ -173,6 +173,8 @@ static int take_strays(struct hunt *h, const struct store_list *page)
         if (!heads[i].key || heads[i].result ||
             tags_compare(&heads[i], &h->volume, 0, &object) == TAGS_NONE)
             continue;
+        if (engine_is_earlier(h->config->engine, object))
+            continue; /* a file that is not imported yet, if the metadata was restored since */
         if (note(h, ORPHAN_STRAY, &page->entries[i]) && h->config->remove)
             rc = delete_stray(h, &page->entries[i], heads[i].info.etag);
     }

@@ -4,12 +4,15 @@
  * was written by then is garbage, and gc finds it by its record.
  */
 #include <errno.h>
+#include <openssl/evp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/cleanup.h"
 #include "base/crash.h"
+#include "base/hash.h"
 #include "import/import.h"
 #include "s3/mux.h"
 #include "settle.h"
@@ -106,7 +109,10 @@ static void parted(struct work_call *done)
 /* Theirs gets the name, ours one beside it. */
 static void part(struct settle_job *job)
 {
-    struct meta_entry theirs = {.size = job->theirs.size, .mtime_ns = job->theirs.mtime_ns};
+    struct meta_entry theirs = {.size = job->theirs.size,
+                                .mtime_ns = job->theirs.mtime_ns,
+                                .has_attr = job->entry.has_attr,
+                                .attr = job->entry.attr};
     struct meta_op op = {.kind = META_CONFLICT,
                          .ino = job->ino,
                          .object = job->plan.target.id,
@@ -323,6 +329,42 @@ static void class_looked(struct settle_job *job)
     }
 }
 
+/* The whole file is in the buffer, and so little that it may stay there until it is settled. */
+static bool holds_small_file(const struct settle_job *job)
+{
+    return job->buffer && job->buffer_at == 0 && job->buffer_len == job->plan.size &&
+           job->filled == job->plan.size && job->plan.size <= TELL_MAX;
+}
+
+/* By the MD5 that the ETag of a small object is. */
+static bool is_same_content(const struct settle_job *job, const struct store_info *info)
+{
+    uint8_t sum[EVP_MAX_MD_SIZE];
+    unsigned len;
+    char hex[33];
+    if (info->size != job->plan.size || !holds_small_file(job) ||
+        EVP_Digest(job->buffer, job->buffer_len, sum, &len, EVP_md5(), NULL) != 1)
+        return false;
+    hash_hex(sum, 16, hex);
+    return strcasecmp(hex, info->etag) == 0;
+}
+
+/* Written by this volume after the backup from which it was restored: it may be newer than what is
+ * here, and what is here may be newer than it. */
+static void earlier_looked(struct settle_job *job)
+{
+    const struct store_op *op = &job->op.op;
+    if (is_same_content(job, &op->info)) {
+        drop_late(job);
+        return;
+    }
+    job->conflict = true;
+    job->theirs = op->info;
+    job->entry.has_attr = tags_parse(op, &job->entry.attr);
+    settle_job_fail(job, DELAY_TAKEN_NS, "the key %s is taken by what was there after the backup",
+                    job->plan.target.key);
+}
+
 static void taken_looked(struct work_op *work)
 {
     struct settle_job *job = work->arg;
@@ -358,6 +400,8 @@ static void taken_looked(struct work_op *work)
             changed_meanwhile(job, WAIT_NS, "an older object at its key is to be deleted");
         else if (import_is_late(job->meta, op))
             drop_late(job);
+        else if (engine_is_earlier(job->meta->engine, found))
+            earlier_looked(job);
         else
             settle_job_fail(job, DELAY_TAKEN_NS,
                             "the key %s is taken by an object of this volume that its metadata "
@@ -381,13 +425,6 @@ void settle_job_taken(struct settle_job *job)
 }
 
 /* The end: verify and swap */
-
-/* The whole file is in the buffer, and so little that it may stay there until it is settled. */
-static bool holds_small_file(const struct settle_job *job)
-{
-    return job->buffer && job->buffer_at == 0 && job->buffer_len == job->plan.size &&
-           job->filled == job->plan.size && job->plan.size <= TELL_MAX;
-}
 
 /* Who caches contents need not ask the store for what was here a moment ago. */
 static void tell_bytes(struct settle_job *job)

@@ -127,6 +127,9 @@ int engine_checkpoint(struct engine *engine, const char *directory, struct error
  * after the backup are not given out again, and nothing is deleted or written on account of what
  * was under way. No operation of the log: a restored database begins a log of its own. */
 int engine_restored(struct engine *engine);
+/* Whether an object has a number of before the last restore. If no record has it, the volume may
+ * have written it after the backup, and it is the only copy of a file. Any thread. */
+bool engine_is_earlier(const struct engine *engine, uint64_t object);
 /* Every live object of the volume's own store, in the order of their keys, until `each` returns
  * something else than 0. */
 struct engine_object {
