@@ -148,6 +148,7 @@ class FlinkCase(unittest.TestCase):
             "restart-strategy.fixed-delay.attempts": 1000,
             "restart-strategy.fixed-delay.delay": "1s",
             "heartbeat.timeout": "60s",
+            "pekko.startup-timeout": "2min",  # 10 s by default, in which a busy machine does not load its classes
             **more,
         }
         self.conf = os.path.join(self.directory, "conf")
