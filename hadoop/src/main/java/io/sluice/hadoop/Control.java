@@ -1,6 +1,7 @@
 package io.sluice.hadoop;
 
 import java.io.File;
+import java.io.FileNotFoundException;
 import java.io.IOException;
 import java.io.RandomAccessFile;
 import java.nio.charset.StandardCharsets;
@@ -28,7 +29,12 @@ final class Control {
     boolean waits; // they do
 
     Handle(File file) throws IOException {
-      this.file = new RandomAccessFile(file, "rw");
+      try {
+        this.file = new RandomAccessFile(file, "rw");
+      } catch (FileNotFoundException e) {
+        // Whatever the reason; callers would take it for a path that is not there.
+        throw Errors.with(new IOException("the mount cannot be asked: " + e.getMessage()), e);
+      }
     }
 
     void write(byte[] request) throws IOException {

@@ -2,6 +2,7 @@ package io.sluice.hadoop;
 
 import java.io.FileNotFoundException;
 import java.io.IOException;
+import java.nio.file.Files;
 import org.apache.hadoop.fs.FileAlreadyExistsException;
 import org.apache.hadoop.fs.ParentNotDirectoryException;
 import org.apache.hadoop.fs.Path;
@@ -31,10 +32,37 @@ final class Errors {
       return denied(path, e);
     }
     if (e instanceof java.nio.file.FileSystemException) {
-      return with(new IOException(path + ": " + ((java.nio.file.FileSystemException) e).getReason()),
-          e);
+      String reason = ((java.nio.file.FileSystemException) e).getReason();
+      if ("Operation not permitted".equals(reason)) {
+        return denied(path, e); // EPERM, for which Java has no class
+      }
+      return with(new IOException(path + ": " + reason), e);
+    }
+    if (e instanceof java.nio.file.attribute.UserPrincipalNotFoundException) {
+      return with(new IOException(path + ": this host knows no user or group "
+          + ((java.nio.file.attribute.UserPrincipalNotFoundException) e).getName()), e);
     }
     return e;
+  }
+
+  /**
+   * Of a file that java.io could not open: it says "not found" of all reasons, and callers take that
+   * for a file that is not there, and go on without it.
+   */
+  static IOException ofOpen(Place place, FileNotFoundException e) {
+    if (e.getMessage().endsWith("(No such file or directory)")) {
+      return with(new FileNotFoundException(place.path + " does not exist"), e);
+    }
+    if (place.isDirectory()) {
+      return with(new FileNotFoundException(place.path + " is a directory"), e);
+    }
+    try {
+      place.attributes();
+    } catch (IOException missing) {
+      return missing;
+    }
+    return Files.isReadable(place.local) ? with(new IOException(place.path + ": " + e.getMessage()), e)
+        : denied(place.path, e);
   }
 
   private static IOException ofControl(String path, ControlException e) {

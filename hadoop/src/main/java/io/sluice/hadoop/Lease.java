@@ -9,6 +9,7 @@ import java.nio.channels.OverlappingFileLockException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.LinkOption;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
@@ -51,7 +52,7 @@ final class Lease {
     ByteBuffer value = ByteBuffer.allocate(VALUE_MAX);
     try {
       view.read(KEY, value);
-    } catch (java.nio.file.NoSuchFileException e) {
+    } catch (NoSuchFileException e) {
       throw e;
     } catch (java.nio.file.FileSystemException e) {
       return view.list().contains(KEY) ? "" : null; // it was removed meanwhile
@@ -71,12 +72,27 @@ final class Lease {
     return lease;
   }
 
-  /** Of a file that is to be appended to. */
-  static Lease takeFree(Path file) throws IOException {
+  static void checkFree(Path file) throws IOException {
     if (holder(file) != null) {
       throw new IOException(file + " is being written; if its writer is gone, recoverLease it");
     }
+  }
+
+  /** Of a file that is to be appended to. */
+  static Lease takeFree(Path file) throws IOException {
+    checkFree(file);
     return take(file);
+  }
+
+  /** Before a file is written anew: who still writes it keeps the old one, which has no name then. */
+  static void leaveBehind(Path file) throws IOException {
+    try {
+      if (holder(file) != null) {
+        Files.deleteIfExists(file);
+      }
+    } catch (NoSuchFileException e) {
+      SluiceFileSystem.LOG.debug("nobody writes {}", file, e);
+    }
   }
 
   /** After a sync, before it is acknowledged. */
@@ -102,7 +118,7 @@ final class Lease {
     String before;
     try {
       before = holder(file);
-    } catch (java.nio.file.NoSuchFileException e) {
+    } catch (NoSuchFileException e) {
       throw Errors.with(new FileNotFoundException(file + " does not exist"), e);
     }
     if (before == null) {

@@ -3,6 +3,7 @@ package io.sluice.hadoop;
 import java.io.File;
 import java.io.FileNotFoundException;
 import java.io.IOException;
+import java.nio.file.FileSystemException;
 import java.nio.file.FileSystems;
 import java.nio.file.Files;
 import java.nio.file.LinkOption;
@@ -63,6 +64,10 @@ final class Place {
     } catch (NoSuchFileException e) {
       throw Errors.of(path, e);
     } catch (IOException e) {
+      if (e instanceof FileSystemException
+          && "File name too long".equals(((FileSystemException) e).getReason())) {
+        throw Errors.with(new FileNotFoundException(path + " does not exist: a name is too long"), e);
+      }
       if (isBelowFile()) {
         throw Errors.with(new FileNotFoundException(path + " does not exist: a part of it is a file"),
             e);

@@ -27,6 +27,7 @@ import java.util.Map;
 import java.util.NoSuchElementException;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ConcurrentHashMap;
 import org.apache.hadoop.HadoopIllegalArgumentException;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.BlockLocation;
@@ -41,6 +42,7 @@ import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.FsServerDefaults;
 import org.apache.hadoop.fs.FsStatus;
+import org.apache.hadoop.fs.InvalidPathException;
 import org.apache.hadoop.fs.LocatedFileStatus;
 import org.apache.hadoop.fs.Options;
 import org.apache.hadoop.fs.ParentNotDirectoryException;
@@ -53,7 +55,9 @@ import org.apache.hadoop.fs.XAttrSetFlag;
 import org.apache.hadoop.fs.impl.OpenFileParameters;
 import org.apache.hadoop.fs.permission.AclEntry;
 import org.apache.hadoop.fs.permission.AclStatus;
+import org.apache.hadoop.fs.permission.FsAction;
 import org.apache.hadoop.fs.permission.FsPermission;
+import org.apache.hadoop.security.UserGroupInformation;
 import org.apache.hadoop.util.LambdaUtils;
 import org.apache.hadoop.util.Progressable;
 import org.slf4j.Logger;
@@ -78,6 +82,7 @@ public class SluiceFileSystem extends FileSystem {
   private long blockSize;
   private boolean leases;
   private boolean namesWarmHosts;
+  private final Set<SluiceOutputStream> writing = ConcurrentHashMap.newKeySet(); // not closed yet
 
   @Override
   public void initialize(URI name, Configuration conf) throws IOException {
@@ -132,6 +137,12 @@ public class SluiceFileSystem extends FileSystem {
         defaults.getEncryptDataTransfer(), defaults.getTrashInterval(), defaults.getChecksumType());
   }
 
+  /** There are no tokens to get, and a bucket's name is no host's, as the inherited one thinks. */
+  @Override
+  public String getCanonicalServiceName() {
+    return null;
+  }
+
   @Override
   public short getDefaultReplication() {
     return 1;
@@ -147,7 +158,11 @@ public class SluiceFileSystem extends FileSystem {
 
   private Place place(Path given) throws IOException {
     Path path = absolute(given);
-    return new Place(path, mapping.local(path.toUri().getPath()));
+    String name = path.toUri().getPath();
+    if (name.startsWith("/../") || name.equals("/..")) { // elsewhere Path has taken them away
+      throw new InvalidPathException(path.toString(), "it leads out of the file system");
+    }
+    return new Place(path, mapping.local(name));
   }
 
   // --- Reading
@@ -174,14 +189,7 @@ public class SluiceFileSystem extends FileSystem {
       statistics.incrementReadOps(1);
       return in;
     } catch (FileNotFoundException e) {
-      // java.io says this of all that cannot be opened.
-      if (place.isDirectory()) {
-        throw Errors.with(new FileNotFoundException(place.path + " is a directory"), e);
-      }
-      if (Files.exists(place.local) && !Files.isReadable(place.local)) {
-        throw Errors.denied(place.path, e);
-      }
-      throw Errors.with(new FileNotFoundException(place.path + ": " + e.getMessage()), e);
+      throw Errors.ofOpen(place, e);
     }
   }
 
@@ -191,6 +199,20 @@ public class SluiceFileSystem extends FileSystem {
   private FsPermission masked(FsPermission permission) {
     FsPermission wanted = permission == null ? FsPermission.getFileDefault() : permission;
     return wanted.applyUMask(FsPermission.getUMask(getConf()));
+  }
+
+  private FileChannel openNew(Place place, Set<OpenOption> options, FsPermission permission,
+      boolean parents) throws IOException {
+    FileAttribute<?> mode = Modes.attribute(permission);
+    try {
+      return FileChannel.open(place.local, options, mode);
+    } catch (java.nio.file.NoSuchFileException e) {
+      if (!parents) {
+        throw e;
+      }
+      makeDirectories(place(place.path.getParent()), masked(FsPermission.getDirDefault()));
+      return FileChannel.open(place.local, options, mode);
+    }
   }
 
   private FSDataOutputStream create(Place place, FsPermission permission, boolean overwrite,
@@ -203,19 +225,17 @@ public class SluiceFileSystem extends FileSystem {
     } else {
       options.add(StandardOpenOption.CREATE_NEW);
     }
-    FileAttribute<?> mode = Modes.attribute(permission);
     FileChannel channel;
     try {
-      channel = FileChannel.open(place.local, options, mode);
-    } catch (java.nio.file.NoSuchFileException e) {
-      if (!parents) {
-        throw Errors.with(new FileNotFoundException(place.path.getParent() + " does not exist"), e);
+      if (leases && overwrite) {
+        Lease.leaveBehind(place.local);
       }
-      makeDirectories(place(place.path.getParent()), masked(FsPermission.getDirDefault()));
-      channel = FileChannel.open(place.local, options, mode);
+      channel = openNew(place, options, permission, parents);
+    } catch (java.nio.file.NoSuchFileException e) {
+      throw Errors.with(new FileNotFoundException(place.path.getParent() + " does not exist"), e);
     } catch (java.nio.file.FileAlreadyExistsException e) {
       throw Errors.with(new FileAlreadyExistsException(place.path + " already exists"), e);
-    } catch (IOException e) {
+    } catch (java.nio.file.FileSystemException e) {
       if (place.isDirectory()) {
         throw Errors.with(
             new FileAlreadyExistsException(place.path + " already exists as a directory"), e);
@@ -230,7 +250,8 @@ public class SluiceFileSystem extends FileSystem {
       Modes.restore(place.local, permission);
       statistics.incrementWriteOps(1);
       Lease lease = leases ? Lease.take(place.local) : null;
-      return new FSDataOutputStream(new SluiceOutputStream(channel, bufferSize, lease), statistics);
+      return new FSDataOutputStream(
+          new SluiceOutputStream(channel, bufferSize, lease, writing), statistics);
     } catch (IOException | RuntimeException e) {
       channel.close();
       throw e;
@@ -289,8 +310,8 @@ public class SluiceFileSystem extends FileSystem {
     try {
       statistics.incrementWriteOps(1);
       Lease lease = leases ? Lease.takeFree(place.local) : null;
-      return new FSDataOutputStream(new SluiceOutputStream(channel, bufferSize, lease), statistics,
-          channel.size());
+      return new FSDataOutputStream(
+          new SluiceOutputStream(channel, bufferSize, lease, writing), statistics, channel.size());
     } catch (IOException | RuntimeException e) {
       channel.close();
       throw e;
@@ -307,6 +328,9 @@ public class SluiceFileSystem extends FileSystem {
       throw new FileNotFoundException(place.path + " is a directory");
     }
     try (FileChannel channel = FileChannel.open(place.local, StandardOpenOption.WRITE)) {
+      if (leases) {
+        Lease.checkFree(place.local);
+      }
       if (length > channel.size()) {
         throw new HadoopIllegalArgumentException("cannot truncate " + place.path + ", which has "
             + channel.size() + " bytes, to " + length);
@@ -345,6 +369,9 @@ public class SluiceFileSystem extends FileSystem {
     }
     statistics.incrementWriteOps(1);
     try {
+      if (leases) {
+        Lease.checkFree(to.local);
+      }
       Concat.run(to, from);
     } catch (IOException e) {
       throw Errors.of(to.path, e);
@@ -654,6 +681,16 @@ public class SluiceFileSystem extends FileSystem {
     }
   }
 
+  /** What the kernel says to this process, by lists and as root; of another user (doAs) what the mode says. */
+  @Override
+  public void access(Path path, FsAction wanted) throws IOException {
+    if (!UserGroupInformation.getCurrentUser().getShortUserName().equals(System.getProperty("user.name"))) {
+      super.access(path, wanted);
+      return;
+    }
+    Access.check(place(path), wanted);
+  }
+
   // --- Extended attributes: those of users, which the mount keeps
 
   @Override
@@ -780,9 +817,19 @@ public class SluiceFileSystem extends FileSystem {
     return capability.toLowerCase(Locale.ENGLISH);
   }
 
-  /** Gives up the handles that keep mounts from being unmounted; the next use opens new ones. */
+  /**
+   * Writes what open streams hold: Hadoop calls this at the JVM's end, too. Gives up the handles that
+   * keep mounts from being unmounted; the next use opens new ones.
+   */
   @Override
   public void close() throws IOException {
+    for (SluiceOutputStream out : writing) {
+      try {
+        out.flush();
+      } catch (IOException e) {
+        LOG.error("a file that is open for writing lacks its last bytes", e);
+      }
+    }
     super.close();
     Mount.releaseAll();
   }

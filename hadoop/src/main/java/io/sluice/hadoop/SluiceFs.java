@@ -7,6 +7,7 @@ import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.DelegateToFileSystem;
 import org.apache.hadoop.fs.Options;
 import org.apache.hadoop.fs.Path;
+import org.apache.hadoop.fs.permission.FsAction;
 
 /** {@link SluiceFileSystem} for FileContext, under any scheme that it is configured for. */
 public class SluiceFs extends DelegateToFileSystem {
@@ -18,6 +19,18 @@ public class SluiceFs extends DelegateToFileSystem {
   @Override
   public int getUriDefaultPort() {
     return -1;
+  }
+
+  @Override
+  public void access(Path path, FsAction wanted) throws IOException {
+    checkPath(path);
+    fsImpl.access(path, wanted);
+  }
+
+  /** No tokens, as with {@link SluiceFileSystem}. */
+  @Override
+  public String getCanonicalServiceName() {
+    return null;
   }
 
   /** One atomic step; the inherited one looks first and renames then. */

@@ -8,6 +8,7 @@ import java.nio.channels.ClosedByInterruptException;
 import java.nio.channels.ClosedChannelException;
 import java.nio.channels.FileChannel;
 import java.util.Locale;
+import java.util.Set;
 import org.apache.hadoop.fs.StreamCapabilities;
 import org.apache.hadoop.fs.Syncable;
 
@@ -23,11 +24,16 @@ final class SluiceOutputStream extends OutputStream implements Syncable, StreamC
   private final byte[] one = new byte[1];
   private final int bufferSize;
   private final Lease lease; // null: without
+  private final Set<SluiceOutputStream> writing; // the file system's, this one among them until it is closed
   private ByteBuffer buffer; // from the first write that is small
+  private IOException failed; // from here on nothing is written, and nothing acknowledged
   private boolean closed;
 
-  SluiceOutputStream(FileChannel channel, int bufferSize, Lease lease) {
+  SluiceOutputStream(FileChannel channel, int bufferSize, Lease lease,
+      Set<SluiceOutputStream> writing) {
     this.lease = lease;
+    this.writing = writing;
+    writing.add(this);
     this.channel = channel;
     this.bufferSize = Math.min(Math.max(bufferSize, BUFFER_MIN), BUFFER_MAX);
   }
@@ -36,28 +42,54 @@ final class SluiceOutputStream extends OutputStream implements Syncable, StreamC
     if (closed) {
       throw new ClosedChannelException();
     }
+    checkWhole();
+  }
+
+  /** What follows bytes that were lost must not be acknowledged as if they were there. */
+  private void checkWhole() throws IOException {
+    if (failed != null) {
+      throw new IOException("an earlier write of this file failed: " + failed.getMessage(), failed);
+    }
+  }
+
+  private interface Step {
+    void run() throws IOException;
+  }
+
+  /**
+   * An interrupt closes a FileChannel, even one of long before, which a thread has not looked at yet.
+   * That one waits here: as with HDFS, the stream lives on.
+   */
+  private void run(Step step) throws IOException {
+    boolean interrupted = Thread.interrupted();
+    try {
+      step.run();
+    } catch (ClosedByInterruptException e) {
+      failed = Errors.with(new InterruptedIOException("interrupted in a write"), e);
+      throw failed;
+    } catch (IOException e) {
+      failed = e;
+      throw e;
+    } finally {
+      if (interrupted) {
+        Thread.currentThread().interrupt();
+      }
+    }
   }
 
   private void put(ByteBuffer bytes) throws IOException {
-    try {
+    run(() -> {
       while (bytes.hasRemaining()) {
         channel.write(bytes);
       }
-    } catch (ClosedByInterruptException e) {
-      InterruptedIOException interrupted = new InterruptedIOException("interrupted in a write");
-      interrupted.initCause(e);
-      throw interrupted;
-    }
+    });
   }
 
   private void putBuffer() throws IOException {
     if (buffer != null && buffer.position() > 0) {
       buffer.flip();
-      try {
-        put(buffer);
-      } finally {
-        buffer.compact();
-      }
+      put(buffer);
+      buffer.clear();
     }
   }
 
@@ -86,10 +118,13 @@ final class SluiceOutputStream extends OutputStream implements Syncable, StreamC
     buffer.put(bytes, offset, length);
   }
 
+  /** Of a closed stream harmless, as with HDFS: streams around this one do it when they are closed. */
   @Override
   public synchronized void flush() throws IOException {
-    checkOpen();
-    putBuffer();
+    if (!closed) {
+      checkWhole();
+      putBuffer();
+    }
   }
 
   @Override
@@ -101,7 +136,7 @@ final class SluiceOutputStream extends OutputStream implements Syncable, StreamC
   public synchronized void hsync() throws IOException {
     checkOpen();
     putBuffer();
-    channel.force(true);
+    run(() -> channel.force(true));
     if (lease != null) {
       lease.check();
     }
@@ -124,7 +159,9 @@ final class SluiceOutputStream extends OutputStream implements Syncable, StreamC
       return;
     }
     closed = true;
+    writing.remove(this);
     try {
+      checkWhole();
       putBuffer();
     } finally {
       buffer = null;

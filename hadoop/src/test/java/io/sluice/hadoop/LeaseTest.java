@@ -96,6 +96,34 @@ public class LeaseTest {
   }
 
   @Test
+  public void whoLostTheFileDoesNotWriteIntoTheNewOne() throws IOException {
+    FSDataOutputStream old = fs.create(LOG);
+    old.writeBytes("old");
+    old.hflush();
+    try (FSDataOutputStream out = fs.create(LOG, true)) {
+      out.writeBytes("new");
+    }
+    old.write(new byte[256 << 10]);
+    assertThrows(IOException.class, old::close);
+    assertEquals("new", TestMount.read(fs, LOG));
+  }
+
+  @Test
+  public void whatIsBeingWrittenIsNotCutNorLengthenedByOthers() throws IOException {
+    Path other = new Path(BASE, "other");
+    TestMount.write(fs, other, "x");
+    try (FSDataOutputStream out = fs.create(LOG)) {
+      out.writeBytes("abc");
+      out.hflush();
+      assertThrows(IOException.class, () -> fs.truncate(LOG, 1));
+      assertThrows(IOException.class, () -> fs.concat(LOG, new Path[] {other}));
+      out.writeBytes("def");
+    }
+    assertEquals("abcdef", TestMount.read(fs, LOG));
+    assertTrue(fs.truncate(LOG, 1));
+  }
+
+  @Test
   public void whoRenamesTheDirectoryFencesItsWriters() throws IOException {
     Path dir = new Path(BASE, "server");
     FSDataOutputStream old = fs.create(new Path(dir, "log"));

@@ -3,6 +3,7 @@ package io.sluice.hadoop;
 import static org.junit.Assert.assertArrayEquals;
 import static org.junit.Assert.assertEquals;
 import static org.junit.Assert.assertFalse;
+import static org.junit.Assert.assertNull;
 import static org.junit.Assert.assertThrows;
 import static org.junit.Assert.assertTrue;
 
@@ -13,6 +14,7 @@ import java.net.URI;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Paths;
+import java.security.PrivilegedExceptionAction;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.EnumSet;
@@ -32,13 +34,19 @@ import org.apache.hadoop.fs.FileAlreadyExistsException;
 import org.apache.hadoop.fs.FileContext;
 import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.FileSystem;
+import org.apache.hadoop.fs.InvalidPathException;
 import org.apache.hadoop.fs.Options;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.QuotaUsage;
 import org.apache.hadoop.fs.RemoteIterator;
 import org.apache.hadoop.fs.XAttrSetFlag;
+import org.apache.hadoop.fs.permission.FsAction;
 import org.apache.hadoop.fs.permission.FsPermission;
+import org.apache.hadoop.security.AccessControlException;
+import org.apache.hadoop.security.Credentials;
+import org.apache.hadoop.security.UserGroupInformation;
 import org.junit.After;
+import org.junit.Assume;
 import org.junit.Before;
 import org.junit.Test;
 
@@ -449,6 +457,151 @@ public class SluiceFileSystemTest {
       in.readFully(2, one);
       assertEquals('c', one[0]);
     }
+  }
+
+  @Test
+  public void aWriterSurvivesAnInterruptThatCameBefore() throws IOException {
+    try (FSDataOutputStream out = fs.create(path("f"))) {
+      Thread.currentThread().interrupt();
+      out.write(new byte[200_000]);
+      out.writeBytes("abc");
+      out.hflush();
+      assertTrue(Thread.interrupted());
+      Thread.currentThread().interrupt();
+    }
+    assertTrue(Thread.interrupted());
+    assertEquals(200_003, fs.getFileStatus(path("f")).getLen());
+  }
+
+  @Test
+  public void afterALostWriteNothingIsAcknowledged() throws IOException {
+    fs.mkdirs(path("q"));
+    fs.setQuota(path("q"), Long.MAX_VALUE, 100_000);
+    FSDataOutputStream out = fs.create(path("q/f"));
+    // The mount may take it, and refuse when it goes out.
+    assertThrows(IOException.class, () -> {
+      out.write(new byte[200_000]);
+      out.hflush();
+    });
+    fs.setQuota(path("q"), Long.MAX_VALUE, -1);
+    assertThrows(IOException.class, () -> {
+      out.writeBytes("tail");
+      out.hflush();
+    });
+    IOException e = assertThrows(IOException.class, out::close);
+    assertTrue(e.getMessage(), e.getMessage().contains("earlier write"));
+    out.close();
+  }
+
+  @Test
+  public void aClosedStreamMayBeFlushed() throws IOException {
+    FSDataOutputStream out = fs.create(path("f"));
+    out.close();
+    out.flush();
+    assertThrows(IOException.class, out::hflush);
+  }
+
+  @Test
+  public void whatOpenStreamsHoldIsWrittenWhenTheFileSystemIsClosed() throws IOException {
+    FileSystem other = FileSystem.newInstance(TestMount.ROOT, fs.getConf());
+    FSDataOutputStream out = other.create(path("f"));
+    out.writeBytes("abc");
+    other.close();
+    assertEquals("abc", read(path("f")));
+    out.writeBytes("def");
+    out.close();
+    assertEquals("abcdef", read(path("f")));
+  }
+
+  @Test
+  public void whatCannotBeOpenedIsNotCalledMissing() throws IOException {
+    Files.createSymbolicLink(local("loop").toPath(), Paths.get("loop"));
+    IOException e = assertThrows(IOException.class, () -> fs.open(path("loop")));
+    assertFalse(e.toString(), e instanceof FileNotFoundException);
+    assertThrows(FileNotFoundException.class, () -> fs.open(path("none")));
+    assertThrows(FileNotFoundException.class, () -> fs.open(base));
+    write(path("f"), "x");
+    assertThrows(FileNotFoundException.class, () -> fs.open(path("f/below")));
+  }
+
+  @Test
+  public void aNameThatIsTooLongIsNotThere() throws IOException {
+    Path path = path(new String(new char[300]).replace('\0', 'x'));
+    assertFalse(fs.exists(path));
+    assertThrows(FileNotFoundException.class, () -> fs.open(path));
+    IOException e = assertThrows(IOException.class, () -> fs.create(path));
+    assertFalse(e.toString(), e instanceof FileNotFoundException);
+  }
+
+  @Test
+  public void noPathLeadsOut() {
+    for (String name : Arrays.asList("/../evil", "/..", "../../../evil")) {
+      assertThrows(InvalidPathException.class, () -> fs.create(new Path(name)));
+    }
+    assertFalse(new File(TestMount.directory(), "../evil").exists());
+  }
+
+  @Test
+  public void noTokensAreAskedFor() throws IOException {
+    assertNull(fs.getCanonicalServiceName());
+    assertEquals(0, fs.addDelegationTokens("renewer", new Credentials()).length);
+    assertNull(FileContext.getFileContext(TestMount.ROOT, fs.getConf()).getDefaultFileSystem()
+        .getCanonicalServiceName());
+  }
+
+  @Test
+  public void accessIsTheKernelsAnswer() throws Exception {
+    Assume.assumeTrue("only root may read all", "root".equals(System.getProperty("user.name")));
+    write(path("f"), "x");
+    fs.setOwner(path("f"), "nobody", null);
+    fs.setPermission(path("f"), new FsPermission((short) 0600));
+    fs.access(path("f"), FsAction.READ_WRITE);
+    FileContext.getFileContext(TestMount.ROOT, fs.getConf()).access(path("f"), FsAction.READ_WRITE);
+    assertThrows(AccessControlException.class, () -> fs.access(path("f"), FsAction.EXECUTE));
+    assertThrows(FileNotFoundException.class, () -> fs.access(path("none"), FsAction.READ));
+    UserGroupInformation other = UserGroupInformation.createUserForTesting("other", new String[0]);
+    assertThrows(AccessControlException.class,
+        () -> other.doAs((PrivilegedExceptionAction<Void>) () -> {
+          fs.access(path("f"), FsAction.READ);
+          return null;
+        }));
+  }
+
+  @Test
+  public void oneOfManyCreatesOfAMissingDirectorysFileWins() throws Exception {
+    int writers = 4;
+    ExecutorService pool = Executors.newFixedThreadPool(writers);
+    try {
+      for (int round = 0; round < 20; round++) {
+        Path target = path(round + "/a/f");
+        List<Future<Boolean>> results = new ArrayList<>();
+        for (int i = 0; i < writers; i++) {
+          results.add(pool.submit(() -> {
+            try {
+              fs.create(target, false).close();
+              return true;
+            } catch (FileAlreadyExistsException e) {
+              return false;
+            }
+          }));
+        }
+        int won = 0;
+        for (Future<Boolean> result : results) {
+          won += result.get() ? 1 : 0;
+        }
+        assertEquals(1, won);
+      }
+    } finally {
+      pool.shutdown();
+    }
+  }
+
+  @Test
+  public void whoIsNotKnownIsNamed() throws IOException {
+    write(path("f"), "x");
+    IOException e = assertThrows(IOException.class,
+        () -> fs.setOwner(path("f"), "no-such-user-here", null));
+    assertTrue(e.getMessage(), e.getMessage().contains("no-such-user-here"));
   }
 
   @Test
