@@ -478,6 +478,7 @@ static int open_again(struct engine *engine)
     reserve_release(engine);
     if (free_bytes(engine) < RELEASE_BYTES)
         return -ENOSPC;
+    engine_quota_let_go(&engine->txn);
     pthread_rwlock_wrlock(&engine->gate);
     close_rocksdb(engine);
     int rc = open_checked(engine, &error);

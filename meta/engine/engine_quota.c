@@ -402,6 +402,14 @@ void engine_quota_end(struct engine_txn *t, const struct meta_op *op, bool writt
     pthread_mutex_unlock(&q->lock);
 }
 
+void engine_quota_let_go(struct engine_txn *t)
+{
+    if (!t->quota_locked)
+        return;
+    t->quota_locked = false;
+    pthread_mutex_unlock(&t->engine->quota->lock);
+}
+
 /* ---- limits ---- */
 
 static int limit_get(struct engine_txn *t, uint64_t ino, struct record_quota *out)

@@ -11,7 +11,8 @@
  * nothing), never accept other ones. A replay of the accepted operations gives the same database.
  *
  * Lock: one mutex, held by an apply from its begin to its end while there is any quota, and by a
- * reservation. Below it: the record caches. Without quotas nobody takes it.
+ * reservation. Above it: the engine's gate. Below it: the record caches. Without quotas nobody
+ * takes it.
  */
 #ifndef SLUICE_META_ENGINE_QUOTA_H
 #define SLUICE_META_ENGINE_QUOTA_H
@@ -40,6 +41,10 @@ uint64_t engine_quota_turns(struct engine *engine);
 void engine_quota_begin(struct engine_txn *t, const struct meta_op *op);
 int engine_quota_check(struct engine_txn *t, const struct meta_op *op);
 void engine_quota_end(struct engine_txn *t, const struct meta_op *op, bool written);
+/* Within an apply: the database is about to be opened again. The lock is let go, which comes after
+ * the gate; engine_quota_load counts what there is to count, so engine_quota_end has nothing to do.
+ */
+void engine_quota_let_go(struct engine_txn *t);
 
 /* A name of `node` comes to (sign 1) or goes from (-1) directory `dir`: what is reserved for it, or
  * below it, moves. */
