@@ -335,20 +335,21 @@ static struct engine_queue *queue_of(struct engine *engine, enum record_work kin
 }
 
 /* No row is due before the result. */
-static uint64_t queue_begin(struct engine_queue *queue)
+static uint64_t queue_begin(struct engine_queue *queue, uint64_t *walk)
 {
     pthread_mutex_lock(&queue->lock);
+    *walk = ++queue->walks;
     uint64_t start = queue->head_ns = MIN(queue->head_ns, queue->added_ns);
     queue->added_ns = UINT64_MAX;
     pthread_mutex_unlock(&queue->lock);
     return start;
 }
 
-/* A walk from `start` found that the first row is due at `first` (UINT64_MAX: there is none). */
-static void queue_end(struct engine_queue *queue, uint64_t start, uint64_t first)
+/* A walk found that the first row is due at `first` (UINT64_MAX: there is none). */
+static void queue_end(struct engine_queue *queue, uint64_t walk, uint64_t first)
 {
     pthread_mutex_lock(&queue->lock);
-    if (queue->head_ns == start)
+    if (queue->walks == walk)
         queue->head_ns = first;
     pthread_mutex_unlock(&queue->lock);
 }
@@ -365,7 +366,7 @@ static int queue_walk(struct engine *engine, enum record_work kind, uint64_t unt
     const uint8_t *k, *v;
     size_t k_len, v_len;
     int rc;
-    uint64_t start = queue_begin(queue), first = UINT64_MAX;
+    uint64_t walk, start = queue_begin(queue, &walk), first = UINT64_MAX;
     if (next_due_ns)
         *next_due_ns = start > until_ns && start != UINT64_MAX ? start : 0;
     if (start > until_ns)
@@ -392,7 +393,7 @@ static int queue_walk(struct engine *engine, enum record_work kind, uint64_t unt
     }
     engine_iter_done(&iter);
     if (rc >= 0)
-        queue_end(queue, start, first);
+        queue_end(queue, walk, first);
     return rc;
 }
 

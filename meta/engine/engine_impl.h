@@ -73,7 +73,8 @@ struct engine_map {
 struct engine_queue {
     pthread_mutex_t lock; /* a leaf */
     uint64_t head_ns;     /* as the last walk found it */
-    uint64_t added_ns;    /* the earliest that was put since */
+    uint64_t added_ns;    /* the earliest that was put since the newest walk began */
+    uint64_t walks;       /* that began: only the newest saw all that was put before */
 };
 enum { ENGINE_QUEUE_SETTLE, ENGINE_QUEUE_GC, ENGINE_QUEUE_COUNT };
 

@@ -1,6 +1,9 @@
 #include "engine_test.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h> /* RENAME_ */
+#include <unistd.h>
 
 static struct meta_settle begin(struct world *w, uint64_t ino)
 {
@@ -587,5 +590,52 @@ TEST(engine_settle, the_second_name_of_a_file_takes_over)
     check_int(unlink_at(&w, 1, "a", 0), 0);
     check_int(settle_all(&w), 1);
     check_key(&w, "b", "p/b");
+    world_done(&w);
+}
+
+struct walker {
+    struct world *w;
+    _Atomic bool stop;
+};
+
+static void *walk_always(void *arg)
+{
+    struct walker *walker = arg;
+    while (!walker->stop)
+        engine_unsettled_below(walker->w->engine, UINT64_MAX);
+    return NULL;
+}
+
+/* Detaching a store looks at the queue while settle does. What waits for long makes it slow. */
+TEST(engine_settle, who_looks_at_the_queue_beside_another_loses_no_row)
+{
+    struct world w;
+    struct engine_work work[8];
+    uint64_t next;
+    pthread_t threads[2];
+    world_init(&w);
+    for (int i = 0; i < 500; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "f%d", i);
+        struct meta_op later = {.kind = META_SETTLE_RETRY,
+                                .ino = file_with(&w, 1, name, ""),
+                                .attr = {.mtime_ns = w.now + 1000000 * SECOND}};
+        check_int(world_apply(&w, &later), 0);
+    }
+    struct walker walker = {.w = &w};
+    for (int i = 0; i < 2; i++)
+        check_int(pthread_create(&threads[i], NULL, walk_always, &walker), 0);
+    for (int i = 0; i < 500; i++) {
+        uint64_t ino = file_with(&w, 1, "f", "");
+        usleep(500);
+        pass(&w, 6);
+        if (engine_settle_due(w.engine, w.now, work, 8, &next) != 1)
+            test_fail("forgotten in round %d", i);
+        check_int(unlink_at(&w, 1, "f", 0), 0);
+        check_int(drop(&w, ino), 0);
+    }
+    walker.stop = true;
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
     world_done(&w);
 }
