@@ -408,14 +408,21 @@ static bool grant(struct locks *locks, struct lock_waiter *waiter)
 static void scan(struct locks *locks, struct lock_file *file)
 {
     struct lock_waiter *waiter, *next;
-    DL_FOREACH_SAFE(file->waiters, waiter, next)
-    {
-        if (find_conflict(file, &waiter->lock))
-            continue;
-        bool first =
-            has_turn(waiter) || (waiter->holder->held && leads_back(locks, waiter, true, NULL));
-        if (first && grant(locks, waiter))
+    bool again = true;
+    while (again) {
+        again = false;
+        DL_FOREACH_SAFE(file->waiters, waiter, next)
+        {
+            if (find_conflict(file, &waiter->lock))
+                continue;
+            bool first =
+                has_turn(waiter) || (waiter->holder->held && leads_back(locks, waiter, true, NULL));
+            if (!first || !grant(locks, waiter))
+                continue;
+            /* It may have given up a write lock for this, for which one before it waits. */
+            again = again || waiter->lock.type == LOCKS_READ;
             waiter->granted(waiter);
+        }
     }
     file_tidy(locks, file);
 }

@@ -98,6 +98,21 @@ TEST(locks, turns_are_kept)
     locks_free(locks);
 }
 
+TEST(locks, a_write_lock_given_up_by_waiting_lets_one_before_pass)
+{
+    struct locks *locks = make();
+    struct waiter reader, grown;
+    check_int(try(locks, lock(1, 1, LOCKS_WRITE, 0, 10)), 0);
+    check_int(try(locks, lock(1, 2, LOCKS_WRITE, 50, 60)), 0);
+    check_int(wait(locks, &reader, lock(1, 3, LOCKS_READ, 0, 10)), -EINPROGRESS);
+    check_int(wait(locks, &grown, lock(1, 1, LOCKS_READ, 0, 100)), -EINPROGRESS);
+    check_int(try(locks, lock(1, 2, LOCKS_NONE, 0, ALL)), 0);
+    check_uint(grown.granted, 1);
+    check_uint(reader.granted, 2);
+    check_uint(locks_waiting(locks), 0);
+    locks_free(locks);
+}
+
 TEST(locks, cancelled_wait_lets_others_pass)
 {
     struct locks *locks = make();
