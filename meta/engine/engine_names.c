@@ -186,24 +186,31 @@ static int link_row(struct engine_txn *t, uint64_t ino, uint64_t parent, const v
                : engine_txn_delete(t, TABLE_LINK, &key);
 }
 
-/* The first link goes: another one becomes the first. */
+/* The first link goes: another one becomes the first, one that this apply did not take away. */
 static int promote_link(struct engine_txn *t, struct engine_node *node)
 {
     struct record_key key;
     struct engine_iter iter;
-    const uint8_t *k;
-    size_t k_len;
+    const uint8_t *k, *value;
+    size_t k_len, len;
+    int rc, found = -ENOENT;
     record_key_u64(&key, node->ino);
     engine_iter_init(&iter, t->engine, NULL, TABLE_LINK, &key, NULL, key.len);
-    int rc = engine_iter_get(&iter, &k, &k_len, NULL, NULL);
-    if (rc > 0 && k_len > 16 && k_len <= 16 + META_NAME_MAX) {
-        set_first_link(node, record_get_u64(k + 8), k + 16, k_len - 16);
-        rc = link_row(t, node->ino, node->now.parent, node->now.name, node->now.name_len, false);
-    } else if (rc >= 0) {
-        rc = -EIO;
+    while (found == -ENOENT && (rc = engine_iter_get(&iter, &k, &k_len, NULL, NULL)) > 0) {
+        if (k_len <= 16 || k_len > 16 + META_NAME_MAX) {
+            rc = -EIO;
+            break;
+        }
+        record_key_link(&key, node->ino, record_get_u64(k + 8), k + 16, k_len - 16);
+        found = engine_txn_get(t, TABLE_LINK, &key, &value, &len);
+        if (found == 0)
+            set_first_link(node, record_get_u64(k + 8), k + 16, k_len - 16);
+        engine_iter_next(&iter);
     }
     engine_iter_done(&iter);
-    return rc;
+    if (found < 0)
+        return rc < 0 ? rc : found == -ENOENT ? -EIO : found;
+    return link_row(t, node->ino, node->now.parent, node->now.name, node->now.name_len, false);
 }
 
 /* One name is in a directory more (sign 1) or less (-1). */

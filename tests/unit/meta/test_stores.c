@@ -311,6 +311,32 @@ TEST(stores, detach_takes_names_and_leaves_objects, .init = begin, .fini = end)
     check_int(attach(other, "other", 0, false), 0);
 }
 
+/* All names of a file go in one step. */
+TEST(stores, detach_takes_each_name_of_a_file, .init = begin, .fini = end)
+{
+    uint64_t at = attached(false);
+    uint64_t ino = file_object(&v, at, "l1", "bytes", 5, false);
+    static const char *const more[] = {"l2", "l3", "l4"};
+    for (size_t i = 0; i < ARRAY_LEN(more); i++) {
+        struct meta_request link = {
+            .op = {.kind = META_LINK, .ino = ino, .parent = at, .name = {more[i], 2}}};
+        check_int(meta_call(v.meta, &link), 0);
+        meta_reply_done(&link.reply);
+    }
+    settle(at);
+    struct meta_attr attr;
+    check_int(name_lookup(&v, at, "l4", &attr), 0);
+    check_uint(attr.nlink, 4);
+    check_int(meta_store_detach(v.meta, "other", &error), 0);
+    int rc;
+    cleanup(free_ptr) char *names = name_list(&v, at, &rc);
+    check_str(names, "");
+    check(has(other, "l1"));
+    volume_close(&v);
+    volume_check(v.database);
+    volume_open(&v);
+}
+
 TEST(stores, read_only_one_is_detached_with_its_deleted_names, .init = begin, .fini = end)
 {
     uint64_t at = attached(true);
