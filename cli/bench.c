@@ -65,7 +65,7 @@ static const struct option_set bench_option_set = {
         "\vExamples:\n"
         "  sluice bench /mnt\n"
         "  sluice bench --only metadata,small --threads 1,8,16 /mnt\n"
-        "  sluice bench --only data --size 8G --time 2m --drop-caches --json /mnt > mnt.json\n\n"
+        "  sluice bench --only data --size 8G --drop-caches --json /mnt > mnt.json\n\n"
         "Read \"first time\" as: without the kernel's pages of that file. What the filesystem "
         "itself keeps (on a local disk, in memory) it keeps; remount it to be rid of that.\n"
         "Ends with 0, 1 if it or a row failed, 2 for a wrong call.",

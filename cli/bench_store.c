@@ -58,7 +58,7 @@ static const char doc[] =
     "below sluice-bench-… in the given prefix and are removed at the end."
     "\vExamples:\n"
     "  sluice bench-store s3://BUCKET/PREFIX\n"
-    "  sluice bench-store file:///srv/bucket --sizes 8M --parallel 1,4,16 --ops parts,range\n"
+    "  sluice bench-store file:///srv/bucket --sizes 8M --ops parts,range\n"
     "  sluice bench-store s3://BUCKET --json > bucket.json\n\n"
     "CPU is this process's processor time: for each request, and for each GiB of a row with "
     "bytes.\n"

@@ -49,17 +49,17 @@ static const struct option_set option_set = {
     .count = ARRAY_LEN(specs),
     .usage = "attach URL DIR\nadd URL MOUNT\ndetach NAME MOUNT\nlist [MOUNT]",
     .doc = "Other buckets, of any provider, beside the one that is mounted."
-           "\v  attach  the bucket's files appear in DIR, an empty directory of a mount; what is "
-           "made below DIR is written there\n"
-           "  add     a place to move files to, with `sluice migrate`; it is attached nowhere\n"
-           "  detach  takes the names away; the objects stay. Refused while something else needs "
-           "the store\n"
+           "\v  attach  the bucket's files appear in DIR, an empty directory of a mount;\n"
+           "          what is made below DIR is written there\n"
+           "  add     a place to move files to, with `sluice migrate`\n"
+           "  detach  takes the names away; the objects stay. Refused while something\n"
+           "          else needs the store\n"
            "  list    the stores of a mount, and the migrations\n\n"
            "The mount must run, and must be yours (or you are root). Credentials are never "
            "recorded: they come from a profile, from the mount's environment or the host's role.\n"
            "Examples:\n"
            "  sluice store attach s3://archive/2019 /mnt/old --read-only --profile archive\n"
-           "  sluice store add s3://new-home /mnt --name new --endpoint https://s3.example.org\n"
+           "  sluice store add s3://new-home /mnt --name new --region eu-central-1\n"
            "  sluice migrate /mnt/data --to new --wait\n"
            "  sluice store detach archive /mnt",
     .args_min = 1,

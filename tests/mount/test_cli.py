@@ -60,6 +60,8 @@ class Calls(unittest.TestCase):
             code, help_text = sluice(command, "--help")
             self.assertEqual(code, 0, command)
             self.assertGreater(len(help_text), 80, command)
+            # A line of an example or a list that was too wide goes on at the margin.
+            self.assertNotRegex(help_text, r"\n  (sluice|[a-z]+  ).*\n[^ \nA-Z]", command)
 
     def test_completion_knows_commands_actions_and_options(self):
         script = os.path.join(ROOT, "deploy/completion/sluice.bash")
