@@ -376,6 +376,7 @@ void data_times_set(struct data *data, uint64_t ino, uint64_t mtime_ns, uint64_t
 
 void data_unlinked(struct data *data, uint64_t ino)
 {
+    inlined_gone(data->inlined, ino);
     struct file *file = file_get(data, ino);
     if (!file)
         return;

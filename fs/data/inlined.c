@@ -6,8 +6,6 @@
 
 #include "base/cleanup.h"
 
-#define ENTRY_COST 512 /* bytes of memory that a file costs beside its own */
-
 struct entry {
     uint64_t ino;
     size_t cost;
@@ -56,14 +54,9 @@ void inlined_free(struct inlined *inlined)
 /* 0: not to be kept. */
 static size_t cost_of(const struct file_extents *extents)
 {
-    size_t cost = ENTRY_COST;
     if (!extents || extents->reply.extent_count == 0 || extents->reply.object_count > 1)
         return 0;
-    cost += extents->reply.object_count * sizeof(struct meta_object);
-    for (size_t i = 0; i < extents->reply.extent_count; i++) {
-        const struct meta_extent *extent = &extents->reply.extents[i];
-        cost += sizeof(*extent) + (extent->kind == META_EXTENT_INLINE ? extent->length : 0);
-    }
+    size_t cost = sizeof(struct entry) + sizeof(*extents) + meta_reply_memory(&extents->reply);
     return cost <= INLINED_BYTES_MAX / 8 ? cost : 0;
 }
 
@@ -93,15 +86,25 @@ void inlined_put(struct inlined *inlined, uint64_t ino, struct file_extents *ext
     pthread_mutex_unlock(&inlined->lock);
 }
 
-void inlined_moved(struct inlined *inlined, uint64_t ino)
+static void drop(struct inlined *inlined, uint64_t ino, bool all)
 {
     if (!inlined)
         return;
     pthread_mutex_lock(&inlined->lock);
     struct entry *entry = find_locked(inlined, ino);
-    if (entry && entry->extents->reply.object_count > 0)
+    if (entry && (all || entry->extents->reply.object_count > 0))
         file_extents_unref(remove_locked(inlined, entry));
     pthread_mutex_unlock(&inlined->lock);
+}
+
+void inlined_moved(struct inlined *inlined, uint64_t ino)
+{
+    drop(inlined, ino, false);
+}
+
+void inlined_gone(struct inlined *inlined, uint64_t ino)
+{
+    drop(inlined, ino, true);
 }
 
 struct file_extents *inlined_get(struct inlined *inlined, uint64_t ino, uint64_t data_version)

@@ -9,7 +9,7 @@
 
 #include "file.h"
 
-#define INLINED_BYTES_MAX (32u << 20) /* with what each file costs; the longest unused goes */
+#define INLINED_BYTES_MAX (32u << 20) /* of memory, all counted; the longest unused goes */
 
 struct inlined;
 int inlined_new(struct inlined **out);
@@ -20,6 +20,8 @@ void inlined_free(struct inlined *inlined); /* NULL: nothing */
 void inlined_put(struct inlined *inlined, uint64_t ino, struct file_extents *extents);
 /* The same bytes may be in other objects now. */
 void inlined_moved(struct inlined *inlined, uint64_t ino);
+/* It has no name any more. */
+void inlined_gone(struct inlined *inlined, uint64_t ino);
 /* What is kept of this version; a reference, or NULL. */
 struct file_extents *inlined_get(struct inlined *inlined, uint64_t ino, uint64_t data_version);
 

@@ -22,8 +22,9 @@ void *arena_alloc(struct arena *arena, size_t len)
         return NULL;
     size_t need = (len + alignof(max_align_t) - 1) & ~(alignof(max_align_t) - 1);
     struct arena_chunk *chunk = arena->head;
+    size_t first = arena->first ? arena->first : FIRST_CHUNK;
     if (!chunk || chunk->cap - chunk->used < need) {
-        size_t cap = chunk ? MIN(chunk->cap * 2, LARGEST_STEP) : FIRST_CHUNK;
+        size_t cap = chunk ? MIN(chunk->cap * 2, LARGEST_STEP) : first;
         cap = MAX(cap, need);
         chunk = malloc(sizeof(*chunk) + cap);
         if (!chunk)
@@ -56,6 +57,14 @@ void arena_reset(struct arena *arena)
     }
     if (arena->head)
         arena->head->used = 0;
+}
+
+size_t arena_memory(const struct arena *arena)
+{
+    size_t bytes = 0;
+    for (const struct arena_chunk *chunk = arena->head; chunk; chunk = chunk->next)
+        bytes += sizeof(*chunk) + chunk->cap;
+    return bytes;
 }
 
 void arena_done(struct arena *arena)

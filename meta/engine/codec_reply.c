@@ -171,7 +171,7 @@ static void get_lists(struct codec_reader *d, struct meta_reply *r, uint32_t par
 
 int meta_codec_reply_get(const void *data, size_t len, struct meta_reply *out)
 {
-    struct codec_reader d = {0};
+    struct codec_reader d = {.arena.first = META_REPLY_CHUNK};
     meta_reply_init(out);
     reader_init(&d.r, data, len);
     if (reader_u8(&d.r) != VERSION)

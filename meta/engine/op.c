@@ -18,10 +18,16 @@ void meta_reply_done(struct meta_reply *reply)
 
 void *meta_reply_alloc(struct meta_reply *reply, size_t len)
 {
-    struct arena arena = {.head = reply->arena};
+    struct arena arena = {.head = reply->arena, .first = META_REPLY_CHUNK};
     void *room = arena_alloc(&arena, len);
     reply->arena = arena.head;
     return room;
+}
+
+size_t meta_reply_memory(const struct meta_reply *reply)
+{
+    const struct arena arena = {.head = reply->arena};
+    return arena_memory(&arena);
 }
 
 const char *meta_kind_name(enum meta_kind kind)

@@ -404,6 +404,8 @@ void meta_reply_init(struct meta_reply *reply);
 void meta_reply_done(struct meta_reply *reply);
 /* Memory that lives until meta_reply_done; NULL without memory. */
 void *meta_reply_alloc(struct meta_reply *reply, size_t len);
+/* Bytes of that. */
+size_t meta_reply_memory(const struct meta_reply *reply);
 static inline bool meta_kind_changes(enum meta_kind kind)
 {
     return kind > META_LAST_READ;

@@ -1,6 +1,7 @@
 /* Bytes of small files that are kept when they are closed: right as long as their version is. */
 #include "data/inlined.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -27,8 +28,10 @@ static struct file_extents *extents_of(uint64_t version, uint64_t length)
     extents->data_version = version;
     meta_reply_init(&extents->reply);
     extents->reply.extents = meta_reply_alloc(&extents->reply, sizeof(struct meta_extent));
-    extents->reply.extents[0] = (struct meta_extent){
-        .kind = META_EXTENT_INLINE, .length = length, .data = extents->reply.extents};
+    extents->reply.extents[0] =
+        (struct meta_extent){.kind = META_EXTENT_INLINE,
+                             .length = length,
+                             .data = meta_reply_alloc(&extents->reply, length)};
     extents->reply.extent_count = 1;
     return extents;
 }
@@ -56,7 +59,8 @@ TEST(inlined, has_what_was_put_last_of_its_version)
     check(!has(inlined, 5, 3) && !has(inlined, 6, 2));
     put(inlined, 5, 3, 100);
     check(has(inlined, 5, 3) && !has(inlined, 5, 2));
-    struct file_extents *object = extents_of(1, 1ull << 40);
+    struct file_extents *object = extents_of(1, 100);
+    object->reply.extents[0].length = 1ull << 40;
     object->reply.extents[0].kind = META_EXTENT_OBJECT;
     object->reply.object_count = 1;
     inlined_put(inlined, 7, object);
@@ -71,6 +75,9 @@ TEST(inlined, has_what_was_put_last_of_its_version)
     inlined_put(inlined, 8, NULL);
     inlined_put(NULL, 8, NULL);
     check(!has(NULL, 8, 1));
+    inlined_gone(inlined, 5);
+    inlined_gone(NULL, 5);
+    check(!has(inlined, 5, 3));
     inlined_free(inlined);
 }
 
@@ -87,6 +94,19 @@ TEST(inlined, is_bounded)
     check(has(inlined, 21, 1));
     put(inlined, 30, 1, INLINED_BYTES_MAX);
     check(!has(inlined, 30, 1) && has(inlined, 21, 1));
+    inlined_free(inlined);
+}
+
+TEST(inlined, counts_all_memory_of_small_files)
+{
+    struct inlined *inlined;
+    check_int(inlined_new(&inlined), 0);
+    uint64_t before = mallinfo2().uordblks, files = 2 * INLINED_BYTES_MAX / 512;
+    for (uint64_t ino = 2; ino < 2 + files; ino++)
+        put(inlined, ino, 1, 10);
+    uint64_t taken = mallinfo2().uordblks - before;
+    check(taken > INLINED_BYTES_MAX / 2);
+    check(taken < INLINED_BYTES_MAX / 4 * 5); /* malloc's own, and the table's */
     inlined_free(inlined);
 }
 
