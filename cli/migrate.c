@@ -149,7 +149,7 @@ static int show(const char *path, bool json, struct error *error)
         printf("to %s: paused\n", target(move));
     } else {
         if (number(move, "after"))
-            printf("files not changed for %llu s ", (unsigned long long)number(move, "after"));
+            printf("files not changed for %s ", progress_time(number(move, "after"), left));
         printf("to %s: %llu of %llu files, %s of %s left%s\n", target(move),
                (unsigned long long)number(move, "left_files"),
                (unsigned long long)number(move, "files"),

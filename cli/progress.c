@@ -1,5 +1,6 @@
 #include "progress.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -61,4 +62,17 @@ void progress_end(struct progress *p)
     if (p->shown)
         fputs("\r\033[K", stderr);
     p->shown = false;
+}
+
+const char *progress_time(uint64_t seconds, char *room)
+{
+    static const struct {
+        uint64_t seconds;
+        char letter;
+    } units[] = {{86400, 'd'}, {3600, 'h'}, {60, 'm'}, {1, 's'}};
+    size_t i = 0;
+    while (seconds % units[i].seconds)
+        i++;
+    snprintf(room, 32, "%" PRIu64 "%c", seconds / units[i].seconds, units[i].letter);
+    return room;
 }

@@ -19,5 +19,7 @@ void progress_show(struct progress *p, uint64_t left);
 void progress_end(struct progress *p);
 /* "1.5 MiB"; room has 32 bytes. Returns it. */
 const char *progress_bytes(uint64_t bytes, char *room);
+/* "30d", as options take it, by the largest unit without a rest; room has 32 bytes. Returns it. */
+const char *progress_time(uint64_t seconds, char *room);
 
 #endif

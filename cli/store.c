@@ -155,7 +155,7 @@ static void print_move(json_t *move)
            text(move, class ? "class" : "to"));
     json_int_t after = json_integer_value(json_object_get(move, "after"));
     if (after)
-        printf(" when not changed for %lld s", (long long)after);
+        printf(" when not changed for %s", progress_time((uint64_t)after, bytes));
     printf(": ");
     if (json_is_true(json_object_get(move, "paused")))
         printf("paused\n");

@@ -169,7 +169,7 @@ class StorageClass(unittest.TestCase):
         v.settle()
         v.sluice("migrate", v.path("logs"), "--class", COLD, "--after", "30d", "--wait")
         self.assertEqual(self.cold(v), ["logs/old"])
-        self.assertIn("files not changed for 2592000 s to " + COLD, v.sluice("migrate", v.path("logs")).stdout)
+        self.assertIn("files not changed for 30d to " + COLD, v.sluice("migrate", v.path("logs")).stdout)
         v.kill()
         v.mount()
         os.utime(v.path("logs/later"), (1, 1))
