@@ -51,6 +51,21 @@ static bool is_printable(const char *text)
     return true;
 }
 
+/* Seconds since 1970 of a time in ISO 8601, which may be that of a place ("…+02:00"). 0: none. */
+static int64_t expiry_s(const char *text)
+{
+    int64_t at_s = text ? (int64_t)(xml_parse_time(text) / NS_PER_S) : 0;
+    const char *clock = at_s ? strchr(text, 'T') : NULL;
+    const char *zone = clock ? strpbrk(clock, "+-") : NULL;
+    unsigned hours = 0, minutes = 0;
+    if (!zone)
+        return at_s;
+    if (sscanf(zone + 1, "%2u:%2u", &hours, &minutes) < 2)
+        sscanf(zone + 1, "%2u%2u", &hours, &minutes);
+    int64_t ahead_s = 3600 * (int64_t)hours + 60 * (int64_t)minutes;
+    return *zone == '+' ? at_s - ahead_s : at_s + ahead_s;
+}
+
 static int take_set(struct credential_set *out, const char *access_key, const char *secret_key,
                     const char *token, const char *expires, struct error *error)
 {
@@ -61,7 +76,7 @@ static int take_set(struct credential_set *out, const char *access_key, const ch
         .access_key = strdup(access_key),
         .secret_key = strdup(secret_key),
         .session_token = token && *token ? strdup(token) : NULL,
-        .expires_s = expires ? (int64_t)(xml_parse_time(expires) / NS_PER_S) : 0,
+        .expires_s = expiry_s(expires),
     };
     if (!out->access_key || !out->secret_key || (token && *token && !out->session_token)) {
         credential_set_done(out);

@@ -400,6 +400,30 @@ TEST(credential_parse_json, takes_only_what_can_go_into_a_header)
     credential_set_done(&set);
 }
 
+TEST(credential_parse_json, reads_times_of_any_place)
+{
+    static const struct {
+        const char *text;
+        int64_t expires_s;
+    } cases[] = {
+        {"1970-01-02T00:00:00Z", 86400},         {"1970-01-02T00:00:00+00:00", 86400},
+        {"1970-01-02T02:30:00.5+02:30", 86400},  {"1970-01-01T19:00:00-05:00", 86400},
+        {"1970-01-01T19:00:00.000-0500", 86400}, {"1970-01-01T19:00:00-05", 86400},
+        {"1970-01-02T00:00:00", 86400},          {"tomorrow", 0},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct credential_set set = {0};
+        char text[160];
+        int len =
+            snprintf(text, sizeof(text),
+                     "{\"AccessKeyId\":\"a\",\"SecretAccessKey\":\"s\",\"Expiration\":\"%s\"}",
+                     cases[i].text);
+        check_int(credential_parse_json(text, (size_t)len, "Token", &set, NULL), 0);
+        check_int(set.expires_s, cases[i].expires_s);
+        credential_set_done(&set);
+    }
+}
+
 /* ---- keys of a day ---- */
 
 static int give_keys(void *arg, struct store_keys *out, struct error *error)
