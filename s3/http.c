@@ -91,6 +91,13 @@ static void touch(struct http_slot *slot)
     slot->active_ms = uv_now(loop_uv(slot->http->loop));
 }
 
+static void moved(struct http_slot *slot)
+{
+    touch(slot);
+    if (slot->request->on_moved)
+        slot->request->on_moved(slot->request);
+}
+
 static size_t on_read(char *out, size_t size, size_t count, void *arg)
 {
     struct http_slot *slot = arg;
@@ -107,7 +114,7 @@ static size_t on_read(char *out, size_t size, size_t count, void *arg)
             slot->iov_offset = 0;
         }
     }
-    touch(slot);
+    moved(slot);
     metric_add(slot->http->sent, done);
     return done;
 }
@@ -117,7 +124,7 @@ static size_t on_write(char *data, size_t size, size_t count, void *arg)
     struct http_slot *slot = arg;
     struct http_request *request = slot->request;
     size_t len = size * count;
-    touch(slot);
+    moved(slot);
     metric_add(slot->http->received, len);
     int rc = request->on_body ? request->on_body(request, data, len) : 0;
     if (rc == 0)
@@ -131,11 +138,7 @@ static size_t on_header_line(char *data, size_t size, size_t count, void *arg)
     struct http_slot *slot = arg;
     struct http_request *request = slot->request;
     size_t len = size * count;
-    touch(slot);
-    if (!slot->replied) {
-        slot->replied = true;
-        request->first_byte_ns = clock_monotonic_ns() - slot->start_ns;
-    }
+    moved(slot);
     char line[HEADER_MAX];
     if (len >= sizeof(line)) {
         slot->refused = -E2BIG;
@@ -148,6 +151,11 @@ static size_t on_header_line(char *data, size_t size, size_t count, void *arg)
     if (strncmp(line, "HTTP/", 5) == 0) {
         const char *space = strchr(line, ' ');
         request->status = space ? (int)strtol(space + 1, NULL, 10) : 0;
+        /* "100 Continue" and its like are no reply yet. */
+        if (!slot->replied && request->status >= 200) {
+            slot->replied = true;
+            request->first_byte_ns = clock_monotonic_ns() - slot->start_ns;
+        }
         return size * count;
     }
     char *colon = strchr(line, ':');
@@ -410,7 +418,7 @@ static bool is_stalled(struct http_slot *slot, uint64_t now, uint64_t stall_ms)
     if (slot->request->slow_reply && !slot->replied)
         return false;
     if (now > slot->active_ms && !slot->replied && peer_took_bytes(slot))
-        slot->active_ms = now;
+        moved(slot);
     return now >= slot->active_ms + stall_ms;
 }
 
@@ -475,6 +483,8 @@ static struct http_slot *slot_new(struct http *http)
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
+    /* What a proxy says to CONNECT is not the server's reply. */
+    curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
     curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, RECEIVE_BUFFER);
     curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, SEND_BUFFER);

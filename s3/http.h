@@ -64,6 +64,8 @@ struct http_request {
     void (*on_header)(struct http_request *request, const char *name, const char *value);
     /* Bytes of the reply's body. 0 or -errno to end it. */
     int (*on_body)(struct http_request *request, const void *data, size_t len);
+    /* Bytes have moved, either way. May be NULL. */
+    void (*on_moved)(struct http_request *request);
     void (*done)(struct http_request *request);
 
     /* What came of it. */

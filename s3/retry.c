@@ -25,6 +25,9 @@
 #include "s3/backend.h"
 
 #define DEADLINE_MS 60000u
+/* A try whose bytes still move at the deadline goes on until none has moved for so long: a slow
+ * line is no failure. What a peer acknowledges is looked at once a second. */
+#define MOVING_MS 3000u
 /* Objects of this size or less are read back to be recognised. */
 #define COMPARE_MAX (1u << 20)
 
@@ -45,6 +48,7 @@ struct job {
     enum step step;
     unsigned failed;
     uint64_t start_ms, deadline_ms;
+    uint64_t moved_ms; /* when bytes of `sub` moved last */
     bool in_flight, timed_out, cancelled;
     bool waits_for_turn; /* prepared, held back by the rate or the bandwidth */
     bool uncertain;      /* a failed try may have been carried out */
@@ -408,6 +412,7 @@ static void send_now(struct job *job)
         return;
     }
     loop_timer_start(&job->timer, job->deadline_ms - now);
+    job->moved_ms = 0;
     job->in_flight = true;
     job->waits_for_turn = false;
     store_submit(job->retry->store.below, &job->sub);
@@ -454,6 +459,7 @@ static void proceed(struct job *job)
     }
     job->sub.done = on_sub_done;
     job->sub.arg = job;
+    job->sub.moved_ms = &job->moved_ms;
     uint32_t delay = retry_rate_delay(&job->retry->rate, now);
     metric_set(job->retry->limit, (int64_t)job->retry->rate.limit);
     uint32_t turn = bandwidth_delay_ms(job);
@@ -466,11 +472,21 @@ static void proceed(struct job *job)
     send_now(job);
 }
 
+/* How long the try may go on behind the deadline; 0: not. */
+static uint64_t grace_ms(const struct job *job)
+{
+    uint64_t idle = clock_monotonic_ms() - job->moved_ms;
+    return job->op->timeout_ms || idle >= MOVING_MS ? 0 : MOVING_MS - idle;
+}
+
 /* The end of a pause, of a wait for a turn, or the deadline. */
 static void on_timer(struct loop_timer *timer)
 {
     struct job *job = container_of(timer, struct job, timer);
-    if (job->in_flight) {
+    uint64_t grace = job->in_flight ? grace_ms(job) : 0;
+    if (grace) {
+        loop_timer_start(timer, grace);
+    } else if (job->in_flight) {
         job->timed_out = true;
         store_cancel(&job->sub);
     } else if (job->waits_for_turn) {

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/hash.h"
 #include "s3_impl.h"
 
@@ -26,6 +27,13 @@ static int on_start(struct http_request *http)
     if (rc && request->op->error.code == 0)
         error_set(&request->op->error, rc, "the request cannot be built: %s", strerror(-rc));
     return rc;
+}
+
+static void on_moved(struct http_request *http)
+{
+    uint64_t *moved_ms = container_of(http, struct s3_request, http)->op->moved_ms;
+    if (moved_ms)
+        *moved_ms = clock_monotonic_ms();
 }
 
 static void on_done(struct http_request *http)
@@ -67,6 +75,7 @@ static void s3_submit(struct store *store, struct store_op *op)
     request->http.start = on_start;
     request->http.on_header = s3_reply_header;
     request->http.on_body = s3_reply_body;
+    request->http.on_moved = on_moved;
     request->http.done = on_done;
     op->impl = request;
     http_submit(s3->http, &request->http);

@@ -60,6 +60,7 @@ struct s3_request {
     char crc32c[12];     /* of the body that is sent; base64 */
     char upload_md5[32]; /* Content-MD5 that was sent; base64 */
     bool has_checksum_header, has_delete_condition;
+    int64_t skew_s; /* s3->skew_s when it was signed */
     /* the reply */
     struct s3_headers headers;
     struct buf reply; /* its body, unless that goes to op->buf */

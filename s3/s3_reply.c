@@ -102,7 +102,7 @@ void s3_reply_header(struct http_request *http, const char *name, const char *va
     } else if (strcasecmp(name, "content-type") == 0) {
         h->is_html = strncasecmp(value, "text/html", 9) == 0;
     } else if (strcasecmp(name, "etag") == 0) {
-        copy_unquoted(h->etag, sizeof(h->etag), value);
+        xml_copy_etag(h->etag, value);
     } else if (strcasecmp(name, "last-modified") == 0) {
         time_t t = curl_getdate(value, NULL);
         h->mtime_ns = t > 0 ? (uint64_t)t * NS_PER_S : 0;
@@ -209,17 +209,19 @@ static int fail_transport(struct s3_request *request)
     }
 }
 
-/* True: the server's clock is another one, and is followed from now on. */
+/* True: the server's clock is another one than the request was signed by. It is followed from now
+ * on; another request may have learned it first. */
 static bool note_clock(struct s3_request *request)
 {
     struct s3_store *s3 = request->s3;
     if (request->headers.date_s <= 0)
         return false;
     int64_t skew_s = request->headers.date_s - (int64_t)(clock_wall_ns() / NS_PER_S);
-    if (llabs(skew_s - s3->skew_s) < SKEW_MIN_S)
+    if (llabs(skew_s - request->skew_s) < SKEW_MIN_S)
         return false;
+    if (llabs(skew_s - s3->skew_s) >= SKEW_MIN_S)
+        log_warn("clock differs from the store's", "skew_s=%lld", (long long)skew_s);
     s3->skew_s = skew_s;
-    log_warn("clock differs from the store's", "skew_s=%lld", (long long)skew_s);
     return true;
 }
 
@@ -232,7 +234,7 @@ static enum store_retry learn(struct s3_request *request, const char *code, enum
     if (!s3->credentials)
         return retry;
     if (strcmp(code, "RequestTimeTooSkewed") == 0 || (no_code && status == 403))
-        return note_clock(request) ? STORE_RETRY_NOW : retry;
+        return note_clock(request) ? STORE_RETRY_AGAIN : retry;
     if (strcmp(code, "ExpiredToken") == 0 || strcmp(code, "TokenRefreshRequired") == 0)
         return credentials_reject(s3->credentials) ? STORE_RETRY_AGAIN : STORE_RETRY_NEVER;
     if (no_code && status == 400)
@@ -284,6 +286,8 @@ static int fail_s3(struct s3_request *request, const struct xml_failure *f)
     int status = request->http.status;
     bool is_region = f->region[0] && (strcmp(f->code, "AuthorizationHeaderMalformed") == 0 ||
                                       strcmp(f->code, "IncorrectEndpoint") == 0);
+    const char *elsewhere = request->headers.region; /* all that HEAD says of it */
+    is_region |= status == 400 && !f->code[0] && elsewhere[0] && strcmp(elsewhere, s3->region) != 0;
     if ((status >= 300 && status < 400) || is_region)
         return fail_region(request, f);
     struct s3_verdict verdict = s3_error_verdict(f->code, status);
@@ -498,7 +502,7 @@ static int etag_result(struct s3_request *request, const char *root)
                     &failure);
     if (rc)
         return rc;
-    copy_unquoted(request->headers.etag, sizeof(request->headers.etag), text);
+    xml_copy_etag(request->headers.etag, text);
     if (!request->headers.etag[0])
         return fail_reply(request, "the reply has no ETag");
     take_info(request, 0);

@@ -469,7 +469,8 @@ static int sign(struct header_list *list, struct s3_request *request, const char
     if (rc)
         return rc;
     char time_text[SIGV4_TIME_LEN + 1], payload[65];
-    sigv4_time((int64_t)(clock_wall_ns() / NS_PER_S) + s3->skew_s, time_text);
+    request->skew_s = s3->skew_s;
+    sigv4_time((int64_t)(clock_wall_ns() / NS_PER_S) + request->skew_s, time_text);
     const uint8_t *day_key = credential_day_key(keys, time_text);
     if (keys->day_count && !day_key) {
         credentials_reject(s3->credentials); /* new ones may be for that day */

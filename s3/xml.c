@@ -155,16 +155,18 @@ static void on_entity(void *arg, const char *name, int is_parameter, const char 
 
 static bool looks_like_html(const char *data, size_t len)
 {
-    while (len > 0 && strchr(" \t\r\n", *data))
-        data++, len--;
     return (len >= 5 && strncasecmp(data, "<html", 5) == 0) ||
            (len >= 9 && strncasecmp(data, "<!doctype", 9) == 0);
 }
 
 static int run(struct parse *parse, const void *data, size_t len)
 {
+    const char *text = data;
     memset(parse->failure, 0, sizeof(*parse->failure));
-    if (looks_like_html(data, len))
+    /* What a server sends to show that it is still at work may come before the document. */
+    for (; len > 0 && strchr(" \t\r\n", *text) && *text; len--)
+        text++;
+    if (looks_like_html(text, len))
         return error_set(parse->error, -EBADMSG,
                          "the server answered a web page: is the endpoint an S3 server?");
     if (len > XML_REPLY_MAX)
@@ -182,7 +184,7 @@ static int run(struct parse *parse, const void *data, size_t len)
     unsigned long salt_value;
     memcpy(&salt_value, salt, sizeof(salt_value));
     XML_SetHashSalt(parse->parser, salt_value);
-    enum XML_Status status = XML_Parse(parse->parser, data, (int)len, XML_TRUE);
+    enum XML_Status status = XML_Parse(parse->parser, text, (int)len, XML_TRUE);
     enum XML_Error code = XML_GetErrorCode(parse->parser);
     unsigned long line = XML_GetCurrentLineNumber(parse->parser);
     XML_ParserFree(parse->parser);
@@ -276,9 +278,9 @@ void xml_url_decode(char *text)
     *out = '\0';
 }
 
-/* Without the quotes. */
-static void copy_etag(char out[STORE_ETAG_MAX], const char *text)
+void xml_copy_etag(char out[STORE_ETAG_MAX], const char *text)
 {
+    text += strncmp(text, "W/", 2) == 0 ? 2 : 0;
     size_t len = strlen(text);
     if (len >= 2 && text[0] == '"' && text[len - 1] == '"') {
         text++;
@@ -306,7 +308,7 @@ static int list_leaf(struct parse *parse, const char *parent, const char *name, 
         else if (strcmp(name, "Size") == 0)
             l->entry.size = strtoull(text, NULL, 10);
         else if (strcmp(name, "ETag") == 0)
-            copy_etag(l->entry.etag, text);
+            xml_copy_etag(l->entry.etag, text);
         else if (strcmp(name, "LastModified") == 0)
             l->entry.mtime_ns = xml_parse_time(text);
     } else if (strcmp(parent, "CommonPrefixes") == 0) {
@@ -372,6 +374,14 @@ static void free_parse(struct parse **p)
     free(*p);
 }
 
+static const char same_again[] = "the server's listing does not get on: same token again";
+
+/* The page goes on where it began itself. */
+static bool is_asked(const struct store_op *op, const char *token)
+{
+    return op->token && strcmp(op->token, token) == 0;
+}
+
 int xml_parse_list(const void *data, size_t len, struct store_op *op, struct xml_failure *failure,
                    struct error *error)
 {
@@ -391,8 +401,8 @@ int xml_parse_list(const void *data, size_t len, struct store_op *op, struct xml
         return 0;
     if (!l->next[0])
         return error_set(error, -EBADMSG, "the server cut a listing and gave no token to go on");
-    if (op->token && strcmp(op->token, l->next) == 0)
-        return error_set(error, -EBADMSG, "the server's listing does not get on: same token again");
+    if (is_asked(op, l->next))
+        return error_set(error, -EBADMSG, "%s", same_again);
     op->out_list.next_token = store_op_strdup(op, l->next);
     return op->out_list.next_token ? 0 : -ENOMEM;
 }
@@ -472,6 +482,8 @@ int xml_parse_uploads(const void *data, size_t len, struct store_op *op,
     buf_printf(&token, "%s", "");
     if (buf_error(&token))
         return -ENOMEM;
+    if (is_asked(op, (const char *)token.data))
+        return error_set(error, -EBADMSG, "%s", same_again);
     op->out_list.next_token = store_op_strdup(op, (const char *)token.data);
     return op->out_list.next_token ? 0 : -ENOMEM;
 }

@@ -50,6 +50,8 @@ int xml_parse_texts(const void *data, size_t len, const char *root, struct xml_t
                     unsigned count, struct xml_failure *failure, struct error *error);
 /* 2009-10-12T17:50:30.000Z → ns since 1970; 0 if it is no such time. */
 uint64_t xml_parse_time(const char *text);
+/* An ETag without its quotes, and without the mark that a proxy puts before one ("W/"). */
+void xml_copy_etag(char out[STORE_ETAG_MAX], const char *text);
 /* Decodes %XX and '+' in place. */
 void xml_url_decode(char *text);
 

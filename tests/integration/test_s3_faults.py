@@ -3,9 +3,11 @@
 import email.utils
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -71,6 +73,12 @@ class Faults(unittest.TestCase):
     def test_reads_bear_a_slow_server(self):
         self.reads({"action": "trickle", "bytes_per_s": 2 << 20, "count": 1}, "--stall-ms=2000")
 
+    def test_a_slow_line_is_no_failure(self):
+        """Bytes move all the time, for longer than the deadline."""
+        options = ("--deadline-ms=2000", "--hedge-ms=600000")
+        self.reads({"action": "trickle", "bytes_per_s": SIZE // 5, "count": 1}, *options)
+        self.writes({"action": "slow_upload", "method": "PUT", "bytes_per_s": SIZE // 3, "count": 1}, *options, body=self.body * 4)
+
     def test_reads_notice_wrong_bytes(self):
         self.assertEqual(self.run_with([], URL, "put", "sum", body=self.body)[0], 0)
         status, out, message = self.run_with([{"action": "corrupt", "at": 1234, "count": 2}], URL,
@@ -100,6 +108,13 @@ class Faults(unittest.TestCase):
         status, _, message = self.run_with([wrong], "--if-match=" + etag, URL, "get", "k")
         self.assertEqual(status, EEXIST, message)
 
+    def test_an_etag_that_a_proxy_made_weak(self):
+        etag = store(self.env, URL, "head", "k")[1].decode().split("etag ")[1].split()[0]
+        weak = {"action": "header", "name": "ETag", "value": "W/\"%s\"" % etag}
+        status, out, message = self.run_with([weak], "--if-match=" + etag, URL, "get", "k")
+        self.assertEqual((status, out == self.body), (0, True), message)
+        self.assertIn("etag %s\n" % etag, self.run_with([weak], URL, "head", "k")[1].decode())
+
     def test_a_slow_read_is_asked_twice(self):
         self.proxy.rules([{"action": "latency", "ms": 100000, "method": "GET", "skip": 40,
                            "count": 1}])
@@ -113,12 +128,13 @@ class Faults(unittest.TestCase):
 
     # --- writes ---
 
-    def writes(self, rule, *options):
+    def writes(self, rule, *options, body=None):
+        body = body or self.body
         key = "w-%s-%d" % (rule["action"], rule.get("status", 0))
         status, out, message = self.run_with([rule], "--if-none-match", "--meta=id=" + key, *options,
-                                             URL, "put", key, body=self.body)
+                                             URL, "put", key, body=body)
         self.assertEqual(status, 0, "%s: %s" % (rule, message))
-        self.assertTrue(self.gateway.get("bucket", key) == self.body, "%s: wrong bytes" % rule)
+        self.assertTrue(self.gateway.get("bucket", key) == body, "%s: wrong bytes" % rule)
         self.assertEqual(self.gateway.head("bucket", key)["etag"].strip('"'), out.decode().strip())
         self.gateway.delete("bucket", key)
 
@@ -192,6 +208,27 @@ class Faults(unittest.TestCase):
         self.assertEqual(status, EINVAL)
         self.assertIn("in region eu-west-1, not in us-east-1", message)
         self.assertEqual(self.proxy.stats()["requests"], 1)
+        refusal = {"action": "reply", "status": 400, "headers": {"x-amz-bucket-region": "eu-west-1"}}
+        status, _, message = self.run_with([refusal], URL, "head", "k")  # no body says it there
+        self.assertEqual(status, EINVAL)
+        self.assertIn("in region eu-west-1, not in us-east-1", message)
+
+    def test_what_a_proxy_says_of_a_tunnel_is_not_the_server_s_word(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            def refuse():
+                connection = listener.accept()[0]
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+                connection.close()
+            thread = threading.Thread(target=refuse)
+            thread.start()
+            env = {k: v for k, v in self.env.items() if k.lower() != "no_proxy"}
+            env.update(AWS_ENDPOINT_URL_S3="https://store.invalid", https_proxy="http://127.0.0.1:%d" % listener.getsockname()[1])
+            done = tool("store_tool", "--deadline-ms=300", URL, "head", "k", env=env)
+            thread.join()
+        self.assertEqual(done.returncode, EIO)
+        self.assertIn(b" status=0 ", done.stderr)
+        self.assertIn(b"403", done.stderr)
 
     def test_answers_that_are_no_s3(self):
         for action, body in (("reply", ""), ("reply", "hello"), ("reply", "<a><b></a>"),
@@ -211,6 +248,13 @@ class Faults(unittest.TestCase):
                     "headers": {"Date": date}}
             status, _, message = self.run_with([rule], URL, command, "k")
             self.assertEqual(status, 0, message)
+        # All that were on their way when it was learned.
+        of_all = {"method": "PUT", "path": "^/bucket/(?!.sluice/probe)"}
+        self.proxy.rules([{"action": "latency", "ms": 300, **of_all},
+                          {"action": "status", "status": 403, "code": "RequestTimeTooSkewed", "count": 8, "headers": {"Date": date}, **of_all}])
+        done = subprocess.run([binary(), "bench-store", "--sizes=4096", "--count=8", "--parallel=8", "--ops=put", URL], env=self.env,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240, check=False)
+        self.assertEqual((done.returncode, self.proxy.stats()["hits"][1]), (0, 8), done.stderr)
 
     def test_expired_credentials_are_replaced(self):
         for command in ("get", "head"):

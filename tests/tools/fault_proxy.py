@@ -30,6 +30,7 @@ Actions and what they take:
   stall     after                    sends so many bytes of the body and then nothing
   corrupt   at                       flips a bit of the answer's body
   corrupt_upload at                  flips a bit of the request's body
+  slow_upload bytes_per_s            takes the request's body slowly
   replace   old, new                 replaces text in the answer's body (not in one that comes in chunks)
   header    name, value              replaces a header of the answer (value null: removes it)
 """
@@ -192,7 +193,7 @@ class Connection:
                 raise Cut(False)
             await self.send_own(method, action, spec)
             return
-        await self.forward(head, length, spec if action == "corrupt_upload" else None)
+        await self.forward(head, length, spec if action in ("corrupt_upload", "slow_upload") else {})
         await self.answer(method, target, action, spec, asked)
 
     async def drain(self, length):
@@ -226,7 +227,7 @@ class Connection:
         self.writer.write(head.encode() + (b"" if method == "HEAD" else body))
         await self.writer.drain()
 
-    async def forward(self, head, length, corrupt):
+    async def forward(self, head, length, spec):
         """Sends the request on. A kept connection that the server closed is opened anew."""
         for attempt in (1, 2):
             fresh = self.up_writer is None
@@ -243,12 +244,17 @@ class Connection:
                 self.close_upstream()
                 if fresh or attempt == 2:
                     raise Cut(True) from None
-        at = corrupt.get("at", 0) if corrupt else -1
+        at = spec.get("at", 0) if spec.get("action") == "corrupt_upload" else -1
+        rate = spec.get("bytes_per_s")
+        if rate:
+            self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         sent = 0
         while sent < length:
-            data = await self.reader.read(min(CHUNK, length - sent))
+            data = await self.reader.read(min(rate // 20 if rate else CHUNK, length - sent))
             if not data:
                 raise Cut(False)
+            if rate:
+                await asyncio.sleep(len(data) / rate)
             self.up_writer.write(flip(data, at - sent))
             sent += len(data)
             await self.up_writer.drain()

@@ -182,6 +182,8 @@ struct store_op {
     void *arena; /* owns what the out_ pointers point to */
     struct loop_task task;
     bool cancelled;
+    uint64_t *moved_ms;      /* NULL, or where a backend notes when bytes moved last
+                                (clock_monotonic_ms) */
     enum store_retry retry;  /* set by a backend with a failure; 0 before */
     uint32_t retry_after_ms; /* the server's wish; 0 = none */
 };

@@ -109,10 +109,8 @@ static void submit(void *arg)
     http_submit(http, arg);
 }
 
-/* What one request on this connection needs from a server. */
-static void serve(int connection)
+static void hear(int connection)
 {
-    static const char reply[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     char text[4096];
     size_t len = 0;
     while (len < 4 || memcmp(text + len - 4, "\r\n\r\n", 4) != 0) {
@@ -120,6 +118,13 @@ static void serve(int connection)
         check(n > 0);
         len += (size_t)n;
     }
+}
+
+/* What one request on this connection needs from a server. */
+static void serve(int connection)
+{
+    static const char reply[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    hear(connection);
     check_int(send(connection, reply, sizeof(reply) - 1, 0), sizeof(reply) - 1);
 }
 
@@ -210,6 +215,28 @@ HTTP_TEST(connections_side_by_side)
     check_int(ask(other), other);
     close(one);
     close(other);
+}
+
+/* A server that is at work may say so; who may be slow to reply stays free to be. */
+HTTP_TEST(a_word_before_the_reply_is_none)
+{
+    static const char word[] = "HTTP/1.1 102 Processing\r\n\r\n",
+                      reply[] = "HTTP/1.1 204 No\r\n\r\n";
+    struct call call = {.request = {.start = start, .done = ended}};
+    uv_sem_init(&call.ended, 0);
+    loop_call(loop, submit, &call.request);
+    int connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    check(connection >= 0);
+    bear_no_silence(connection);
+    hear(connection);
+    check_int(send(connection, word, sizeof(word) - 1, 0), sizeof(word) - 1);
+    usleep(100000);
+    check_int(send(connection, reply, sizeof(reply) - 1, 0), sizeof(reply) - 1);
+    uv_sem_wait(&call.ended);
+    uv_sem_destroy(&call.ended);
+    check_int(call.request.status, 204);
+    check(call.request.first_byte_ns >= 100 * NS_PER_MS);
+    close(connection);
 }
 
 static int start_elsewhere(struct http_request *request)

@@ -48,6 +48,27 @@ TEST(xml_parse_list, reads_keys_and_prefixes_in_order)
     store_op_reset(&op);
 }
 
+/* Servers send white space to keep the connection while they work. */
+TEST(xml_parse_list, bears_white_space_before_the_document)
+{
+    struct store_op op;
+    check_int(list("\r\n \t" HEAD "<ListBucketResult></ListBucketResult>", &op), 0);
+    check_int(list(" \n", &op), -EBADMSG);
+    store_op_reset(&op);
+}
+
+TEST(xml_copy_etag, is_without_quotes_and_marks)
+{
+    static const struct {
+        const char *text, *etag;
+    } cases[] = {{"\"ab-2\"", "ab-2"}, {"ab", "ab"}, {"W/\"ab\"", "ab"}, {"\"", "\""}, {"", ""}};
+    char etag[STORE_ETAG_MAX];
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        xml_copy_etag(etag, cases[i].text);
+        check_str(etag, cases[i].etag);
+    }
+}
+
 TEST(xml_parse_list, leaves_names_alone_that_are_not_encoded)
 {
     struct store_op op;
@@ -160,6 +181,10 @@ TEST(xml_parse_uploads, reads_ids_of_any_length_and_markers)
     check_uint(strlen(op.out_list.entries[0].upload_id), 116);
     check_uint(op.out_list.entries[0].mtime_ns, 1289422113 * NS_PER_S);
     check_str(op.out_list.next_token, "k%2Fz/id%2F2");
+    store_op_reset(&op);
+    op.token = "k%2Fz/id%2F2";
+    check_int(xml_parse_uploads(text, strlen(text), &op, &failure, &error), -EBADMSG);
+    check(strstr(error.message, "does not get on") != NULL);
     store_op_reset(&op);
 }
 
