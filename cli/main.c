@@ -98,6 +98,7 @@ int main(int argc, char **argv)
         return 2;
     }
     const char *name = argv[1];
+    char version[] = "version"; /* in the block of the call below */
     bool help = strcmp(name, "help") == 0;
     if (help && argc > 2) {
         char *asked[] = {argv[2], (char[]){"--help"}, NULL};
@@ -108,6 +109,6 @@ int main(int argc, char **argv)
         return 0;
     }
     if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0)
-        argv[1] = (char[]){"version"};
+        argv[1] = version;
     return run(argc - 1, argv + 1);
 }

@@ -73,9 +73,10 @@ class Calls(unittest.TestCase):
             self.assertEqual(sorted(done.stdout.split()), sorted(words), line)
 
     def test_version(self):
-        code, text = sluice("version")
-        self.assertEqual(code, 0)
-        self.assertRegex(text, r"^sluice \d+\.\d+\.\d+\n")
+        for arguments in (["version"], ["--version"], ["-V"]):
+            code, text = sluice(*arguments)
+            self.assertEqual(code, 0, text)
+            self.assertRegex(text, r"^sluice \d+\.\d+\.\d+\n")
 
     def test_wrong_calls_end_with_2_and_one_reason(self):
         for arguments in ([], ["nonsense"], ["mount"], ["mount", "file:///x"], ["mount", "a", "b", "c"], ["mount", "--no-such-option", "a", "b"],
