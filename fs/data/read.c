@@ -122,7 +122,8 @@ static int check_slices(struct read_op *op)
         int result = fetch_result(&op->slices[i]);
         if (result == 0)
             continue;
-        if (result == -EEXIST || result == -ENOENT)
+        /* A shorter one may have no such range (-ERANGE), where conditions are not looked at. */
+        if (result == -EEXIST || result == -ENOENT || result == -ERANGE)
             changed = fetch_object(&op->slices[i]);
         else if (fetch_was_ahead(&op->slices[i]))
             again = true;

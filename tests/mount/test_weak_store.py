@@ -1,5 +1,6 @@
 """A mount on a server that ignores If-Match and If-None-Match (a proxy takes them away): docs/open-layout.md, "Weaker stores"."""
 
+import errno
 import os
 import sys
 import unittest
@@ -103,6 +104,17 @@ class WeakStore(unittest.TestCase):
                 self.assertEqual(e.errno, 116)  # ESTALE
         v.refresh()
         self.assertEqual(v.read("f"), second)
+
+    def test_an_object_that_became_shorter_is_found_out(self):
+        v = self.start(options=["--no-cache"])
+        self.put(v, "k", LARGE)
+        with open(v.path("k"), "rb", buffering=0) as f:
+            self.assertEqual(os.pread(f.fileno(), 10, 0), LARGE[:10])
+            self.put(v, "k", b"short")
+            with self.assertRaises(OSError) as caught:
+                os.pread(f.fileno(), 10, 8 << 20)
+            self.assertEqual(caught.exception.errno, errno.ESTALE)
+        self.assertEqual(v.read("k"), b"short")
 
     def test_a_second_owner_is_refused(self):
         v = self.start()
