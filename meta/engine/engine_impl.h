@@ -451,6 +451,11 @@ int engine_origin_set(struct engine_txn *t, struct engine_node *dir, const char 
 /* Forgets origin and claim of a directory. */
 int engine_origin_drop(struct engine_txn *t, struct engine_node *dir);
 int engine_origin_prefix(struct engine_txn *t, uint64_t ino, const char **prefix, size_t *len);
+/* Of a directory with an origin: the marker that its listing shows, NULL: none. */
+int engine_origin_marker(struct engine_txn *t, struct engine_node *dir,
+                         const struct meta_object *seen);
+/* The directory is not at its origin any more: its marker there, if it has one, is garbage. */
+int engine_origin_marker_discard(struct engine_txn *t, struct engine_node *dir);
 /* 1, or 0: a natural place that can be imported and is claimed by nobody else. */
 int engine_origin_at_home(struct engine_txn *t, struct engine_node *dir);
 

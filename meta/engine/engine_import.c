@@ -359,12 +359,15 @@ static int import_known(struct import *im, const struct meta_entry *e, uint64_t 
     if (rc < 0 || !len || im->old || e->is_dir != S_ISDIR(node->now.mode))
         return rc == -ENOENT ? -EIO : rc;
     if (e->is_dir) {
-        /* Made here, and the bucket has keys below it: somebody else's may be among them. */
+        /* Made here, and the bucket has keys below it: somebody else's may be among them. (It stays
+         * when they go again.) */
         if (node->now.flags & RECORD_ORIGIN)
             return 0;
         rc = engine_origin_at_home(im->t, node);
-        if (rc > 0)
+        if (rc > 0) {
             node->now.listed_ns = LISTED_LONG_AGO;
+            node->now.flags |= RECORD_TOUCHED;
+        }
         return rc < 0 ? rc : 0;
     }
     rc = is_untouched(im, node, key, len, &object);
@@ -443,6 +446,9 @@ static int import_gone(struct import *im, const char *name, size_t name_len, uin
             }
             return 0;
         }
+        rc = engine_origin_marker(t, node, NULL); /* it is gone, too */
+        if (rc < 0)
+            return rc;
     } else {
         rc = is_untouched(im, node, key, len, &object);
         if (rc <= 0 || (!object.foreign && !ours_too))
@@ -611,6 +617,9 @@ int engine_apply_import_dir(struct engine_txn *t, const struct meta_op *op,
         rc = merge(&im, op, list);
     if (rc == 0)
         rc = import_end(&im);
+    bool to_end = op->flags & META_IMPORT_LAST && op->new_name.len == 0;
+    if (rc == 0 && (op->object_count || to_end))
+        rc = engine_origin_marker(t, im.dir, op->object_count ? op->objects : NULL);
     if (rc < 0)
         return rc;
     if (op->flags & META_IMPORT_LAST) {

@@ -243,6 +243,8 @@ static int lost_last_link(struct engine_txn *t, struct engine_node *node, bool p
     if (rc == 0)
         rc = engine_carry_changed(t, node);
     if (rc == 0)
+        rc = engine_origin_marker_discard(t, node);
+    if (rc == 0)
         rc = engine_origin_drop(t, node);
     if (rc == 0)
         rc = engine_quota_drop(t, node);

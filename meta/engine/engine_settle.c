@@ -601,7 +601,10 @@ static int subtree_end(struct engine_txn *t, struct engine_node *dir)
     if (rc < 0)
         return rc;
     bool home = rc > 0 && prefix_len == len + 1 && memcmp(prefix, key, len) == 0;
-    return home ? 0 : engine_origin_drop(t, dir);
+    if (home)
+        return 0;
+    rc = engine_origin_marker_discard(t, dir);
+    return rc < 0 ? rc : engine_origin_drop(t, dir);
 }
 
 int engine_apply_settle_subtree(struct engine_txn *t, const struct meta_op *op,

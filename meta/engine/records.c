@@ -9,7 +9,9 @@
 #include "s3/mux.h"
 
 #define VERSION 1
-#define VERSION_HOT RECORD_COUNTERS_VERSION /* with hot directories */
+#define VERSION_HOT 2                           /* with hot directories */
+#define VERSION_MARKERS RECORD_COUNTERS_VERSION /* and origins with markers */
+#define VERSION_MARKER 2                        /* an origin with a marker */
 
 static void key_put(struct record_key *key, const void *bytes, size_t len)
 {
@@ -359,16 +361,28 @@ int record_object_decode(const void *data, size_t len, struct record_object *out
 
 void record_origin_encode(struct buf *b, const struct record_origin *origin)
 {
-    buf_put_u8(b, VERSION);
+    bool marker = origin->marker_etag_len > 0;
+    buf_put_u8(b, marker ? VERSION_MARKER : VERSION);
     buf_put_bytes(b, origin->prefix, origin->prefix_len);
+    if (!marker)
+        return;
+    buf_put_bytes(b, origin->marker_etag, origin->marker_etag_len);
+    buf_put_varint(b, origin->marker_mtime_ns);
 }
 
 int record_origin_decode(const void *data, size_t len, struct record_origin *out)
 {
     struct reader r;
     reader_init(&r, data, len);
-    version_check(&r);
+    memset(out, 0, sizeof(*out));
+    uint8_t version = reader_u8(&r);
     out->prefix = (const char *)reader_bytes(&r, META_KEY_MAX, &out->prefix_len);
+    if (version == VERSION_MARKER) {
+        out->marker_etag = (const char *)reader_bytes(&r, META_ETAG_MAX - 1, &out->marker_etag_len);
+        out->marker_mtime_ns = reader_varint(&r);
+    }
+    if (version != VERSION && (version != VERSION_MARKER || !out->marker_etag_len))
+        r.failed = true;
     return reader_end(&r);
 }
 
@@ -475,7 +489,8 @@ int record_carry_decode(const void *data, size_t len, struct record_carry *out)
 
 void record_counters_encode(struct buf *b, const struct record_counters *c)
 {
-    buf_put_u8(b, c->hot_count ? VERSION_HOT : VERSION);
+    uint8_t version = c->markers ? VERSION_MARKERS : c->hot_count ? VERSION_HOT : VERSION;
+    buf_put_u8(b, version);
     buf_put_varint(b, c->next_ino);
     buf_put_varint(b, c->next_object);
     buf_put_varint(b, c->applied);
@@ -486,7 +501,7 @@ void record_counters_encode(struct buf *b, const struct record_counters *c)
     buf_put_varint(b, c->garbage_objects);
     buf_put_varint(b, c->garbage_bytes);
     buf_put_varint(b, c->last_ns);
-    if (c->hot_count)
+    if (version != VERSION)
         buf_put_varint(b, c->hot_count);
     for (size_t i = 0; i < c->hot_count; i++) {
         buf_put_varint(b, c->hot[i].ino);
@@ -498,7 +513,7 @@ void record_counters_encode(struct buf *b, const struct record_counters *c)
 static void hot_decode(struct reader *r, struct record_counters *out)
 {
     uint64_t count = reader_varint(r);
-    if (count == 0 || count > RECORD_HOT_MAX)
+    if ((count == 0 && !out->markers) || count > RECORD_HOT_MAX)
         r->failed = true;
     for (uint64_t i = 0; !r->failed && i < count; i++) {
         struct record_hot *hot = &out->hot[i];
@@ -518,8 +533,9 @@ int record_counters_decode(const void *data, size_t len, struct record_counters 
     struct reader r;
     reader_init(&r, data, len);
     uint8_t version = reader_u8(&r);
-    if (version != VERSION && version != VERSION_HOT)
+    if (version < VERSION || version > VERSION_MARKERS)
         r.failed = true;
+    out->markers = version == VERSION_MARKERS;
     out->hot_count = 0;
     out->next_ino = reader_varint(&r);
     out->next_object = reader_varint(&r);
@@ -531,7 +547,7 @@ int record_counters_decode(const void *data, size_t len, struct record_counters 
     out->garbage_objects = reader_varint(&r);
     out->garbage_bytes = reader_varint(&r);
     out->last_ns = reader_varint(&r);
-    if (version == VERSION_HOT)
+    if (version != VERSION)
         hot_decode(&r, out);
     return reader_end(&r);
 }

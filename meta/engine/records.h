@@ -151,6 +151,11 @@ int record_object_decode(const void *data, size_t len, struct record_object *out
 struct record_origin {
     const char *prefix;
     size_t prefix_len;
+    /* The marker of the directory, an object without bytes whose key is the prefix, as its last
+     * listing showed it. No ETag: it showed none. */
+    const char *marker_etag;
+    size_t marker_etag_len;
+    uint64_t marker_mtime_ns;
 };
 void record_origin_encode(struct buf *b, const struct record_origin *origin);
 int record_origin_decode(const void *data, size_t len, struct record_origin *out);
@@ -233,11 +238,12 @@ struct record_counters {
     uint64_t queued_files, queued_bytes, queued_subtrees;
     uint64_t garbage_objects, garbage_bytes;
     uint64_t last_ns; /* time of the last operation */
+    bool markers;     /* there are, or were, origins with markers */
     size_t hot_count;
     struct record_hot hot[RECORD_HOT_MAX]; /* ascending by ino */
 };
-/* Without hot directories it is as the first version wrote it. */
-#define RECORD_COUNTERS_VERSION 2 /* the newest; it stands in the first byte */
+/* Without markers and hot directories it is as the first version wrote it. */
+#define RECORD_COUNTERS_VERSION 3 /* the newest; it stands in the first byte */
 void record_counters_encode(struct buf *b, const struct record_counters *counters);
 int record_counters_decode(const void *data, size_t len, struct record_counters *out);
 

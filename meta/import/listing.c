@@ -51,6 +51,7 @@ struct listing {
     unsigned in_flight;
     int failed; /* ends when all pages are back */
     struct error error;
+    struct meta_object marker; /* of the directory itself; no ETag: there is none */
     unsigned refetches, page_count, moves;
     char from[META_NAME_MAX + 1]; /* names up to here are applied */
     size_t from_len;
@@ -151,7 +152,13 @@ static void hide(struct listing *l, const char *name, size_t len, enum names_pro
 
 /* Page → batch */
 
-/* 1: left out, 0: filled, -EAGAIN: the page is older than a write of ours. */
+static void take_marker(struct listing *l, const struct store_entry *from)
+{
+    l->marker.mtime_ns = from->mtime_ns;
+    memcpy(l->marker.etag, from->etag, sizeof(l->marker.etag));
+}
+
+/* 1: left out, 0: filled, -EAGAIN: the page is older than a change of ours. */
 static int convert(struct listing *l, const struct page *page, const struct store_entry *from,
                    struct meta_entry *to)
 {
@@ -159,9 +166,13 @@ static int convert(struct listing *l, const struct page *page, const struct stor
         return 1;
     const char *name = from->name + l->prefix_len;
     size_t len = strlen(name);
+    struct import_change *change;
+    HASH_FIND_STR(page->fetch.changes, from->name, change);
     if (!len && !from->is_prefix) {
         if (from->size)
             hide(l, name, len, NAMES_SLASH_DATA);
+        else if (!change)
+            take_marker(l, from);
         return 1;
     }
     if (from->is_prefix)
@@ -173,10 +184,10 @@ static int convert(struct listing *l, const struct page *page, const struct stor
         hide(l, name, strlen(name), problem);
         return 1;
     }
-    struct import_change *change;
-    HASH_FIND_STR(page->fetch.changes, from->name, change);
-    if (change && !from->is_prefix)
-        return change->written ? -EAGAIN : 1;
+    if (change && (change->written || from->is_prefix))
+        return -EAGAIN; /* (Of a prefix it is the marker that is gone.) */
+    if (change)
+        return 1;
     *to = (struct meta_entry){.name = name,
                               .name_len = len,
                               .is_dir = from->is_prefix,
@@ -203,6 +214,8 @@ static int fill_batch(struct listing *l, const struct page *page, struct batch *
     size_t count = page->page.count;
     if (wrote_meanwhile(l, page))
         return -EAGAIN;
+    if (!page->page.begin)
+        l->marker = (struct meta_object){0};
     batch->cap = count + 16;
     batch->entries = calloc(batch->cap, sizeof(*batch->entries));
     if (!batch->entries)
@@ -326,6 +339,8 @@ static int apply_range(struct listing *l, const struct batch *batch, size_t firs
                          .attr.mtime_ns = l->asked_ns,
                          .entries = batch->entries + first,
                          .entry_count = count,
+                         .objects = &l->marker,
+                         .object_count = last && l->marker.etag[0],
                          .flags = last ? META_IMPORT_LAST : 0};
     if (!last)
         op.new_name = (struct meta_name){end->name, end->name_len};

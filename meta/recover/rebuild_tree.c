@@ -280,6 +280,31 @@ static int leave(struct rebuild_tree *t, const char *key)
     return rc;
 }
 
+static int add_marker(struct rebuild_tree *t, const struct rebuild_level *level,
+                      const struct meta_entry *file)
+{
+    struct meta_object marker = {.size = file->size, .mtime_ns = file->mtime_ns};
+    memcpy(marker.etag, file->etag, sizeof(marker.etag));
+    struct meta_name end = {"\xff", 1};
+    struct meta_op op = {.kind = META_IMPORT_DIR,
+                         .ino = level->ino,
+                         .name = end,
+                         .new_name = end,
+                         .objects = &marker,
+                         .object_count = 1,
+                         .data = t->asked_ns ? t->path : NULL,
+                         .data_len = t->asked_ns ? level->key_len : 0,
+                         .attr.mtime_ns = t->asked_ns,
+                         .flags = t->asked_ns ? META_IMPORT_OLD : 0};
+    struct meta_reply reply;
+    int rc = level->ino ? volume_apply(t->meta, &op, &reply) : 0;
+    if (level->ino)
+        meta_reply_done(&reply);
+    return !rc || is_left(t, rc) ? 0
+                                 : error_set(t->error, rc, "cannot record the marker \"%s\": %s",
+                                             t->path, strerror(-rc));
+}
+
 int rebuild_tree_add(struct rebuild_tree *t, const char *key, const struct meta_entry *file)
 {
     int rc = leave(t, key);
@@ -292,9 +317,10 @@ int rebuild_tree_add(struct rebuild_tree *t, const char *key, const struct meta_
         const char *rest = t->path + level->key_len, *slash = strchr(rest, '/');
         size_t len = slash ? (size_t)(slash - rest) : strlen(rest);
         if (!*rest) {
-            if (file->size)
-                hide(t, key, NAMES_SLASH_DATA);
-            return 0; /* the marker of a directory */
+            if (!file->size)
+                return add_marker(t, level, file);
+            hide(t, key, NAMES_SLASH_DATA);
+            return 0;
         }
         enum names_problem problem = names_check(rest, len);
         if (problem) {

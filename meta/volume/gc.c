@@ -205,10 +205,20 @@ static void item_deleted(struct work_op *work)
     item_end(item, ITEM_GONE);
 }
 
+/* All markers of directories have the same bytes, none: one that was put again is newer. (A store
+ * may tell other fractions of a second here than in a listing.) */
+static bool is_same_marker(const struct meta_object *object, const struct store_info *info)
+{
+    return store_etag_fits(info, object->etag) && info->size == 0 &&
+           info->mtime_ns <= object->mtime_ns + NS_PER_S;
+}
+
 /* Whether what stands at the key is the object of the record. */
 static bool is_same(const struct item *item, const struct store_op *head)
 {
     const struct meta_object *object = &item->object;
+    if (object->key[strlen(object->key) - 1] == '/')
+        return is_same_marker(object, &head->info);
     /* (A foreign one that was given another class has our tags from then on.) */
     if (object->foreign && store_etag_fits(&head->info, object->etag) &&
         head->info.size == object->size)

@@ -111,9 +111,11 @@ enum meta_kind {
                          data (may be NULL): the prefix that was asked for. -ESTALE: the directory
                          comes from another one now, of which the answer says nothing.
                          attr.mtime_ns (0: not known): when it was asked for; it says nothing of what
-                         we have written since. Entries with ino 0 in the answer are files of the
-                         page  that were left as they were: only their tags can say whose they are
-                         (LATE),  then IMPORT_ONE with META_IMPORT_LOOKED */
+                         we have written since. objects[0]: the marker of the directory (size, time,
+                         ETag); a last page up to the end without it: there is none. Entries with ino
+                         0 in the answer are files of the  page  that were left as they were: only
+                         their tags can say whose they are  (LATE),  then IMPORT_ONE with
+                         META_IMPORT_LOOKED */
     META_IMPORT_ONE,  /* parent, name, entries[0] or none (the key does not exist): one looked-up
                          name → attr (ino 0: nothing there). data, attr.mtime_ns: as with
                          IMPORT_DIR */

@@ -595,3 +595,183 @@ TEST(engine_import, old_listings_are_asked_for_again)
     check_int(engine_read(w.engine, &op, SECOND, &w.reply), 0);
     world_done(&w);
 }
+
+TEST(engine_import, a_directory_made_here_stays_when_others_leave_it)
+{
+    struct world w;
+    world_init_raw(&w);
+    check_int(world_format(&w), 0);
+    import_dir(&w, 1, "");
+    uint64_t d = (uint64_t)make(&w, 1, "d", S_IFDIR | 0755);
+    import_dir(&w, 1, "d/");
+    import_dir(&w, d, "x");
+    import_dir(&w, d, "");
+    import_dir(&w, 1, "");
+    check_str(names(&w, 1), "d/");
+    world_done(&w);
+}
+
+/* The whole listing of a directory: its names, and its marker, which was put at `mtime_ns`. */
+static void import_marked(struct world *w, uint64_t dir, const char *name, uint64_t mtime_ns)
+{
+    struct meta_entry e = {
+        .name = name, .name_len = strlen(name), .size = 10, .mtime_ns = w->now - SECOND};
+    struct meta_object marker = {.mtime_ns = mtime_ns, .etag = "empty"};
+    snprintf(e.etag, sizeof(e.etag), "1");
+    struct meta_op op = {.kind = META_IMPORT_DIR,
+                         .ino = dir,
+                         .entries = &e,
+                         .entry_count = *name != 0,
+                         .objects = &marker,
+                         .object_count = 1,
+                         .flags = META_IMPORT_LAST};
+    check_int(world_apply(w, &op), 0);
+}
+
+/* What gc is to look at later on; the number of it. */
+static int garbage_of(struct world *w, struct meta_object *out, int max)
+{
+    uint64_t next;
+    return engine_gc_due(w->engine, w->now + 100 * SECOND, out, max, &next);
+}
+
+static void check_marker_is_garbage(struct world *w, const char *key, uint64_t mtime_ns)
+{
+    struct meta_object garbage[4];
+    check_int(garbage_of(w, garbage, 4), 1);
+    check_str(garbage[0].key, key);
+    check_str(garbage[0].etag, "empty");
+    check(garbage[0].foreign);
+    check_uint(garbage[0].size, 0);
+    check_uint(garbage[0].mtime_ns, mtime_ns);
+}
+
+TEST(engine_marker, goes_with_its_directory)
+{
+    struct world w;
+    struct meta_object garbage[4];
+    world_init_raw(&w);
+    check_int(world_format(&w), 0);
+    uint64_t first = w.now - 5 * SECOND;
+    import_dir(&w, 1, "d/");
+    uint64_t d = (uint64_t)lookup(&w, 1, "d");
+    import_marked(&w, d, "", first);
+    check_int(garbage_of(&w, garbage, 4), 0);
+    check_int(unlink_at(&w, 1, "d", META_RMDIR), 0);
+    world_reopen(&w);
+    check_marker_is_garbage(&w, "p/d/", first);
+    import_dir(&w, 1, "d/"); /* it is still there */
+    check_str(names(&w, 1), "");
+    check_int(import_one(&w, 1, "d", "", 0, true), 0);
+    check_str(names(&w, 1), "");
+    collect(&w);
+    import_dir(&w, 1, "d/"); /* put again */
+    check_str(names(&w, 1), "d/");
+    world_done(&w);
+}
+
+TEST(engine_marker, put_again_while_the_first_waits_for_gc)
+{
+    struct world w;
+    world_init_raw(&w);
+    check_int(world_format(&w), 0);
+    uint64_t first = w.now - 5 * SECOND, second = w.now;
+    import_dir(&w, 1, "d/");
+    import_marked(&w, (uint64_t)lookup(&w, 1, "d"), "", first);
+    check_int(unlink_at(&w, 1, "d", META_RMDIR), 0);
+    check(make(&w, 1, "d", S_IFDIR | 0755) > 0);
+    import_dir(&w, 1, "d/"); /* it gets the origin */
+    import_marked(&w, (uint64_t)lookup(&w, 1, "d"), "", second);
+    check_marker_is_garbage(&w, "p/d/", first);
+    check_int(unlink_at(&w, 1, "d", META_RMDIR), 0);
+    check_marker_is_garbage(&w, "p/d/", second);
+    collect(&w);
+    world_done(&w);
+}
+
+TEST(engine_marker, others_have_removed_it)
+{
+    struct world w;
+    struct meta_object garbage[4];
+    world_init_raw(&w);
+    check_int(world_format(&w), 0);
+    import_dir(&w, 1, "d/ e/");
+    uint64_t d = (uint64_t)lookup(&w, 1, "d");
+    import_marked(&w, d, "f", w.now);
+    import_dir(&w, d, "f");
+    check_int(unlink_at(&w, d, "f", 0), 0);
+    check_int(drop(&w, w.reply.attr.ino), 0);
+    collect(&w);
+    check_int(unlink_at(&w, 1, "d", META_RMDIR), 0); /* its last listing showed none */
+    import_marked(&w, (uint64_t)lookup(&w, 1, "e"), "", w.now);
+    import_dir(&w, 1, ""); /* the directory goes with it */
+    check_str(names(&w, 1), "");
+    check_int(garbage_of(&w, garbage, 4), 0);
+    world_done(&w);
+}
+
+TEST(engine_marker, goes_when_its_directory_has_left)
+{
+    struct world w;
+    struct meta_object garbage[4];
+    world_init_raw(&w);
+    check_int(world_format(&w), 0);
+    uint64_t put_ns = w.now - 5 * SECOND;
+    import_dir(&w, 1, "d/");
+    uint64_t d = (uint64_t)lookup(&w, 1, "d");
+    import_dir(&w, d, "sub/");
+    uint64_t sub = (uint64_t)lookup(&w, d, "sub");
+    check_int(rename_at(&w, 1, "d", 1, "e", 0), 0);
+    check_int(garbage_of(&w, garbage, 4), 0);
+    w.now += 6 * SECOND;
+    struct meta_op subtree = {.kind = META_SETTLE_SUBTREE, .ino = d};
+    check_int(world_apply(&w, &subtree), 0);
+    check_int(garbage_of(&w, garbage, 4), 0); /* d had none */
+    /* That of the directory below shows when it is listed for its turn. */
+    subtree.ino = sub;
+    check_int(world_apply(&w, &subtree), -EAGAIN);
+    import_marked(&w, sub, "", put_ns);
+    check_int(world_apply(&w, &subtree), 0);
+    check_marker_is_garbage(&w, "p/d/sub/", put_ns);
+    import_dir(&w, 1, "d/ e/");
+    check_str(names(&w, 1), "e/");
+    collect(&w);
+    import_dir(&w, 1, "d/ e/");
+    check_str(names(&w, 1), "d/ e/");
+    world_done(&w);
+}
+
+TEST(engine_marker, stays_if_the_directory_came_back)
+{
+    struct world w;
+    struct meta_object garbage[4];
+    world_init_raw(&w);
+    check_int(world_format(&w), 0);
+    import_dir(&w, 1, "d/");
+    uint64_t d = (uint64_t)lookup(&w, 1, "d");
+    import_marked(&w, d, "", w.now);
+    check_int(rename_at(&w, 1, "d", 1, "e", 0), 0);
+    check_int(rename_at(&w, 1, "e", 1, "d", 0), 0);
+    w.now += 6 * SECOND;
+    struct meta_op subtree = {.kind = META_SETTLE_SUBTREE, .ino = d};
+    check_int(world_apply(&w, &subtree), 0);
+    check_int(garbage_of(&w, garbage, 4), 0);
+    check_int(unlink_at(&w, 1, "d", META_RMDIR), 0);
+    check_int(garbage_of(&w, garbage, 4), 1);
+    world_done(&w);
+}
+
+TEST(engine_marker, of_the_volume_stays)
+{
+    struct world w;
+    struct meta_object garbage[4];
+    char prefix[META_KEY_MAX + 1];
+    uint64_t listed;
+    world_init_raw(&w);
+    check_int(world_format(&w), 0);
+    import_marked(&w, 1, "f", w.now);
+    check_int(engine_origin(w.engine, 1, prefix, &listed), 0);
+    check_str(prefix, "p/");
+    check_int(garbage_of(&w, garbage, 4), 0);
+    world_done(&w);
+}
