@@ -38,6 +38,9 @@ enum engine_table {
 /* A record of a cached table is no longer than this. */
 #define ENGINE_RECORD_MAX 5120
 
+/* Directories in one: its link count has 32 bits. */
+#define ENGINE_SUBDIRS_MAX (UINT32_MAX - 2)
+
 /* An inode as an apply sees it. */
 struct engine_node {
     uint64_t ino;

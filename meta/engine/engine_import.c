@@ -219,8 +219,8 @@ static int add_dir(struct import *im, const struct meta_entry *e, const char *ke
 {
     struct engine_txn *t = im->t;
     struct engine_node *node;
-    if (im->dir->now.nlink >= META_LINK_MAX)
-        return 0;
+    if (im->dir->now.nlink >= ENGINE_SUBDIRS_MAX)
+        return -EMLINK;
     int rc = engine_txn_inode_new(t, &node);
     if (rc < 0)
         return rc;

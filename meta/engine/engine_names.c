@@ -426,7 +426,7 @@ int engine_apply_mknod(struct engine_txn *t, const struct meta_op *op, struct me
              : engine_dentry_get(t, op->parent, op->name.bytes, op->name.len, &dentry);
     if (rc != -ENOENT)
         return rc == 0 ? -EEXIST : rc;
-    if (S_ISDIR(mode) && parent->now.nlink >= META_LINK_MAX)
+    if (S_ISDIR(mode) && parent->now.nlink >= ENGINE_SUBDIRS_MAX)
         return -EMLINK;
     parent->now.flags |= RECORD_TOUCHED;
     rc = new_inode(t, op, parent, mode, &node);
@@ -583,7 +583,7 @@ static int rename_check(struct engine_txn *t, const struct side *from, const str
     if (rc < 0)
         return rc;
     bool grows = dir && !other_dir && from->parent != to->parent;
-    if (grows && to->parent->now.nlink >= META_LINK_MAX)
+    if (grows && to->parent->now.nlink >= ENGINE_SUBDIRS_MAX)
         return -EMLINK;
     return 0;
 }

@@ -60,6 +60,37 @@ static int import_one(struct world *w, uint64_t dir, const char *name, const cha
     return world_apply(w, &op);
 }
 
+/* More than there may be hard links of a file: buckets have such prefixes. */
+TEST(engine_import, shows_all_directories_of_one)
+{
+    enum { MANY = 70000 };
+    struct world w;
+    world_init(&w);
+    struct meta_entry *entries = calloc(MANY, sizeof(*entries));
+    char(*text)[12] = calloc(MANY, sizeof(*text));
+    check(entries && text);
+    for (int i = 0; i < MANY; i++) {
+        snprintf(text[i], sizeof(text[i]), "d%06d", i);
+        entries[i] = (struct meta_entry){.name = text[i], .name_len = 7, .is_dir = true};
+    }
+    struct meta_op op = {.kind = META_IMPORT_DIR,
+                         .ino = META_ROOT_INO,
+                         .entries = entries,
+                         .entry_count = MANY,
+                         .flags = META_IMPORT_LAST};
+    check_int(world_apply(&w, &op), 0);
+    check_uint(usage_of(&w, META_ROOT_INO).directories, MANY);
+    check_uint(attr_of(&w, META_ROOT_INO).nlink, MANY + 2);
+    int64_t last = lookup(&w, META_ROOT_INO, "d069999");
+    check(last > 0);
+    check(make(&w, META_ROOT_INO, "one-more", S_IFDIR | 0755) > 0);
+    check(make(&w, (uint64_t)last, "in", S_IFDIR | 0755) > 0);
+    check_int(rename_at(&w, (uint64_t)last, "in", META_ROOT_INO, "another", 0), 0);
+    free(entries);
+    free(text);
+    world_done(&w);
+}
+
 /* The names of a directory, separated by spaces; directories end in '/'. */
 static const char *names(struct world *w, uint64_t dir)
 {
