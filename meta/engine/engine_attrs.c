@@ -48,6 +48,8 @@ int engine_apply_format(struct engine_txn *t, const struct meta_op *op, struct m
 
 void engine_kill_suid(struct engine_node *node)
 {
+    if (S_ISDIR(node->now.mode))
+        return; /* there the bits are about what is made in it */
     node->now.mode &= ~(uint32_t)S_ISUID;
     if (node->now.mode & S_IXGRP)
         node->now.mode &= ~(uint32_t)S_ISGID;

@@ -450,3 +450,19 @@ TEST(engine_open, refuses_a_second_opener)
     check(strstr(error.message, "in use") != NULL);
     world_done(&w);
 }
+
+/* The kernel asks for it with a chown that changes nothing, which anybody may call. */
+TEST(engine_setattr, leaves_the_set_group_id_bit_of_a_directory)
+{
+    struct world w;
+    world_init(&w);
+    uint64_t dir = (uint64_t)make(&w, 1, "d", S_IFDIR | 06775);
+    uint64_t file = (uint64_t)make(&w, 1, "f", S_IFREG | 06775);
+    struct meta_op op = {.kind = META_SETATTR, .ino = dir, .valid = META_KILL_SUID};
+    check_int(world_apply(&w, &op), 0);
+    check_uint(attr_of(&w, dir).mode, S_IFDIR | 06775);
+    op.ino = file;
+    check_int(world_apply(&w, &op), 0);
+    check_uint(attr_of(&w, file).mode, S_IFREG | 0775);
+    world_done(&w);
+}
