@@ -25,7 +25,7 @@ import time
 import urllib.parse
 import xml.etree.ElementTree
 
-from started import Started
+from started import Started, end
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WAIT_S = 120
@@ -243,15 +243,7 @@ class Gateway(Started, Client):
 
     def stop(self):
         """Ends the server; the buckets stay."""
-        if self.process is None:
-            return
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        self.process.wait()
+        end(self.process)
         self.process = None
 
     def close(self):

@@ -9,7 +9,7 @@ import time
 import urllib.parse
 
 from gateway import Client, WAIT_S, free_port
-from started import Started
+from started import Started, end
 
 CACHE = os.environ.get("SLUICE_SERVERS_CACHE") or os.path.join(
     os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "sluice", "servers")
@@ -123,12 +123,6 @@ class Server(Started, Client):
             return False
 
     def close(self):
-        if self.process:
-            self.process.terminate()
-            try:
-                self.process.wait(30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        end(self.process)
         if self.directory:
             shutil.rmtree(self.directory, ignore_errors=True)
