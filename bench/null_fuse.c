@@ -1,5 +1,6 @@
 /*
- * null_fuse MOUNTPOINT [--threads=N] [--timeout=SECONDS] [--uring] [--clone-fd]: a file system that
+ * null_fuse MOUNTPOINT [--threads=N] [--timeout=SECONDS] [--busy-poll=MICROSECONDS]
+ * [--libfuse-loop] [--uring] [--clone-fd]: a file system that
  * answers from memory and does nothing else: names in a hash table, written bytes are thrown away,
  * reads give zeros. What the kernel and libfuse cost without a file system behind them: the
  * reference that Sluice is measured against. Runs in the foreground until it is unmounted.
@@ -14,6 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 #include <uthash.h>
+
+#include "front/crew.h"
 
 #define MAX_IO (1024 * 1024)
 
@@ -399,29 +402,46 @@ static const struct fuse_lowlevel_ops ops = {
     .statfs = op_statfs,
 };
 
+/* By threads as those of a mount of Sluice. It ends when it is unmounted. */
+static int serve(struct fuse_session *session, const struct crew_config *config)
+{
+    struct crew *crew;
+    int result = crew_new(session, config, &crew);
+    if (result < 0)
+        return result;
+    result = crew_run(crew);
+    crew_free(crew);
+    return result;
+}
+
 int main(int argc, char **argv)
 {
     struct null n = {.lock = PTHREAD_MUTEX_INITIALIZER, .timeout = 86400};
-    unsigned threads = 10;
     int clone_fd = 0;
+    bool libfuse_loop = false;
+    struct crew_config config = {.threads = 10, .poll_ns = CREW_POLL_NS};
     const char *mountpoint = NULL;
     const char *options = "fsname=null,default_permissions";
     for (int i = 1; i < argc; i++) {
         if (strncmp(argv[i], "--threads=", 10) == 0)
-            threads = (unsigned)strtoul(argv[i] + 10, NULL, 10);
+            config.threads = (unsigned)strtoul(argv[i] + 10, NULL, 10);
+        else if (strncmp(argv[i], "--busy-poll=", 12) == 0)
+            config.poll_ns = strtoul(argv[i] + 12, NULL, 10) * 1000;
         else if (strncmp(argv[i], "--timeout=", 10) == 0)
             n.timeout = strtod(argv[i] + 10, NULL);
         else if (strcmp(argv[i], "--uring") == 0)
-            options = "fsname=null,default_permissions,io_uring";
+            libfuse_loop = true, options = "fsname=null,default_permissions,io_uring";
+        else if (strcmp(argv[i], "--libfuse-loop") == 0)
+            libfuse_loop = true;
         else if (strcmp(argv[i], "--clone-fd") == 0)
-            clone_fd = 1;
+            libfuse_loop = true, clone_fd = 1;
         else
             mountpoint = argv[i];
     }
     n.zeros = calloc(1, MAX_IO);
-    if (!mountpoint || threads == 0 || !n.zeros) {
-        fprintf(stderr, "usage: null_fuse MOUNTPOINT [--threads=N] [--timeout=SECONDS] [--uring] "
-                        "[--clone-fd]\n");
+    if (!mountpoint || config.threads == 0 || !n.zeros) {
+        fprintf(stderr, "usage: null_fuse MOUNTPOINT [--threads=N] [--timeout=SECONDS] "
+                        "[--busy-poll=MICROSECONDS] [--libfuse-loop] [--uring] [--clone-fd]\n");
         return 2;
     }
     add_node(&n, S_IFDIR | 0755); /* inode 1, the root */
@@ -433,13 +453,15 @@ int main(int argc, char **argv)
     struct fuse_loop_config *loop = fuse_loop_cfg_create();
     if (!session || !loop || fuse_session_mount(session, mountpoint) != 0)
         return 1;
-    fuse_set_signal_handlers(session);
-    fuse_loop_cfg_set_max_threads(loop, threads);
+    if (libfuse_loop)
+        fuse_set_signal_handlers(session);
+    fuse_loop_cfg_set_max_threads(loop, config.threads);
     fuse_loop_cfg_set_clone_fd(loop, (unsigned)clone_fd);
-    int result = fuse_session_loop_mt(session, loop);
+    int result = libfuse_loop ? fuse_session_loop_mt(session, loop) : serve(session, &config);
     fuse_loop_cfg_destroy(loop);
     fuse_session_unmount(session);
-    fuse_remove_signal_handlers(session);
+    if (libfuse_loop)
+        fuse_remove_signal_handlers(session);
     fuse_session_destroy(session);
     fuse_opt_free_args(&args);
     free(n.zeros);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#include "base/blocking.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "disk.h"
@@ -268,6 +269,7 @@ void disk_io_start(struct disk *disk, struct disk_io *const *ios, unsigned count
         for (unsigned i = 0; i < count; i++)
             fail_later(disk, ios[i], -EAGAIN);
     } else if (open && here) {
+        blocking_begin();
         read_here(file, ios, count);
     } else if (open) {
         submit(disk, file, ios, count);

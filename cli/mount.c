@@ -445,6 +445,7 @@ static int open_front(struct mount *m, struct error *error)
         config.transport = FS_TRANSPORT_CLASSIC;
     if (m->options.transport && strcmp(m->options.transport, "uring") == 0)
         config.transport = FS_TRANSPORT_URING;
+    config.busy_poll_us = m->options.busy_poll_us;
     config.max_threads = m->options.max_threads;
     config.import_ttl_ms = m->options.import_ttl_ms;
     config.negative_ttl_ms = m->options.negative_ttl_ms;

@@ -96,6 +96,10 @@ static const struct option_spec specs[] = {
      "Keep access control lists (setfacl, getfacl), also those that directories hand down. Costs "
      "one request more for each file that somebody else than its owner uses",
      .group = GROUP_MOUNT},
+    {"busy-poll", 0, OPTION_UINT, AT(busy_poll_us), "MICROSECONDS",
+     "Look for the next request so long before sleeping, while requests come as fast: halves the "
+     "time of small ones for processor time (50; 0: never, as with less than two processors)",
+     .max = 1000, .group = GROUP_MOUNT},
     {"max-threads", 0, OPTION_UINT, AT(max_threads), "N",
      "Threads that serve the kernel (processors + 2, at most 10)", .min = 1, .max = 256,
      .group = GROUP_MOUNT},
@@ -283,6 +287,7 @@ void mount_options_init(struct mount_options *options)
         .settle_delay_ms = META_SETTLE_DELAY_MS,
         .gc_delay_ms = META_GC_DELAY_MS,
         .sync_interval_ms = 100,
+        .busy_poll_us = 50,
         .import_ttl_ms = 60000,
         .cache_free = 10,
         .negative_ttl_ms = 1000,

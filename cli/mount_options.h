@@ -32,6 +32,7 @@ struct mount_options {
     bool read_only, allow_other, foreground, writeback, posix_acl;
     char *selinux_context;
     char *transport;
+    unsigned busy_poll_us;
     unsigned max_threads;
     /* memory and data */
     uint64_t memory, staging_max, part_size, readahead, cache_size;

@@ -67,7 +67,8 @@ class Directory:
 
 
 class Null(Directory):
-    """A FUSE daemon that answers from memory: what the kernel and libfuse cost without a file system behind."""
+    """A FUSE daemon that answers from memory, served by the threads of a mount of ours: what the kernel and libfuse cost without a
+    file system behind."""
 
     def __init__(self, name="null_fuse", *options):
         self.name = name

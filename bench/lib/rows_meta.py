@@ -7,10 +7,11 @@ import subprocess
 import time
 
 import places
-from places import Sluice, run
+from places import Null, Sluice, run
 from process import cpu_s
 from results import Row
 
+LIBFUSE_LOOP = "null_fuse, libfuse's threads"
 NULL_FDATASYNC = "null_fuse + fdatasync"
 CHANGES = ("create", "rename", "unlink", "small", "small_replace", "small_unlink")
 # More syncs for each change than this are not those that come every --sync-interval.
@@ -89,7 +90,7 @@ def metadata(machine, out):
         files = 100 if machine.options.quick else 2000 if threads == 1 else 1000
         rows = {op: Row("%s-%d" % (op.replace("_", "-"), threads), "%s, %d thread%s" % (title, threads, "s" * (threads > 1)), "op/s")
                 for op, title in TITLES.items()}
-        with machine.places("null", lambda: Sluice("sluice", gateway),
+        with machine.places("null", lambda: Sluice("sluice", gateway), lambda: Null(LIBFUSE_LOOP, "--libfuse-loop"),
                             lambda: Sluice("sluice --sync=always", gateway, options=["--sync", "always"]),
                             "local", "refs") as made:
             syncs = syncs_per_operation(made[1], min(files, 500))

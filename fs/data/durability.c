@@ -6,6 +6,7 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "base/blocking.h"
 #include "base/cleanup.h"
 #include "base/crash.h"
 #include "base/log.h"
@@ -407,6 +408,7 @@ static int flush_local(struct file *file, struct data_request *request)
 {
     _Atomic unsigned *in_place = &file->data->syncs_in_place;
     if (request->may_wait && atomic_fetch_add(in_place, 1) < SYNCS_IN_PLACE) {
+        blocking_begin();
         int rc = sync_and_say(file);
         atomic_fetch_sub(in_place, 1);
         return rc;

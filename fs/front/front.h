@@ -96,6 +96,7 @@ struct fs {
     struct meta *meta;
     struct data *data;
     struct fuse_session *session;
+    struct crew *crew; /* takes requests; NULL: over io_uring */
     struct control *control;
     uint64_t capabilities; /* FUSE_CAP_ that were agreed on */
 

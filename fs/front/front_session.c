@@ -13,10 +13,12 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "control/front_control.h"
+#include "crew.h"
 #include "front.h"
 #include "front_dir.h"
 #include "front_inodes.h"
 #include "leave.h"
+#include "processors.h"
 
 #define DAY_MS (24u * 3600 * 1000)
 #define THREADS_LEAST 4
@@ -62,6 +64,7 @@ static unsigned default_threads(void)
 void fs_config_init(struct fs_config *config)
 {
     *config = (struct fs_config){
+        .busy_poll_us = CREW_POLL_NS / 1000,
         .cache_timeout_ms = DAY_MS,
         .import_ttl_ms = 60000,
         .negative_ttl_ms = 1000,
@@ -157,6 +160,7 @@ void fs_free(struct fs *fs)
 {
     if (!fs)
         return;
+    crew_free(fs->crew);
     if (fs->session)
         fuse_session_destroy(fs->session);
     front_pool_done(fs);
@@ -384,7 +388,7 @@ static int add_context(struct fuse_args *args, const char *context)
     return add_option(args, escaped, true);
 }
 
-static int make_arguments(struct fs *fs, struct fuse_args *args)
+static int make_arguments(struct fs *fs, bool uring, struct fuse_args *args)
 {
     const struct fs_config *c = &fs->config;
     char *name = NULL;
@@ -400,7 +404,7 @@ static int make_arguments(struct fs *fs, struct fuse_args *args)
     result |= add_option(args, "subtype=sluice", true);
     result |= add_option(args, "default_permissions", true);
     result |= add_option(args, "allow_other", c->allow_other);
-    result |= add_option(args, "io_uring", wants_uring(c->transport));
+    result |= add_option(args, "io_uring", uring);
     result |= add_context(args, c->selinux_context);
     result |= add_option(args, c->fuse_options, c->fuse_options && c->fuse_options[0]);
     return result < 0 ? -ENOMEM : 0;
@@ -444,6 +448,20 @@ static void set_readahead(struct fs *fs)
         log_debug("read-ahead of the kernel stays", "path=%s", path);
 }
 
+/* Who looks for requests without sleeping takes a processor from those that make them, if there is
+ * only one; or uses up what a control group allows. */
+static int make_crew(struct fs *fs, struct error *error)
+{
+    bool spare = processors_allowed() >= 2;
+    struct crew_config config = {.threads = fs->config.max_threads,
+                                 .poll_ns = spare ? fs->config.busy_poll_us * 1000ull : 0};
+    int rc = crew_new(fs->session, &config, &fs->crew);
+    if (rc == 0)
+        return 0;
+    fuse_session_unmount(fs->session);
+    return error_set(error, rc, "cannot serve the kernel: %s", strerror(-rc));
+}
+
 static int mount_session(struct fs *fs, struct error *error)
 {
     const char *mountpoint = fs->config.mountpoint;
@@ -451,7 +469,8 @@ static int mount_session(struct fs *fs, struct error *error)
     if (result < 0)
         return result;
     struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
-    result = make_arguments(fs, &args);
+    bool uring = wants_uring(fs->config.transport);
+    result = make_arguments(fs, uring, &args);
     fuse_words[0] = 0;
     fuse_set_log_func(log_fuse);
     if (result == 0) {
@@ -469,7 +488,7 @@ static int mount_session(struct fs *fs, struct error *error)
         return error_set(error, -EPERM, "cannot mount on %s: %s", mountpoint,
                          fuse_words[0] ? fuse_words : "fusermount3 refused");
     set_readahead(fs);
-    return 0;
+    return uring ? 0 : make_crew(fs, error);
 }
 
 /* --- The end of a mount */
@@ -480,6 +499,13 @@ static void write_back(const struct fs *fs)
     cleanup(close_fd) int fd = open(fs->config.mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0 && syncfs(fd) < 0)
         log_warn("not all pages were written back", "error=%s", strerrorname_np(errno));
+}
+
+static void stop_serving(struct fs *fs)
+{
+    fuse_session_exit(fs->session);
+    if (fs->crew)
+        crew_stop(fs->crew);
 }
 
 /* Waits for fs_stop, or for the end of the loop. */
@@ -498,14 +524,14 @@ static void *run_stopper(void *arg)
     /* Both may wait in the kernel for somebody whose request only the loop can answer. */
     control_stop(fs->control);
     notify_stop(fs->notify);
-    fuse_session_exit(fs->session);
+    stop_serving(fs);
     return NULL;
 }
 
 void fs_stop(struct fs *fs)
 {
     if (atomic_fetch_add(&fs->stops, 1) > 0 && atomic_load(&fs->serving))
-        fuse_session_exit(fs->session);
+        stop_serving(fs);
     sem_post(&fs->stop);
 }
 
@@ -549,7 +575,8 @@ static void release_opened(struct fs *fs)
     }
 }
 
-static int serve(struct fs *fs)
+/* Over io_uring libfuse has threads of its own, for each processor, and its loop stops them. */
+static int serve_uring(struct fs *fs)
 {
     struct fuse_loop_config *loop = fuse_loop_cfg_create();
     if (!loop)
@@ -557,10 +584,27 @@ static int serve(struct fs *fs)
     /* Threads stay: making and ending them costs more than keeping them. */
     fuse_loop_cfg_set_max_threads(loop, fs->config.max_threads);
     fuse_loop_cfg_set_clone_fd(loop, 0);
-    atomic_store(&fs->serving, true);
     int result = fuse_session_loop_mt(fs->session, loop);
-    atomic_store(&fs->serving, false);
     fuse_loop_cfg_destroy(loop);
+    return result;
+}
+
+static int serve_classic(struct fs *fs)
+{
+    struct crew_counts n;
+    int result = crew_run(fs->crew);
+    crew_count(fs->crew, &n);
+    log_info("requests served", "count=%ju polled=%ju slept=%ju handed=%ju missed=%ju",
+             (uintmax_t)n.requests, (uintmax_t)n.polled, (uintmax_t)n.slept, (uintmax_t)n.handed,
+             (uintmax_t)n.missed);
+    return result;
+}
+
+static int serve(struct fs *fs)
+{
+    atomic_store(&fs->serving, true);
+    int result = fs->crew ? serve_classic(fs) : serve_uring(fs);
+    atomic_store(&fs->serving, false);
     /* The end as it looks to a thread that was just fetching a request; to the others it is ENODEV.
      */
     return result == -ECONNABORTED ? 0 : result;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#include "base/blocking.h"
 #include "base/cleanup.h"
 #include "control/front_control.h"
 #include "front.h"
@@ -330,6 +331,7 @@ static int write_in_place(struct front_request *r, struct fuse_bufvec *in, uint6
     sem_init(&blocked.done, 0, 0);
     int result = data_write(r->file->handle, in, offset, append, &blocked.data);
     if (result == -EINPROGRESS) {
+        blocking_begin();
         while (sem_wait(&blocked.done) < 0 && errno == EINTR)
             ;
         result = blocked.data.result;

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/blocking.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "volume.h"
@@ -189,6 +190,7 @@ static void round_locked(struct syncer *syncer, bool idle)
     answer(syncer, synced.requests, synced.tasks, 0);
     idle = idle && !synced.requests && !synced.tasks;
     if (others.requests || others.tasks || idle) {
+        blocking_begin();
         int rc = sync_now(syncer);
         answer(syncer, others.requests, others.tasks, rc);
         if (syncer->synced)

@@ -65,7 +65,7 @@ class BenchSmoke(unittest.TestCase):
 
     def test_all_places_are_measured(self):
         places = {c["place"] for c in self.row("create-1")["cells"]}
-        self.assertEqual(places, {"null_fuse", "null_fuse + fdatasync", "sluice", "sluice --sync=always", "local", "other", "s3fs"})
+        self.assertEqual(places, {"null_fuse", "null_fuse, libfuse's threads", "null_fuse + fdatasync", "sluice", "sluice --sync=always", "local", "other", "s3fs"})
 
     def test_what_was_made_in_a_reference_is_removed(self):
         self.assertEqual(self.left, [])

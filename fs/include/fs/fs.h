@@ -42,6 +42,8 @@ struct fs_config {
                        that somebody else than its owner uses */
     bool no_passthrough; /* every read comes to the mount */
     enum fs_transport transport;
+    unsigned
+        busy_poll_us; /* classic transport: look for requests so long before sleeping. 0: never */
     unsigned max_threads;      /* that serve requests; 0: processors + 2, between 4 and 10 */
     uint32_t cache_timeout_ms; /* attributes live so long in the kernel; default one day */
     uint32_t import_ttl_ms;   /* names live so long, since others can change the bucket; as given to
