@@ -194,12 +194,25 @@ void file_dirty_update(struct file *file)
         file_put(file);
 }
 
+void file_other_size_locked(struct file *file, uint64_t before, uint64_t size)
+{
+    uint64_t end = 0;
+    if (!file->data->inlined || file->truncated_to != UINT64_MAX || pass_is_staged_locked(file))
+        return;
+    for (struct staging_range r; staging_next(file->staging, end, &r);)
+        end = r.offset + r.length;
+    size = MAX(size, file->size > MAX(before, end) ? file->size : end);
+    if (file->size != size && staging_set_size(file->staging, size, file->mtime_ns) == 0)
+        file->size = size;
+}
+
 void file_refresh_locked(struct file *file, const struct meta_attr *attr)
 {
     if (attr->data_version >= file->data_version)
         file->attr = *attr;
     if (attr->data_version <= file->data_version)
         return;
+    uint64_t before = file->committed_size;
     file->data_version = attr->data_version;
     file->committed_size = attr->size;
     file_extents_drop_locked(file);
@@ -208,6 +221,8 @@ void file_refresh_locked(struct file *file, const struct meta_attr *attr)
         file->size = attr->size;
         file->mtime_ns = attr->mtime_ns;
         file->ctime_ns = attr->ctime_ns;
+    } else {
+        file_other_size_locked(file, before, attr->size);
     }
 }
 

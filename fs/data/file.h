@@ -207,6 +207,10 @@ void file_put(struct file *file);         /* any thread, no locks held */
 void file_note_version(struct data *data, uint64_t ino, uint64_t data_version);
 /* What the metadata says now of a file that is known already. */
 void file_refresh_locked(struct file *file, const struct meta_attr *attr);
+/* With bytes staged: the metadata had the size `before`, and has `size` now. Another mount changed
+ * it; the file ends there, or behind what is staged or was grown here. One that was cut here keeps
+ * its size, as does one of an embedded volume, which nobody else changes. */
+void file_other_size_locked(struct file *file, uint64_t before, uint64_t size);
 /* Puts the file on the dirty list or takes it off, as file->staging says. No locks held. */
 void file_dirty_update(struct file *file);
 /* quota.c. Before the file grows to `size`: 0, or -EDQUOT; or -EAGAIN: the service must be asked

@@ -373,6 +373,7 @@ static void commit_finish(struct upload *upload)
         clean_locked(upload);
     else if ((upload->flags & META_REPLACE) && !upload->total)
         pass_committed_locked(file, upload->inlined, upload->inline_total);
+    uint64_t before = file->committed_size;
     file->committed_size = attr->size;
     file->data_version = MAX(file->data_version, attr->data_version);
     if (upload->segment_count == 1 && upload->segments->kind == META_EXTENT_INLINE &&
@@ -380,6 +381,8 @@ static void commit_finish(struct upload *upload)
         file_extents_committed_locked(file, attr, upload->inlined, upload->inline_total,
                                       upload->changes);
     file->truncated_to = upload->truncated_since;
+    if (!(upload->valid & META_SET_SIZE))
+        file_other_size_locked(file, before, attr->size);
     if (file->mtime_ns == upload->mtime_ns)
         file->time_dirty = false;
     bool repair = upload->times_set;

@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "part_sums.h"
+#include "passthrough.h"
 #include "staging.h"
 #include "upload_impl.h"
 
@@ -80,6 +81,15 @@ static void take_snapshot(struct upload *upload)
     upload->valid = META_SET_SIZE | META_SET_MTIME; /* without it a commit sets the time of now */
 }
 
+/* What is not written goes. Of a service's volume another mount may have written it while this
+ * one's commit is on its way, so there only who has cut the file says so; and a file that programs
+ * write by passthrough, which is committed as a whole. */
+static bool may_replace(const struct upload *upload)
+{
+    return !upload->data->inlined || upload->truncated_to != UINT64_MAX ||
+           pass_is_staged_locked(upload->file);
+}
+
 /* The whole file inline: gaps are zeros. */
 static int plan_inline_whole(struct upload *upload)
 {
@@ -94,7 +104,7 @@ static int plan_inline_whole(struct upload *upload)
         if (rc)
             return rc;
     }
-    upload->flags |= META_REPLACE;
+    upload->flags |= may_replace(upload) ? META_REPLACE : 0;
     upload->inline_total = upload->size;
     return upload->size ? add_segment(upload, META_EXTENT_INLINE, 0, upload->size, 0) : 0;
 }
@@ -189,18 +199,18 @@ bool upload_is_inline(const struct file *file)
     return !whole && patches_fit(file);
 }
 
-int upload_plan(struct upload *upload)
+static int plan(struct upload *upload)
 {
     struct file *file = upload->file;
     struct staging *staging = file->staging;
-    take_snapshot(upload);
-    bool is_new = upload_is_new(file);
+    bool whole = staging_reach(staging, 0) >= upload->size, replace = may_replace(upload);
+    bool is_new = upload_is_new(file) && (whole || replace);
     if (is_new && whole_fits(file, upload->size))
         return plan_inline_whole(upload);
     /* A cut that leaves nothing of the old content, or less than is written anew. */
-    if (is_new)
+    if (is_new && replace)
         upload->flags |= META_REPLACE;
-    if (upload->size && staging_reach(staging, 0) >= upload->size) {
+    if (upload->size && whole) {
         upload->total = MIN(upload->size, upload_object_max(upload->data));
         upload->partial = upload->total < upload->size;
         upload->internal = file->avoid_natural;
@@ -209,6 +219,31 @@ int upload_plan(struct upload *upload)
     if (patches_fit(file))
         return plan_ranges(upload, META_EXTENT_INLINE);
     return plan_ranges(upload, META_EXTENT_OBJECT);
+}
+
+/* Other mounts may change the size while this one's commit is on its way. So it says one only if it
+ * made it: by a cut, or by a growth without bytes. Else the file ends where it does then, or behind
+ * what is written. */
+static void leave_size(struct upload *upload)
+{
+    uint64_t end = upload->file->committed_size;
+    if (!upload->data->inlined || upload->flags & META_REPLACE ||
+        upload->truncated_to != UINT64_MAX)
+        return;
+    for (size_t i = 0; i < upload->segment_count; i++)
+        if (upload->segments[i].kind != META_EXTENT_HOLE)
+            end = MAX(end, upload->segments[i].offset + upload->segments[i].length);
+    if (upload->size <= end)
+        upload->valid &= ~(uint32_t)META_SET_SIZE;
+}
+
+int upload_plan(struct upload *upload)
+{
+    take_snapshot(upload);
+    int rc = plan(upload);
+    if (rc == 0)
+        leave_size(upload);
+    return rc;
 }
 
 bool upload_plan_stream(struct upload *upload)
@@ -221,7 +256,7 @@ bool upload_plan_stream(struct upload *upload)
         return false;
     upload->total = MIN(upload->size, upload_object_max(upload->data));
     upload->partial = upload->total < upload->size;
-    upload->flags |= META_REPLACE;
+    upload->flags |= may_replace(upload) ? META_REPLACE : 0;
     unsigned count = upload->part_count;
     while (upload_part_offset(upload->data, count) < upload->total)
         count++;
@@ -229,6 +264,7 @@ bool upload_plan_stream(struct upload *upload)
         upload_parts_grow(upload, count))
         return false;
     upload_parts_redo(upload);
+    leave_size(upload);
     return true;
 }
 
