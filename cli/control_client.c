@@ -53,7 +53,7 @@ static int find_control(struct control_client *client, char *path, struct error 
                        ? 0
                        : error_set(error, -ENOMEM, "out of memory");
         }
-        if (errno == EACCES || errno == ENOTCONN)
+        if (errno == EACCES || errno == ENOTCONN || errno == EIO || errno == ESTALE)
             return error_set(error, -errno, "%s: %s", control, strerror(errno));
         if (end == 0)
             break;

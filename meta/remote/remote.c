@@ -15,6 +15,8 @@
 #include "meta/codec.h"
 
 #define CALLS_MAX 65536
+/* For a new token, in place of one that is refused: the next connection reads it. */
+#define REFUSED_PATIENCE_MS 5000u
 
 static void run_flush(struct loop_task *task)
 {
@@ -396,12 +398,12 @@ void remote_end_calls(struct remote *remote, int result, bool all)
 {
     struct remote_call *call, *next, *ended = NULL;
     uint64_t now = clock_monotonic_ms();
+    uint32_t patience_ms = remote->refused ? REFUSED_PATIENCE_MS : remote->config.patience_ms;
     pthread_mutex_lock(&remote->lock);
     DL_FOREACH_SAFE(remote->order, call, next)
     {
         /* Whether a lock was had is not left open. */
-        if (!all &&
-            (call->kind == REMOTE_LOCK || now - call->since_ms < remote->config.patience_ms))
+        if (!all && (call->kind == REMOTE_LOCK || now - call->since_ms < patience_ms))
             continue;
         remote_remove_locked(remote, call);
         DL_APPEND(ended, call);

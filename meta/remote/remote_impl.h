@@ -123,7 +123,8 @@ struct remote {
     unsigned tries;                         /* in a row without a welcome */
     sem_t *opened;                          /* meta_remote_open waits; then NULL */
     struct error open_error;
-    bool ended; /* the timer is closed */
+    bool refused; /* the last word of the service: this token, or certificate, may not */
+    bool ended;   /* the timer is closed */
     sem_t gone;
 };
 

@@ -325,6 +325,7 @@ static int on_welcome(struct remote_link *link, const uint8_t *data, size_t len)
     remote->session = m.session;
     remote->lease_ms = m.lease_ms;
     remote->tries = 0;
+    remote->refused = false;
     remote->links++;
     remote->state = REMOTE_ONLINE;
     remote->config.patience_ms = MAX(remote->config.patience_ms, m.lease_ms);
@@ -370,6 +371,7 @@ static int on_refused(struct remote_link *link, const uint8_t *data, size_t len)
         log_limited(&limit, LOG_WARN, "refused by the metadata service", "url=%s reason=\"%s\"",
                     remote->config.url, text);
     }
+    remote->refused = m.code == -EACCES;
     close_link(link);
     if (m.code == -ESTALE && remote->session)
         fence(remote, text, false);

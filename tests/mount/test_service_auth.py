@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -236,6 +237,9 @@ class Rotation(Auth):
         self.assertIn("the token was revoked", self.service.output())
         keeps.write("g", b"goes on")
         self.assertEqual(keeps.read("g"), b"goes on")
+        began = time.monotonic()
+        self.assertRaises(OSError, os.mkdir, v.path("more"))
+        self.assertLess(time.monotonic() - began, 40, "who is refused does not wait as for a service that is down")
 
     def test_first_token_of_a_volume_closes_it_to_those_without(self):
         v = self.volume()
