@@ -50,6 +50,12 @@ static int decode_bytes(const char *text, struct carry_text *out)
     return 0;
 }
 
+/* A number of JSON here ends with the year 2262. */
+static json_int_t time_number(uint64_t ns)
+{
+    return (json_int_t)MIN(ns, (uint64_t)INT64_MAX);
+}
+
 char *carry_entry_print(const struct carry_entry *e)
 {
     const char *type = NULL;
@@ -60,8 +66,8 @@ char *carry_entry_print(const struct carry_entry *e)
     snprintf(mode, sizeof(mode), "%04o", e->mode & 07777u);
     json_t *root = json_pack("{s:i, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "format", FORMAT, "type",
                              type, "path", e->path, "mode", mode, "uid", (json_int_t)e->uid, "gid",
-                             (json_int_t)e->gid, "mtime_ns", (json_int_t)e->mtime_ns, "written_ns",
-                             (json_int_t)e->written_ns);
+                             (json_int_t)e->gid, "mtime_ns", time_number(e->mtime_ns), "written_ns",
+                             time_number(e->written_ns));
     if (!root)
         return NULL;
     bool good = true;

@@ -163,3 +163,14 @@ TEST(carry, entry_as_text)
     check_str(entry.target.bytes, "x\xff");
     carry_entry_done(&entry);
 }
+
+TEST(carry_entry, keeps_what_has_a_time_after_2262)
+{
+    struct carry_entry entry;
+    char path[] = "fifo";
+    struct carry_entry late = {.path = path, .mode = S_IFIFO | 0644, .mtime_ns = UINT64_MAX};
+    cleanup(free_ptr) char *text = carry_entry_print(&late);
+    check_int(carry_entry_parse(text, strlen(text), &entry), 0);
+    check_uint(entry.mtime_ns, INT64_MAX);
+    carry_entry_done(&entry);
+}
