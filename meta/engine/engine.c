@@ -110,8 +110,8 @@ int engine_volume(struct engine *engine, struct meta_volume *out)
     return 0;
 }
 
-/* What is accepted while the disk is nearly full: what makes room, and what ends work that was
- * begun. */
+/* What is accepted while the disk is nearly full: what makes room, what ends work that was begun,
+ * and what a mount needs to ask for that. */
 static bool makes_room(enum meta_kind kind)
 {
     switch (kind) {
@@ -127,6 +127,7 @@ static bool makes_room(enum meta_kind kind)
     case META_GC_RETRY:
     case META_STORE_DROP:
     case META_STORE_EMPTY:
+    case META_SESSION_BEGIN:
     case META_SESSION_END:
         return true;
     default:

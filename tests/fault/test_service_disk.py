@@ -62,6 +62,12 @@ class ServiceDisk(unittest.TestCase):
         self.compare(self.reader, made)
         self.assertEqual(set(before) | set(made), {n for n in os.listdir(self.reader.mountpoint) if n in before or n in made})
         self.compare(self.writer, made)
+        # A new mount is let in: somebody has to remove something.
+        with ServiceVolume(service=self.service, bucket=self.writer.bucket) as another:
+            name = next(iter(made))
+            os.unlink(another.path(name))
+            del made[name]
+            another.unmount()
         os.unlink(os.path.join(self.service.data, "ballast"))
 
         def works():
