@@ -19,6 +19,8 @@ import tempfile
 import time
 import uuid
 
+from gateway import S3Error
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WAIT_S = 120
 
@@ -233,9 +235,12 @@ class Volume:
     def object(self, key):
         """The bytes of an object, or None."""
         if self.gateway:
-            if self.gateway.head(self.bucket, self.prefix + key) is None:
-                return None
-            return self.gateway.get(self.bucket, self.prefix + key)
+            try:
+                return self.gateway.get(self.bucket, self.prefix + key)
+            except S3Error as error:
+                if error.status == 404:
+                    return None
+                raise
         try:
             with open(os.path.join(self.bucket, key), "rb") as f:
                 return f.read()
