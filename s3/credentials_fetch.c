@@ -51,18 +51,28 @@ static bool is_printable(const char *text)
     return true;
 }
 
+/* Two digits, and *text behind them; 0 if there are none. */
+static unsigned two_digits(const char **text)
+{
+    const char *t = *text;
+    if (t[0] < '0' || t[0] > '9' || t[1] < '0' || t[1] > '9')
+        return 0;
+    *text += 2;
+    return (unsigned)(t[0] - '0') * 10 + (unsigned)(t[1] - '0');
+}
+
 /* Seconds since 1970 of a time in ISO 8601, which may be that of a place ("…+02:00"). 0: none. */
 static int64_t expiry_s(const char *text)
 {
     int64_t at_s = text ? (int64_t)(xml_parse_time(text) / NS_PER_S) : 0;
     const char *clock = at_s ? strchr(text, 'T') : NULL;
     const char *zone = clock ? strpbrk(clock, "+-") : NULL;
-    unsigned hours = 0, minutes = 0;
     if (!zone)
         return at_s;
-    if (sscanf(zone + 1, "%2u:%2u", &hours, &minutes) < 2)
-        sscanf(zone + 1, "%2u%2u", &hours, &minutes);
-    int64_t ahead_s = 3600 * (int64_t)hours + 60 * (int64_t)minutes;
+    const char *digits = zone + 1;
+    int64_t ahead_s = 3600 * (int64_t)two_digits(&digits);
+    digits += *digits == ':';
+    ahead_s += 60 * (int64_t)two_digits(&digits);
     return *zone == '+' ? at_s - ahead_s : at_s + ahead_s;
 }
 

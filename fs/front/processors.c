@@ -2,15 +2,15 @@
 
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/param.h>
 
 double processors_of_quota(const char *quota)
 {
-    unsigned long long used, period;
-    return sscanf(quota, "%llu %llu", &used, &period) == 2 && period > 0 && used > 0
-               ? (double)used / (double)period
-               : 0;
+    char *behind;
+    unsigned long long used = strtoull(quota, &behind, 10), period = strtoull(behind, NULL, 10);
+    return used > 0 && period > 0 ? (double)used / (double)period : 0;
 }
 
 /* Its first line that begins so; else empty. */

@@ -15,6 +15,7 @@
 #include "base/blocking.h"
 #include "base/clock.h"
 #include "front/crew.h"
+#include "front/processors.h"
 #include "test.h"
 
 #define STUCK 1000u
@@ -253,4 +254,15 @@ TEST(crew, sleeps_when_nobody_asks)
                      (uint64_t)before.tv_nsec;
     check(spent < 3 * NS_PER_MS);
     stop();
+}
+
+TEST(processors, are_as_many_as_the_control_group_allows)
+{
+    check_int((int)(processors_of_quota("150000 100000") * 10), 15);
+    check_int((int)processors_of_quota("400000 100000\n"), 4);
+    check(processors_of_quota("max 100000") == 0);
+    check(processors_of_quota("") == 0);
+    check(processors_of_quota("100000") == 0);
+    check(processors_of_quota("100000 0") == 0);
+    check(processors_allowed() > 0);
 }
