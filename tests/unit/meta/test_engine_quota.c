@@ -338,7 +338,7 @@ static void log_is_full(const struct world *w)
         ssize_t len = readlink(link, target, sizeof(target) - 1);
         target[MAX(len, 0)] = '\0';
         if (strncmp(target, w->db, strlen(w->db)) == 0 && strstr(target, ".log"))
-            check(dup2(full, atoi(e->d_name)) >= 0);
+            check(dup2(full, (int)strtol(e->d_name, NULL, 10)) >= 0);
     }
     closedir(list);
     close(full);
