@@ -12,6 +12,13 @@ KIB = 1 << 10
 ROUNDS = 12
 
 
+def fifty_at(offset):
+    def write(f):
+        f.seek(offset)
+        f.write(b"a" * 50)
+    return write
+
+
 class Writes(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -42,26 +49,17 @@ class Writes(unittest.TestCase):
     def test_what_was_appended_stays(self):
         for size in (100, 3 << 20):
             with self.subTest(size=size):
-                def append(f, size=size):
-                    f.seek(size)
-                    f.write(b"a" * 50)
-                self.both("append%d" % size, b"0" * size, size + 50, append, 0, b"bbbbb")
+                self.both("append%d" % size, b"0" * size, size + 50, fifty_at(size), 0, b"bbbbb")
                 self.check("append%d" % size, b"bbbbb" + b"0" * (size - 5) + b"a" * 50)
 
     def test_both_append(self):
         for size in (100, 3 << 20):
             with self.subTest(size=size):
-                def append(f, size=size):
-                    f.seek(size)
-                    f.write(b"a" * 50)
-                self.both("both%d" % size, b"0" * size, size + 50, append, size, b"b" * 10)
+                self.both("both%d" % size, b"0" * size, size + 50, fifty_at(size), size, b"b" * 10)
                 self.check("both%d" % size, b"0" * size + b"b" * 10 + b"a" * 40)
 
     def test_a_file_that_was_empty(self):
-        def write(f):
-            f.seek(100)
-            f.write(b"a" * 50)
-        self.both("empty", b"", 150, write, 0, b"bbbbb")
+        self.both("empty", b"", 150, fifty_at(100), 0, b"bbbbb")
         self.check("empty", b"bbbbb" + bytes(95) + b"a" * 50)
 
     def test_a_cut_stays_where_nothing_was_written(self):
